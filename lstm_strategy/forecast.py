@@ -1,0 +1,122 @@
+"""Forecast: a distribution of the next log returns, as quantiles by horizon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_strategy.bars import Float, Stamps
+
+__all__ = ["Forecast", "Forecasts", "mean_of", "std_of"]
+
+Float32 = npt.NDArray[np.float32]
+
+
+@lru_cache(maxsize=64)
+def _mean_weights(levels: tuple[float, ...]) -> Float:
+    """Weights w_Q with mean = w . quantiles, for a quantile function linear between levels and flat beyond them."""
+    edges = np.array([0.0, *levels, 1.0])
+    weights = np.zeros(len(levels))
+    inner = np.diff(edges)[1:-1] / 2
+    weights[:-1] += inner
+    weights[1:] += inner
+    weights[0] += edges[1]
+    weights[-1] += 1.0 - edges[-2]
+    return weights
+
+
+def mean_of(quantiles: npt.NDArray[np.floating], levels: tuple[float, ...]) -> Float:
+    """Mean of the piecewise-linear quantile function over the last axis Q; any leading shape."""
+    return np.asarray(quantiles, dtype=np.float64) @ _mean_weights(levels)
+
+
+def std_of(quantiles: npt.NDArray[np.floating], levels: tuple[float, ...]) -> Float:
+    """Standard deviation of the same quantile function; the tails beyond the outer levels count as flat."""
+    q = np.asarray(quantiles, dtype=np.float64)
+    q = q - mean_of(q, levels)[..., None]
+    left, right, width = q[..., :-1], q[..., 1:], np.diff(np.array(levels))
+    second = ((left * left + left * right + right * right) / 3.0) @ width
+    second = second + levels[0] * q[..., 0] ** 2 + (1.0 - levels[-1]) * q[..., -1] ** 2
+    return np.asarray(np.sqrt(second))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """What the model says at one bar's close.
+
+    Parameters
+    ----------
+    ts_close : int
+        Stamp of the bar it was made at, nanoseconds UTC.
+    horizons : tuple of int [H]
+        Bars ahead.
+    levels : tuple of float [Q]
+        Increasing, inside (0, 1).
+    quantiles_HQ : float32 [H, Q]
+        Quantiles of the log return from this close to the close ``horizon`` bars later.
+    scale : float
+        The causal volatility of one bar's log return.
+    """
+
+    ts_close: int
+    horizons: tuple[int, ...]
+    levels: tuple[float, ...]
+    quantiles_HQ: Float32
+    scale: float
+
+    def _row(self, horizon: int) -> Float32:
+        return np.asarray(self.quantiles_HQ[self.horizons.index(horizon)])
+
+    def mean(self, horizon: int) -> float:
+        """Raw mean of the log return; never trade it without the artefact's shrinkage."""
+        return float(mean_of(self._row(horizon), self.levels))
+
+    def std(self, horizon: int) -> float:
+        """Standard deviation of the log return over ``horizon`` bars."""
+        return float(std_of(self._row(horizon), self.levels))
+
+    def quantile(self, level: float, horizon: int) -> float:
+        """Quantile at any level, linear between the model's levels; VaR at 5 % is ``-quantile(.05, h)``."""
+        return float(np.interp(level, self.levels, self._row(horizon)))
+
+    def probability_of_gain(self, horizon: int) -> float:
+        """P(log return > 0), to the resolution of the outermost levels."""
+        row = self._row(horizon)
+        if row[0] >= 0.0:
+            return 1.0 - self.levels[0]
+        if row[-1] <= 0.0:
+            return 1.0 - self.levels[-1]
+        return 1.0 - float(np.interp(0.0, row, self.levels))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecasts:
+    """Forecasts at every bar of a history; NaN rows where there is none (warm-up).
+
+    Parameters
+    ----------
+    ts_close : int64 [T]
+    quantiles_THQ : float32 [T, H, Q]
+        Log returns, as in `Forecast`.
+    scale_T : float64 [T]
+    """
+
+    instrument_id: str
+    horizons: tuple[int, ...]
+    levels: tuple[float, ...]
+    ts_close: Stamps
+    quantiles_THQ: Float32
+    scale_T: Float
+
+    def __len__(self) -> int:
+        return len(self.ts_close)
+
+    def __getitem__(self, row: int) -> Forecast | None:
+        if np.isnan(self.quantiles_THQ[row, 0, 0]):
+            return None
+        return Forecast(
+            int(self.ts_close[row]), self.horizons, self.levels, self.quantiles_THQ[row], float(self.scale_T[row])
+        )
