@@ -153,8 +153,16 @@ class Bars:
         return len(self.ts_close)
 
     def __getitem__(self, rows: slice) -> Bars:
-        columns = (self.ts_close, self.open, self.high, self.low, self.close, self.volume)
-        return Bars(self.instrument_id, self.timeframe, *(column[rows] for column in columns))
+        return Bars(
+            self.instrument_id,
+            self.timeframe,
+            self.ts_close[rows],
+            self.open[rows],
+            self.high[rows],
+            self.low[rows],
+            self.close[rows],
+            self.volume[rows],
+        )
 
     def __iter__(self) -> Iterator[Bar]:
         columns = (self.ts_close, self.open, self.high, self.low, self.close, self.volume)

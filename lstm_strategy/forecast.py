@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from lstm_strategy.bars import Float, Stamps
 
@@ -119,4 +120,26 @@ class Forecasts:
             return None
         return Forecast(
             int(self.ts_close[row]), self.horizons, self.levels, self.quantiles_THQ[row], float(self.scale_T[row])
+        )
+
+    def to_table(self, model_version: str) -> pa.Table:
+        """Return one row per bar and horizon with a forecast: ts_close, instrument, horizon, levels, quantiles, scale."""
+        kept = ~np.isnan(self.quantiles_THQ[:, 0, 0])
+        quantiles_THQ = self.quantiles_THQ[kept]
+        rows, n_levels = len(quantiles_THQ) * len(self.horizons), len(self.levels)
+
+        def lists(values: npt.NDArray[np.floating]) -> pa.Array:
+            offsets = np.arange(0, rows * n_levels + 1, n_levels, dtype=np.int32)
+            return pa.ListArray.from_arrays(offsets, values.ravel())
+
+        return pa.table(
+            {
+                "ts_close": pa.array(np.repeat(self.ts_close[kept], len(self.horizons)), pa.timestamp("ns", "UTC")),
+                "instrument": pa.array([self.instrument_id]).take(pa.array(np.zeros(rows, np.int32))),
+                "horizon": np.tile(np.array(self.horizons, np.int32), len(quantiles_THQ)),
+                "levels": lists(np.tile(np.array(self.levels), rows)),
+                "quantiles": lists(quantiles_THQ),
+                "scale": np.repeat(self.scale_T[kept], len(self.horizons)),
+                "model_version": pa.array([model_version]).take(pa.array(np.zeros(rows, np.int32))),
+            }
         )
