@@ -171,7 +171,10 @@ class PortfolioState:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A target exposure (signed fraction of equity), why, and the limits that bound it. Hold where it equals exposure."""
+    """A target exposure (signed fraction of equity), why, and the limits that bound it.
+
+    A target equal to ``exposure`` means: hold.
+    """
 
     ts_close: int
     exposure: float
