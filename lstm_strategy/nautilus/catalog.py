@@ -1,0 +1,252 @@
+"""The engine's Parquet catalog, written and read as arrays: whole histories, replaced atomically."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from nautilus_trader.persistence.catalog import ParquetDataCatalog
+
+from lstm_strategy.atomic import atomic_write, exclusive
+from lstm_strategy.bars import Bars, Float, Stamps, Timeframe, format_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.instrument import Instrument
+from lstm_strategy.nautilus.engine import (
+    ENGINE_MAJOR,
+    ENGINE_VERSION,
+    BarType,
+    EngineInstrument,
+    require_supported,
+)
+from lstm_strategy.nautilus.fixed import decode, encode, precision_of, to_steps
+from lstm_strategy.nautilus.instruments import from_engine, to_engine
+
+__all__ = [
+    "bar_type",
+    "read_catalog",
+    "read_engine_instrument",
+    "read_instrument",
+    "require_catalog",
+    "write_catalog",
+]
+
+_UNITS = {"s": "SECOND", "m": "MINUTE", "h": "HOUR", "d": "DAY"}
+_PRICES = ("open", "high", "low", "close")
+_MARK = "engine.json"
+
+
+def bar_type(instrument_id: str, timeframe: Timeframe) -> BarType:
+    """Return the engine's name for these bars, such as ``BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL``.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where the engine does not know bars of this length (``7h``).
+    """
+    text = f"{instrument_id}-{timeframe.text[:-1]}-{_UNITS[timeframe.text[-1]]}-LAST-EXTERNAL"
+    try:
+        return BarType.from_str(text)
+    except ValueError as error:
+        raise LSTMStrategyError(f"{instrument_id}: the engine has no bars of {timeframe}: {error}") from error
+
+
+def write_catalog(root: Path, bars: Bars, instrument: Instrument) -> None:
+    """Replace the instrument's bars of this timeframe, and the instrument itself, by these.
+
+    Nothing is appended: the raw files are the truth, the catalog their image. A reader sees the old bars or the new.
+
+    Parameters
+    ----------
+    root : Path
+        The catalog's folder; made where missing.
+    bars : Bars
+        The whole history.
+
+    Raises
+    ------
+    LSTMStrategyError
+        For an empty history, bars of another instrument, a price with more decimals than the tick, or a catalog of
+        another engine version.
+    """
+    require_supported()
+    if bars.instrument_id != instrument.id:
+        raise LSTMStrategyError(f"bars of {bars.instrument_id} do not belong to instrument {instrument.id}")
+    if not len(bars):
+        raise LSTMStrategyError(f"{instrument.id} {bars.timeframe}: no bars to write")
+    name = str(bar_type(instrument.id, bars.timeframe))
+    engine_instrument, table = to_engine(instrument), _to_table(bars, instrument, name)
+    with exclusive(root), _staging(root) as staging:
+        _mark(root)
+        _stage_instrument(root, engine_instrument, staging)
+        new = staging / "bars"
+        new.mkdir()
+        stem = "_".join(_name_stamp(int(ts)) for ts in bars.ts_close[[0, -1]])
+        pq.write_table(table, new / f"{stem}.parquet", use_dictionary=False, row_group_size=50_000)
+        _swap(new, root / "data" / "bar" / name, staging)
+
+
+def read_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Bars:
+    """Return all bars of one instrument and timeframe.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where they are missing, do not fit the instrument's tick, or were written by another engine version.
+    """
+    _check_mark(root)
+    name = str(bar_type(instrument_id, timeframe))
+    files = sorted((root / "data" / "bar" / name).glob("*.parquet"))
+    if not files:
+        raise LSTMStrategyError(f"{root} has no bars {name}; import them with 'lstm-strategy data import'")
+    try:
+        table = pa.concat_tables([pq.read_table(path) for path in files]).combine_chunks()
+        metadata = pq.read_schema(files[0]).metadata
+        precisions = int(metadata[b"price_precision"]), int(metadata[b"size_precision"])
+        ts_close = table["ts_event"].to_numpy().astype(np.int64)
+        columns = [_decode_column(table, column, precisions[0], ts_close, name) for column in _PRICES]
+        columns.append(_decode_column(table, "volume", precisions[1], ts_close, name))
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise LSTMStrategyError(f"{files[0].parent} cannot be read as bars: {error}") from error
+    return Bars(instrument_id, timeframe, ts_close, *columns)
+
+
+def read_engine_instrument(root: Path, instrument_id: str) -> EngineInstrument:
+    """Return the engine's instrument as the catalog holds it; raises `LSTMStrategyError` where it is missing."""
+    _check_mark(root)
+    found = ParquetDataCatalog(root).instruments(instrument_ids=[instrument_id])
+    if not found:
+        raise LSTMStrategyError(f"{root} has no instrument {instrument_id}; import it with 'lstm-strategy data import'")
+    return found[0]
+
+
+def read_instrument(root: Path, instrument_id: str) -> Instrument:
+    """Return the neutral instrument; raises `LSTMStrategyError` where it is missing."""
+    return from_engine(read_engine_instrument(root, instrument_id))
+
+
+def require_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> None:
+    """Raise `LSTMStrategyError` unless the catalog holds this instrument and bars of this timeframe."""
+    read_engine_instrument(root, instrument_id)
+    folder = root / "data" / "bar" / str(bar_type(instrument_id, timeframe))
+    if not any(folder.glob("*.parquet")):
+        raise LSTMStrategyError(f"{root} has no bars {folder.name}; import them with 'lstm-strategy data import'")
+
+
+def _to_table(bars: Bars, instrument: Instrument, name: str) -> pa.Table:
+    price_precision, size_precision = precision_of(instrument.tick), precision_of(instrument.lot)
+    columns = []
+    for column in (*_PRICES, "volume"):
+        values: Float = getattr(bars, column)
+        precision = size_precision if column == "volume" else price_precision
+        try:
+            steps, rounded = to_steps(values, precision)
+        except OverflowError as error:
+            raise LSTMStrategyError(f"{instrument.id}: {column} {error}") from error
+        if column != "volume" and rounded.any():
+            row = int(rounded.argmax())
+            raise LSTMStrategyError(
+                f"{instrument.id} {bars.timeframe}: {column} {values[row]} at {format_ns(bars.ts_close[row])} has more"
+                f" decimals than tick {instrument.tick} ({int(rounded.sum())} such rows); import with a smaller tick"
+            )
+        words = np.ascontiguousarray(encode(steps, precision)).astype("<u8", copy=False)
+        columns.append(pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(bars), [None, pa.py_buffer(words)]))
+    stamps = pa.array(bars.ts_close.view(np.uint64))
+    fields = [pa.field(column, pa.binary(16), nullable=False) for column in (*_PRICES, "volume")]
+    fields += [pa.field(column, pa.uint64(), nullable=False) for column in ("ts_event", "ts_init")]
+    metadata = {
+        "bar_type": name,
+        "instrument_id": instrument.id,
+        "price_precision": str(price_precision),
+        "size_precision": str(size_precision),
+    }
+    return pa.table([*columns, stamps, stamps], schema=pa.schema(fields, metadata=metadata))
+
+
+def _decode_column(table: pa.Table, column: str, precision: int, ts_close: Stamps, name: str) -> Float:
+    if not len(table):
+        return np.empty(0)
+    array = table[column].chunk(0)
+    words = np.frombuffer(array.buffers()[1], "<u8").reshape(-1, 2)[array.offset : array.offset + len(array)]
+    values, inexact = decode(words, precision)
+    if inexact.any():
+        row = int(inexact.argmax())
+        raise LSTMStrategyError(
+            f"{name}: {column} at {format_ns(ts_close[row])} has more than the {precision} decimals of its file"
+        )
+    return values
+
+
+def _stage_instrument(root: Path, instrument: EngineInstrument, staging: Path) -> None:
+    """Put the instrument in place, alone: of two copies the engine would take the older."""
+    staged = ParquetDataCatalog(staging / "instrument")
+    staged.write_data([instrument])
+    (new,) = (staging / "instrument" / "data").glob("*/*")
+    target = root / "data" / new.parent.name / new.name
+    for other in (root / "data").glob(f"*/{new.name}"):
+        if other != target:
+            shutil.rmtree(other)
+    _swap(new, target, staging)
+
+
+def _swap(new: Path, target: Path, staging: Path) -> None:
+    """Rename ``new`` to ``target``; what was there goes to the staging folder, or comes back if the rename fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = staging / f"old-{new.name}"
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+
+
+@contextmanager
+def _staging(root: Path) -> Iterator[Path]:
+    # Inside the root, so that renames stay on one file system; outside data/, so that no reader globs into it.
+    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=root))
+    try:
+        yield staging
+    except OSError as error:
+        raise LSTMStrategyError(f"catalog {root} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _mark(root: Path) -> None:
+    """Say which engine this catalog belongs to; the engines' formats cannot be read by one another."""
+    path = root / _MARK
+    if path.exists():
+        _check_mark(root)
+        return
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(msgspec.json.encode({"engine": "nautilus_trader", "version": ENGINE_VERSION}))
+
+
+def _check_mark(root: Path) -> None:
+    path = root / _MARK
+    try:
+        version = str(msgspec.json.decode(path.read_bytes())["version"])
+        major = int(version.split(".", maxsplit=1)[0])
+    except FileNotFoundError:
+        raise LSTMStrategyError(f"{root} is not a catalog; fill one with 'lstm-strategy data import'") from None
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        raise LSTMStrategyError(f"{path} does not say which engine wrote the catalog: {error}") from error
+    if major != ENGINE_MAJOR:
+        raise LSTMStrategyError(
+            f"{root} was written by nautilus_trader {version}, {ENGINE_VERSION} is installed: write it anew from the"
+            " raw files"
+        )
+
+
+def _name_stamp(ts: int) -> str:
+    seconds, ns = divmod(ts, 1_000_000_000)
+    return f"{format_ns(seconds * 1_000_000_000)[:-1].replace(':', '-')}-{ns:09d}Z"
