@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ __all__ = ["COLUMNS", "Columns", "MergeResult", "RawStore", "columns_of"]
 COLUMNS = ("ts_close", "open", "high", "low", "close", "volume")
 
 # The six columns [T] as they are found, not validated: ts_close int64 ns, the others float64.
-type Columns = dict[str, npt.NDArray[np.generic]]
+type Columns = dict[str, npt.NDArray[Any]]
 
 _SCHEMA = pa.schema([("ts_close", pa.timestamp("ns", "UTC")), *((name, pa.float64()) for name in COLUMNS[1:])])
 
@@ -95,7 +95,7 @@ class RawStore:
         """
         columns = self.read_columns(instrument_id, timeframe)
         try:
-            return Bars(instrument_id, timeframe, **columns)  # type: ignore[arg-type]
+            return Bars(instrument_id, timeframe, **columns)
         except BarsError as error:
             raise BarsError(
                 f"{self.path(instrument_id, timeframe)}: {error}; see `lstm-strategy data check`"

@@ -1,0 +1,112 @@
+"""What can be told of a market from its bars and its name, where the venue has not been asked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from lstm_strategy.bars import Bars, Float
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.instrument import Instrument, split_id
+
+__all__ = ["decimals_of", "infer_instrument", "step_decimals"]
+
+type Kind = Literal["spot", "perpetual", "equity"]
+
+MAX_DECIMALS = 8
+_PERPETUAL = ("-PERP", "_PERP", "-SWAP", "_SWAP")
+_QUOTES = (
+    *("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USDP", "USDE", "PYUSD", "DAI", "USD", "EUR", "GBP", "JPY", "TRY"),
+    *("AUD", "BRL", "CAD", "CHF", "KRW", "BTC", "ETH", "BNB"),
+)
+# Maker and taker: Binance's first tier; for shares a broker without commission, 1 basis point for levies.
+_FEES: dict[Kind, tuple[float, float]] = {
+    "spot": (0.001, 0.001),
+    "perpetual": (0.0002, 0.0005),
+    "equity": (0.0001, 0.0001),
+}
+
+
+def decimals_of(values: Float) -> int:
+    """Return the fewest decimals, 8 at most, that write every value to within 1 part in 10^12."""
+    for decimals in range(MAX_DECIMALS):
+        if np.all(np.abs(values - np.round(values, decimals)) <= 1e-12 * np.maximum(np.abs(values), 1.0)):
+            return decimals
+    return MAX_DECIMALS
+
+
+def step_decimals(step: str) -> int:
+    """Return the decimals of a tick or lot given as text: 2 for ``0.01``, 0 for ``5``."""
+    return len(f"{float(step):.16f}".rstrip("0").partition(".")[2])
+
+
+def infer_instrument(
+    bars: Bars,
+    *,
+    kind: Kind | None = None,
+    base: str | None = None,
+    quote: str | None = None,
+    tick: str | None = None,
+    lot: str | None = None,
+    min_quantity: str | None = None,
+    min_notional: float | None = None,
+    maker_fee: float | None = None,
+    taker_fee: float | None = None,
+) -> Instrument:
+    """Describe the market of ``bars``; what is named is taken, the rest is inferred.
+
+    The symbol's ending tells the quote currency and a perpetual swap; without one it is an equity in USD. Tick and
+    lot are the decimals that prices and volumes need (8 at most); an equity's tick is 0.01 at the coarsest, its lot 1.
+    Default fees (maker, taker) as fractions: spot 0.001, 0.001; perpetual 0.0002, 0.0005; equity 0.0001, 0.0001.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where a named tick has fewer decimals than the prices.
+    """
+    symbol, _ = split_id(bars.instrument_id)
+    name_kind, name_base, name_quote = _from_symbol(symbol)
+    kind = kind or name_kind
+    prices = np.concatenate([bars.open, bars.high, bars.low, bars.close])
+    decimals = decimals_of(prices)
+    if tick is None:
+        tick = _step(max(decimals, 2) if kind == "equity" else decimals)
+    elif step_decimals(tick) < decimals:
+        raise LSTMStrategyError(
+            f"{bars.instrument_id}: tick {tick} is coarser than prices with {decimals} decimals; leave --tick out"
+        )
+    if lot is None:
+        lot = "1" if kind == "equity" else _step(decimals_of(bars.volume))
+    maker, taker = _FEES[kind]
+    return Instrument(
+        id=bars.instrument_id,
+        kind=kind,
+        base=base or name_base,
+        quote=quote or name_quote,
+        tick=tick,
+        lot=lot,
+        min_quantity=min_quantity,
+        min_notional=min_notional,
+        maker_fee=maker if maker_fee is None else maker_fee,
+        taker_fee=taker if taker_fee is None else taker_fee,
+    )
+
+
+def _from_symbol(symbol: str) -> tuple[Kind, str, str]:
+    """Return kind, base and quote by the symbol's ending."""
+    pair, kind = symbol.upper(), "spot"
+    for ending in _PERPETUAL:
+        if pair.endswith(ending):
+            pair, kind = pair.removesuffix(ending), "perpetual"
+    for quote in _QUOTES:
+        base = pair.removesuffix(quote).rstrip("-_")
+        if pair.endswith(quote) and base:
+            return ("perpetual" if kind == "perpetual" else "spot"), base, quote
+    if kind == "perpetual":
+        return "perpetual", pair, "USD"
+    return "equity", pair, "USD"
+
+
+def _step(decimals: int) -> str:
+    return f"{10.0**-decimals:.{decimals}f}"
