@@ -1,0 +1,206 @@
+"""The artefact: a trained model on disk as data, never code; saved whole, verified before use."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lstm_strategy.atomic import atomic_folder, atomic_write
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.features import FeaturesConfig
+from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
+
+__all__ = [
+    "SCHEMA",
+    "Artefact",
+    "ArtefactError",
+    "FeatureRange",
+    "InstrumentFit",
+    "Manifest",
+    "current",
+    "load",
+    "promote",
+    "save",
+    "versions",
+]
+
+SCHEMA = 1
+_MANIFEST, _GRAPH, _WEIGHTS, _CURRENT = "manifest.json", "model.onnx", "weights.safetensors", "current"
+_LARGEST = {_MANIFEST: 16 * 2**20, _GRAPH: 2**30, _WEIGHTS: 2**30}
+
+
+class ArtefactError(LSTMStrategyError):
+    """An artefact that is missing, damaged or not meant for this use."""
+
+
+class InstrumentFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was fitted for one instrument: its price step, and the least volatility of one bar's log return."""
+
+    tick: float
+    scale_floor: float
+
+
+class FeatureRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One feature over the training span; mean and std are the scaler's, inside the graph too."""
+
+    name: str
+    mean: float
+    std: float
+    lowest: float
+    highest: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything about a model but its numbers.
+
+    Quantile tables are [H][Q], in units of σ√h. ``calibration`` is added to the network's quantiles; ``baseline`` are
+    the constant quantiles of the training span. ``mean_slope`` [H] shrinks forecast means: slope of the outcome on
+    the mean over the calibration span, clipped to 0..1, and 0 where ``mean_slope_p`` does not reach 5 %.
+    ``warmup_bars`` is measured: after so many bars a cold start forecasts as a long run does.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    version: str
+    package_version: str
+    timeframe: str
+    instruments: dict[str, InstrumentFit]
+    features: FeaturesConfig
+    feature_ranges: list[FeatureRange]
+    horizons: tuple[int, ...]
+    levels: tuple[float, ...]
+    network: NetworkConfig
+    training: TrainConfig
+    spans: dict[str, tuple[str, str]]
+    data_sha256: dict[str, str]
+    baseline: list[list[float]]
+    calibration: list[list[float]]
+    mean_slope: list[float]
+    mean_slope_p: list[float]
+    warmup_bars: int
+    scores: dict[str, float]
+    files: dict[str, str] = msgspec.field(default_factory=dict)
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A verified model: its manifest and its ONNX graph as bytes."""
+
+    manifest: Manifest
+    graph: bytes
+
+    def require_instrument(self, instrument_id: str) -> InstrumentFit:
+        """Return the fit of an instrument the model was trained on."""
+        try:
+            return self.manifest.instruments[instrument_id]
+        except KeyError:
+            known = ", ".join(sorted(self.manifest.instruments))
+            raise ArtefactError(f"model {self.label} was not trained on {instrument_id}; it knows {known}") from None
+
+    def require(self, *, timeframe: str, features: FeaturesConfig | None = None) -> None:
+        """Refuse a model made for another timeframe, or from other features than an experiment says."""
+        if self.manifest.timeframe != timeframe:
+            made = self.manifest.timeframe
+            raise ArtefactError(f"model {self.label} was trained on {made} bars, not {timeframe}; train it again")
+        if features is not None and self.manifest.features != features:
+            ours, theirs = set(features.names), set(self.manifest.features.names)
+            differing = ", ".join(sorted(ours ^ theirs)) or "the scale, gap or filter settings"
+            raise ArtefactError(f"model {self.label} was trained on other features ({differing}); train it again")
+
+    @property
+    def label(self) -> str:
+        """Name and version, for messages."""
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+
+def save(models: Path, manifest: Manifest, graph: bytes, weights: bytes) -> Path:
+    """Write ``models/<name>/<version>/`` whole or not at all; return the folder."""
+    _require_name(manifest.name)
+    _require_name(manifest.version)
+    folder = models / manifest.name / manifest.version
+    files = {_GRAPH: _sha256(graph), _WEIGHTS: _sha256(weights)}
+    manifest = msgspec.structs.replace(manifest, files=files, digest="")
+    manifest = msgspec.structs.replace(manifest, digest=_sha256(_encode(manifest)))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as temporary:
+        (temporary / _GRAPH).write_bytes(graph)
+        (temporary / _WEIGHTS).write_bytes(weights)
+        (temporary / _MANIFEST).write_bytes(msgspec.json.format(_encode(manifest), indent=1))
+    return folder
+
+
+def load(folder: Path) -> Artefact:
+    """Read and verify an artefact; refuse anything that is not exactly what was saved."""
+    content = _read(folder, _MANIFEST)
+    try:
+        document = msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{folder / _MANIFEST} is damaged ({error}); restore it or train again") from None
+    if document.get("schema") != SCHEMA:
+        found = str(document.get("schema"))[:20]
+        raise ArtefactError(f"{folder} has schema version {found}; this package reads {SCHEMA}: train the model again")
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, LSTMStrategyError) as error:
+        raise ArtefactError(f"{folder / _MANIFEST} is damaged ({error}); restore it or train again") from None
+    if _sha256(_encode(msgspec.structs.replace(manifest, digest=""))) != manifest.digest:
+        raise ArtefactError(f"{folder / _MANIFEST} does not match its own digest; restore it or train again")
+    contents = {name: _read(folder, name) for name in (_GRAPH, _WEIGHTS)}
+    for name, data in contents.items():
+        if _sha256(data) != manifest.files.get(name):
+            raise ArtefactError(f"{folder / name} does not match its sha256 in the manifest; restore it or train again")
+    return Artefact(manifest, contents[_GRAPH])
+
+
+def versions(models: Path) -> list[tuple[str, str]]:
+    """Return (name, version) of every artefact folder, sorted."""
+    found = models.glob(f"*/*/{_MANIFEST}")
+    return sorted((path.parent.parent.name, path.parent.name) for path in found)
+
+
+def promote(models: Path, name: str, version: str) -> None:
+    """Make a version the one that ``current`` names."""
+    load(models / name / version)
+    with atomic_write(models / name / _CURRENT) as path:
+        path.write_text(version + "\n", encoding="utf-8")
+
+
+def current(models: Path, name: str) -> Path:
+    """Return the folder of the current version of a model."""
+    _require_name(name)
+    pointer = models / name / _CURRENT
+    try:
+        version = pointer.read_text(encoding="utf-8").strip()
+    except OSError:
+        raise ArtefactError(f"no model {name!r} in {models}; train it with: lstm-strategy train") from None
+    _require_name(version)
+    return models / name / version
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    try:
+        if path.stat().st_size > _LARGEST[name]:
+            raise ArtefactError(f"{path} is larger than {_LARGEST[name]} bytes; it is no artefact")
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read ({error.strerror}); no whole artefact is there") from None
+
+
+def _require_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise ArtefactError(f"{name[:120]!r} is no name for a model; use letters, digits, '_', '-' and '.'")
+
+
+def _encode(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest, order="deterministic")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,202 @@
+"""The forecaster: closed bar in, forecast out; features, network and calibration with their rolling state."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from lstm_strategy.artefact import Artefact
+from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.features import EMPTY_CONTEXT, Context, Features
+from lstm_strategy.forecast import Float32, Forecast, Forecasts
+
+__all__ = ["Forecaster"]
+
+
+class _Snapshot(msgspec.Struct, frozen=True):
+    model: str
+    instrument_id: str
+    last_ts: int
+    features: bytes
+    network: bytes
+
+
+class Forecaster:
+    """Streams the bars of one instrument through a model. Not thread-safe; needs no torch.
+
+    `update` and `run` may be mixed in any order: a history run at once and the same bars one by one give the same
+    forecasts and leave the same state.
+    """
+
+    def __init__(self, artefact: Artefact, instrument_id: str) -> None:
+        manifest = artefact.manifest
+        fit = artefact.require_instrument(instrument_id)
+        self.artefact, self.instrument_id = artefact, instrument_id
+        self.timeframe = Timeframe.parse(manifest.timeframe)
+        self.features = Features(manifest.features, self.timeframe, fit.tick, fit.scale_floor)
+        self.warmup_bars = max(manifest.warmup_bars, manifest.features.warmup)
+        self._calibration_HQ = np.array(manifest.calibration, np.float32)
+        self._root_H = np.sqrt(np.array(manifest.horizons, np.float64))
+        self._session = _session(artefact.graph)
+        self._buffers = _Buffers(self._session, len(manifest.features.features))
+
+    @property
+    def last_ts(self) -> int | None:
+        """Close stamp of the last bar taken, None before the first."""
+        return self.features.last_ts
+
+    @property
+    def ready(self) -> bool:
+        """Whether the warm-up is over and bars yield forecasts."""
+        return self.features.count >= self.warmup_bars
+
+    def update(self, bar: Bar, context: Context = EMPTY_CONTEXT) -> Forecast | None:
+        """Take one closed bar; return its forecast, or None while warming up.
+
+        Raises
+        ------
+        BarsError
+            Where the bar is not a later bar of this timeframe, or its prices cannot be; the state is then unchanged.
+        """
+        self._check(bar)
+        row = self.features.update(bar, context)
+        if row is None:
+            return None
+        x_F, scale = row
+        buffers = self._buffers
+        if self.features.count == self.features.config.warmup:
+            buffers.reset()
+        raw_HQ = buffers.step(x_F).reshape(self._calibration_HQ.shape)
+        if self.features.count < self.warmup_bars:
+            return None
+        manifest = self.artefact.manifest
+        quantiles_HQ = self._to_returns(raw_HQ, np.float64(scale))
+        return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale)
+
+    def run(self, bars: Bars) -> Forecasts:
+        """Take a history from the present state on; return the forecast at every bar, NaN while warming up."""
+        if bars.instrument_id != self.instrument_id or bars.timeframe.ns != self.timeframe.ns:
+            wanted = f"{self.instrument_id} {self.timeframe}"
+            raise LSTMStrategyError(
+                f"bars are of {bars.instrument_id} {bars.timeframe}; this forecaster takes {wanted}"
+            )
+        if len(bars):
+            self._check(next(iter(bars[:1])))
+        matrix = self.features.run(bars)
+        shape = (len(bars), *self._calibration_HQ.shape)
+        raw_THQ = np.full(shape, np.nan, np.float32)
+        starts = np.flatnonzero(matrix.count_T == self.features.config.warmup)
+        valid = np.flatnonzero(matrix.valid_T)
+        for rows in np.split(valid, np.searchsorted(valid, starts)):
+            if len(rows):
+                if matrix.count_T[rows[0]] == self.features.config.warmup:
+                    self._buffers.reset()
+                raw_THQ[rows] = self._buffers.run(matrix.x_TF[rows]).reshape(-1, *shape[1:])
+        raw_THQ[matrix.count_T < self.warmup_bars] = np.nan
+        manifest = self.artefact.manifest
+        quantiles_THQ = self._to_returns(raw_THQ, matrix.scale_T[:, None])
+        return Forecasts(
+            self.instrument_id, manifest.horizons, manifest.levels, bars.ts_close, quantiles_THQ, matrix.scale_T
+        )
+
+    def warm_up(self, bars: Bars) -> None:
+        """Take a history without looking at its forecasts."""
+        self.run(bars)
+
+    def state(self) -> bytes:
+        """Everything that `restore` needs, hashed, with the stamp of the last bar."""
+        label, network = self.artefact.label, self._buffers.state()
+        snapshot = _Snapshot(label, self.instrument_id, self.last_ts or 0, self.features.state(), network)
+        content = msgspec.msgpack.encode(snapshot)
+        return hashlib.sha256(content).digest() + content
+
+    def restore(self, state: bytes) -> None:
+        """Continue where `state` was taken; refuse what is damaged or belongs to another model."""
+        digest, content = state[:32], state[32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise LSTMStrategyError("forecaster state is damaged (its hash differs); warm up from history instead")
+        snapshot = msgspec.msgpack.decode(content, type=_Snapshot)
+        ours = (self.artefact.label, self.instrument_id)
+        if (snapshot.model, snapshot.instrument_id) != ours:
+            theirs = f"{snapshot.model} on {snapshot.instrument_id}"
+            raise LSTMStrategyError(f"forecaster state is of {theirs}, not of {' on '.join(ours)}; warm up instead")
+        self.features.restore(snapshot.features)
+        self._buffers.restore(snapshot.network)
+
+    def _check(self, bar: Bar) -> None:
+        ts, o, h, l, c, v = bar  # noqa: E741
+        last = self.features.last_ts
+        if last is not None and ts <= last:
+            problem = f"is not later than the last one, {format_ns(last)}"
+        elif ts % self.timeframe.ns:
+            problem = f"is not stamped at a {self.timeframe} close"
+        elif not (0.0 < l <= min(o, c) and max(o, c) <= h < math.inf and 0.0 <= v < math.inf):
+            problem = f"has impossible values: open {o}, high {h}, low {l}, close {c}, volume {v}"
+        else:
+            return
+        raise BarsError(f"{self.instrument_id}: the bar closed at {format_ns(ts)} {problem}")
+
+    def _to_returns(self, raw: Float32, scale: Any) -> Float32:
+        """Calibrate [..., H, Q] in units of σ√h, keep the levels in order, and give them the unit of log returns."""
+        calibrated = np.maximum.accumulate(raw + self._calibration_HQ, axis=-1)
+        return np.asarray(calibrated * (scale * self._root_H)[..., None], dtype=np.float32)
+
+
+class _Buffers:
+    """The session's memory: an input row and two hidden states taking turns, bound once so that a step copies nothing."""
+
+    def __init__(self, session: ort.InferenceSession, n_features: int) -> None:
+        shapes = {node.name: node.shape for node in session.get_inputs() + session.get_outputs()}
+        self._session = session
+        self._x = np.zeros((1, 1, n_features), np.float32)
+        self._q = np.zeros((1, 1, shapes["quantiles"][2]), np.float32)
+        self._states = [[np.zeros(shapes[name], np.float32) for name in ("h", "c")] for _ in range(2)]
+        self._turn = 0
+        self._bindings = [self._bind(self._states[turn], self._states[1 - turn]) for turn in range(2)]
+        self._options = ort.RunOptions()
+
+    def _bind(self, before: list[Float32], after: list[Float32]) -> ort.IOBinding:
+        binding = self._session.io_binding()
+        for name, array in (("x", self._x), ("h", before[0]), ("c", before[1])):
+            binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        for name, array in (("quantiles", self._q), ("h_out", after[0]), ("c_out", after[1])):
+            binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        return binding
+
+    def reset(self) -> None:
+        for array in self._states[self._turn]:
+            array[:] = 0.0
+
+    def step(self, x_F: Float32) -> Float32:
+        self._x[0, 0] = x_F
+        self._session.run_with_iobinding(self._bindings[self._turn], self._options)
+        self._turn = 1 - self._turn
+        return self._q
+
+    def run(self, x_TF: Float32) -> npt.NDArray[np.float32]:
+        h, c = self._states[self._turn]
+        quantiles, h[:], c[:] = self._session.run(None, {"x": x_TF[:, None], "h": h, "c": c})
+        return np.asarray(quantiles)
+
+    def state(self) -> bytes:
+        return b"".join(array.tobytes() for array in self._states[self._turn])
+
+    def restore(self, state: bytes) -> None:
+        flat = np.frombuffer(state, np.float32)
+        for array, part in zip(self._states[self._turn], np.split(flat, 2), strict=True):
+            array[:] = part.reshape(array.shape)
+
+
+def _session(graph: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,87 @@
+"""Hyper-parameters of network and training, without torch, so that a node can read an experiment."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from lstm_strategy.errors import LSTMStrategyError
+
+__all__ = ["LEVELS", "NetworkConfig", "TargetConfig", "TrainConfig"]
+
+LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+class TargetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is forecast: quantiles at ``levels`` of the log return over each of ``horizons`` bars."""
+
+    horizons: tuple[int, ...] = (1, 4, 24)
+    levels: tuple[float, ...] = LEVELS
+
+    def __post_init__(self) -> None:
+        if not self.horizons or any(h < 1 for h in self.horizons) or list(self.horizons) != sorted(set(self.horizons)):
+            raise LSTMStrategyError(
+                f"target.horizons is {list(self.horizons)}; it must rise, from 1 on, such as [1, 4]"
+            )
+        rising = list(self.levels) == sorted(set(self.levels))
+        if len(self.levels) < 3 or not rising or not (self.levels[0] > 0 and self.levels[-1] < 1):
+            raise LSTMStrategyError(f"target.levels is {list(self.levels)}; it must rise inside (0, 1), three at least")
+
+
+class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The network's kind and size."""
+
+    kind: Literal["lstm"] = "lstm"
+    hidden: int = 48
+    layers: int = 1
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("hidden", 1, 4096), ("layers", 1, 16)):
+            if not low <= getattr(self, name) <= high:
+                raise LSTMStrategyError(f"network.{name} is {getattr(self, name)}; it must be {low} to {high}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise LSTMStrategyError(f"network.dropout is {self.dropout}; it must be at least 0 and below 1")
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the network is trained.
+
+    Parameters
+    ----------
+    seed : int
+        Same seed, same weights on a CPU.
+    epochs, patience : int
+        At most this many passes; stop when the validation loss has not improved for ``patience`` of them.
+    chunk, burn_in : int
+        Bars in a training sequence, and how many of its first bars only fill the state.
+    batch : int
+        Sequences a step.
+    learning_rate, weight_decay, clip_norm : float
+        AdamW's rate at the start of a cosine to zero, its decay, the bound on the gradient's norm.
+    threads : int
+        CPU threads of torch; other counts may round differently.
+    """
+
+    seed: int = 0
+    epochs: int = 60
+    patience: int = 12
+    chunk: int = 256
+    burn_in: int = 64
+    batch: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch", "threads"):
+            if getattr(self, name) < 1:
+                raise LSTMStrategyError(f"train.{name} is {getattr(self, name)}; it must be 1 or above")
+        if not 0 <= self.burn_in < self.chunk:
+            raise LSTMStrategyError(
+                f"train.burn_in is {self.burn_in}, train.chunk {self.chunk}; burn_in must be smaller"
+            )
+        if not (0 < self.learning_rate < 1 and self.weight_decay >= 0 and self.clip_norm > 0):
+            raise LSTMStrategyError("train.learning_rate must be in (0, 1), weight_decay 0 or above, clip_norm above 0")
