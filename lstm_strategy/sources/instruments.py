@@ -10,11 +10,12 @@ from lstm_strategy.bars import Bars, Float
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument, split_id
 
-__all__ = ["decimals_of", "infer_instrument", "step_decimals"]
+__all__ = ["Kind", "decimals_of", "infer_instrument", "on_grid", "step_decimals"]
 
 type Kind = Literal["spot", "perpetual", "equity"]
 
-MAX_DECIMALS = 8
+_MAX_DECIMALS = 8
+_MAX_DECIMALS_SMALL = 12  # where a price is below 0.0001
 _PERPETUAL = ("-PERP", "_PERP", "-SWAP", "_SWAP")
 _QUOTES = (
     *("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USDP", "USDE", "PYUSD", "DAI", "USD", "EUR", "GBP", "JPY", "TRY"),
@@ -29,11 +30,27 @@ _FEES: dict[Kind, tuple[float, float]] = {
 
 
 def decimals_of(values: Float) -> int:
-    """Return the fewest decimals, 8 at most, that write every value to within 1 part in 10^12."""
-    for decimals in range(MAX_DECIMALS):
-        if np.all(np.abs(values - np.round(values, decimals)) <= 1e-12 * np.maximum(np.abs(values), 1.0)):
+    """Return the fewest decimals that write every value to within 1 part in 10^12; 8 at most, 12 for tiny values."""
+    positive = values[values > 0]
+    most = _MAX_DECIMALS_SMALL if len(positive) and positive.min() < 1e-4 else _MAX_DECIMALS
+    for decimals in range(most):
+        if np.all(np.abs(values - np.round(values, decimals)) <= 1e-12 * np.abs(values)):
             return decimals
-    return MAX_DECIMALS
+    return most
+
+
+def on_grid(bars: Bars) -> tuple[Bars, int]:
+    """Return the bars with prices rounded to their `decimals_of`, and how many prices that changes visibly.
+
+    Prices that a vendor adjusted have as many digits as a float; an engine that counts in ticks cannot hold those.
+    """
+    names = ("open", "high", "low", "close")
+    decimals = decimals_of(np.concatenate([getattr(bars, name) for name in names]))
+    rounded = {name: np.round(getattr(bars, name), decimals) for name in names}
+    moved = sum(
+        int((np.abs(rounded[name] - getattr(bars, name)) > 1e-12 * getattr(bars, name)).sum()) for name in names
+    )
+    return Bars(bars.instrument_id, bars.timeframe, bars.ts_close, volume=bars.volume, **rounded), moved
 
 
 def step_decimals(step: str) -> int:
@@ -57,8 +74,8 @@ def infer_instrument(
     """Describe the market of ``bars``; what is named is taken, the rest is inferred.
 
     The symbol's ending tells the quote currency and a perpetual swap; without one it is an equity in USD. Tick and
-    lot are the decimals that prices and volumes need (8 at most); an equity's tick is 0.01 at the coarsest, its lot 1.
-    Default fees (maker, taker) as fractions: spot 0.001, 0.001; perpetual 0.0002, 0.0005; equity 0.0001, 0.0001.
+    lot are the decimals that prices and volumes need (see `decimals_of`); an equity's tick is 0.01 at the coarsest,
+    its lot 1. Default fees (maker, taker) as fractions: spot 0.001, 0.001; perpetual 0.0002, 0.0005; equity 0.0001, 0.0001.
 
     Raises
     ------
