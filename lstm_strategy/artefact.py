@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from lstm_strategy.atomic import atomic_folder, atomic_write
+from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
@@ -59,8 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything about a model but its numbers.
 
     Quantile tables are [H][Q], in units of σ√h. ``calibration`` is added to the network's quantiles; ``baseline`` are
-    the constant quantiles of the training span. ``mean_slope`` [H] shrinks forecast means: slope of the outcome on
-    the mean over the calibration span, clipped to 0..1, and 0 where ``mean_slope_p`` does not reach 5 %.
+    the constant quantiles of the training span. ``shrinkage`` [H] is what means are multiplied by before they trade.
     ``warmup_bars`` is measured: after so many bars a cold start forecasts as a long run does.
     """
 
@@ -80,8 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_sha256: dict[str, str]
     baseline: list[list[float]]
     calibration: list[list[float]]
-    mean_slope: list[float]
-    mean_slope_p: list[float]
+    shrinkage: list[Shrinkage]
     warmup_bars: int
     scores: dict[str, float]
     files: dict[str, str] = msgspec.field(default_factory=dict)

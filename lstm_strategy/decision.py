@@ -19,6 +19,7 @@ __all__ = [
     "PortfolioState",
     "Reason",
     "RiskState",
+    "Shrinkage",
     "SizingConfig",
     "advance",
     "decide",
@@ -137,6 +138,18 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.fee + self.spread / 2 + self.slippage
 
 
+class Shrinkage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much of a forecast mean is believed: E[r] = slope · (mean − centre), in units of σ√h.
+
+    Fitted out of sample. ``centre`` is the mean's own average there, so that a drift is never taken for foresight;
+    ``slope`` lies in [0, 1] and is 0 where its one-sided ``p`` does not reach 5 %.
+    """
+
+    slope: float = 0.0
+    centre: float = 0.0
+    p: float = 1.0
+
+
 class RiskState(msgspec.Struct, frozen=True):
     """What the halts remember from bar to bar. Days are UTC; the bar that closes at 00:00 ends the day before."""
 
@@ -211,7 +224,7 @@ def decide(
     limits: LimitsConfig,
     costs: Costs,
     *,
-    mean_slope: float,
+    shrinkage: Shrinkage,
     bars_per_year: float,
 ) -> Decision:
     """Return the target exposure for one instrument at one bar's close.
@@ -220,8 +233,8 @@ def decide(
     ----------
     forecast : Forecast or None
         None while the model warms up.
-    mean_slope : float
-        Shrinkage of the forecast mean at the sizing horizon, in [0, 1], fitted out of sample.
+    shrinkage : Shrinkage
+        Of the forecast mean at the sizing horizon.
     bars_per_year : float
         Turns annual figures into the horizon's.
 
@@ -255,8 +268,9 @@ def decide(
         return Decision(state.ts_close, held, kept, reason)
 
     years = sizing.horizon / bars_per_year
+    mean = shrinkage.slope * (mean - shrinkage.centre * forecast.scale * math.sqrt(sizing.horizon))
     std = max(std, sizing.volatility_floor * math.sqrt(years))
-    drift, risk_aversion = mean_slope * mean, 1.0 / sizing.kelly_fraction
+    drift, risk_aversion = mean, 1.0 / sizing.kelly_fraction
     if sizing.mode == "volatility_target":
         risk_aversion = sizing.reference_sharpe / sizing.target_volatility
         drift = sizing.reference_sharpe * std * math.sqrt(years) + sizing.tilt * drift

@@ -150,7 +150,7 @@ class Forecaster:
 
 
 class _Buffers:
-    """The session's memory: an input row and two hidden states taking turns, bound once so that a step copies nothing."""
+    """The session's memory: an input row, and two hidden states taking turns, bound once for copy-free steps."""
 
     def __init__(self, session: ort.InferenceSession, n_features: int) -> None:
         shapes = {node.name: node.shape for node in session.get_inputs() + session.get_outputs()}

@@ -1,0 +1,257 @@
+"""From samples to an artefact: train, export, prove the export, calibrate, measure the warm-up, save."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import statsmodels.api as sm
+import torch
+from safetensors.torch import save
+
+from lstm_strategy import __version__
+from lstm_strategy.artefact import Artefact, FeatureRange, Manifest
+from lstm_strategy.artefact import promote as promote_artefact
+from lstm_strategy.artefact import save as save_artefact
+from lstm_strategy.bars import Bars, format_ns
+from lstm_strategy.decision import Shrinkage
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.features import FeaturesConfig
+from lstm_strategy.forecast import mean_of
+from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.hyperparameters import NetworkConfig, TargetConfig, TrainConfig
+from lstm_strategy.instrument import Instrument
+from lstm_strategy.network import StreamingLSTM
+from lstm_strategy.research.labels import Sample, Spans, SplitConfig, build_sample
+from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, pinball, sequences, train
+
+__all__ = ["FitResult", "export", "fit_model", "measure_warmup", "shrinkage"]
+
+_AGREEMENT = 1e-5  # ONNX Runtime against torch
+_TOLERANCE = 1e-3  # cold start against long run, in unit quantiles
+_SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """The saved artefact, and the figures of its making."""
+
+    path: Path
+    manifest: Manifest
+    trained: Trained
+    filtered_bars: int
+    bars: int
+
+
+def fit_model(
+    name: str,
+    history: list[tuple[Bars, Instrument]],
+    features: FeaturesConfig,
+    target: TargetConfig,
+    split: SplitConfig,
+    network_config: NetworkConfig,
+    config: TrainConfig,
+    models: Path,
+    on_epoch: Callable[[int, float, float], None] = lambda epoch, loss, best: None,
+) -> FitResult:
+    """Train on a panel and save ``models/<name>/<version>/``, which becomes the model's current version.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Too little data, or a network that cannot be exported faithfully or never agrees with its own long run.
+    """
+    spans = split.spans()
+    samples = [build_sample(bars, instrument, features, target.horizons, spans) for bars, instrument in history]
+    data = {
+        sample.bars.instrument_id: _data_hash(sample.bars.between(None, spans["calibrate"][1])) for sample in samples
+    }
+    settings = msgspec.json.encode([features, target, split, network_config, config, data, __version__])
+    checkpoint = models / name / f".checkpoint-{hashlib.sha256(settings).hexdigest()[:16]}.safetensors"
+    trained = train(samples, spans, target, network_config, config, checkpoint, on_epoch)
+
+    weights = save({key: tensor.contiguous() for key, tensor in trained.network.state_dict().items()})
+    calibration_HQ, shrinkages, scores = _calibrate(trained, samples, spans, target)
+    scores |= {"pinball_stop": trained.pinball, "pinball_baseline_stop": trained.pinball_baseline}
+    fit_rows = torch.cat([sequence.x_TF for sequence in sequences(samples, spans["fit"], target.horizons[-1])])
+    manifest = Manifest(
+        name=name,
+        version=datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + hashlib.sha256(weights).hexdigest()[:8],
+        package_version=__version__,
+        timeframe=str(history[0][0].timeframe),
+        instruments={sample.bars.instrument_id: sample.fit for sample in samples},
+        features=features,
+        feature_ranges=_ranges(features, trained.network, fit_rows),
+        horizons=target.horizons,
+        levels=target.levels,
+        network=network_config,
+        training=config,
+        spans={key: _dates(samples, span) for key, span in spans.items() if key != "test"},
+        data_sha256=data,
+        baseline=trained.baseline_HQ.double().numpy().round(7).tolist(),
+        calibration=calibration_HQ.tolist(),
+        shrinkage=shrinkages,
+        warmup_bars=features.warmup,
+        scores=scores,
+    )
+    artefact = Artefact(manifest, export(trained.network))
+    warmup = max(measure_warmup(artefact, sample.bars.between(None, spans["calibrate"][1])) for sample in samples)
+    manifest = msgspec.structs.replace(manifest, warmup_bars=warmup)
+    path = save_artefact(models, manifest, artefact.graph, weights)
+    promote_artefact(models, name, manifest.version)
+    checkpoint.unlink(missing_ok=True)
+    filtered = sum(sample.matrix.filtered for sample in samples)
+    return FitResult(path, manifest, trained, filtered, sum(len(sample.bars) for sample in samples))
+
+
+def export(network: StreamingLSTM) -> bytes:
+    """Return the streaming ONNX graph, after proving that it agrees with torch, whole and step by step."""
+    network = network.eval()
+    n_features = len(network.feature_mean)
+    generator = torch.Generator().manual_seed(0)
+    x = network.feature_mean + network.feature_std * torch.randn(64, 1, n_features, generator=generator)
+    logger = logging.getLogger("torch.onnx")
+    level, logger.level = logger.level, logging.ERROR
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                (x[:2], *network.initial_state(1)),
+                dynamo=True,
+                verbose=False,
+                input_names=["x", "h", "c"],
+                output_names=["quantiles", "h_out", "c_out"],
+                dynamic_shapes=({0: torch.export.Dim("T", min=1)}, None, None),
+            )
+    finally:
+        logger.level = level
+    if program is None:
+        raise LSTMStrategyError("torch.onnx made no graph of the network; check the installed torch and onnxscript")
+    graph: bytes = program.model_proto.SerializeToString()
+    _require_agreement(network, graph, x)
+    return graph
+
+
+@torch.no_grad()
+def _require_agreement(network: StreamingLSTM, graph: bytes, x_T1F: torch.Tensor) -> None:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    wanted, _, _ = network(x_T1F, *network.initial_state(1))
+    whole, _, _ = session.run(
+        None, dict(zip("xhc", (x_T1F.numpy(), *map(_numpy, network.initial_state(1))), strict=True))
+    )
+    h, c = map(_numpy, network.initial_state(1))
+    steps = []
+    for x in x_T1F.numpy():
+        q, h, c = session.run(None, {"x": x[None], "h": h, "c": c})
+        steps.append(q)
+    worst = max(np.abs(wanted.numpy() - found).max() for found in (whole, np.concatenate(steps)))
+    if not worst <= _AGREEMENT:
+        raise LSTMStrategyError(
+            f"the exported graph differs from torch by {worst:.2g}, more than {_AGREEMENT}; not saved"
+        )
+
+
+def _calibrate(
+    trained: Trained, samples: list[Sample], spans: Spans, target: TargetConfig
+) -> tuple[npt.NDArray[np.float32], list[Shrinkage], dict[str, float]]:
+    """Split-conformal shift of each quantile, and the shrinkage of the means, both from the calibration span."""
+    found = sequences(samples, spans["calibrate"], target.horizons[-1], RUN_IN)
+    labels = torch.cat([sequence.y_TH for sequence in found]) if found else torch.full((1, 1), torch.nan)
+    if torch.isnan(labels).all(dim=0).any():
+        raise LSTMStrategyError("the calibrate span holds no label for a horizon; move split.calibrate_end")
+    q_NHQ, y_NH = forecast_sequences(trained.network, found)
+    scores = {
+        "pinball_calibrate": float(pinball(q_NHQ, y_NH, torch.tensor(target.levels))),
+        "pinball_baseline_calibrate": float(
+            pinball(trained.baseline_HQ.expand_as(q_NHQ), y_NH, torch.tensor(target.levels))
+        ),
+    }
+    q, y = q_NHQ.double().numpy(), y_NH.double().numpy()
+    shift_HQ = np.zeros(q.shape[1:])
+    for column, level in enumerate(target.levels):
+        shift_HQ[:, column] = np.nanquantile(y - q[:, :, column], level, axis=0)
+    means_NH = mean_of(np.maximum.accumulate(q + shift_HQ, axis=-1), target.levels)
+    shrinkages = [shrinkage(means_NH[:, i], y[:, i], h) for i, h in enumerate(target.horizons)]
+    return shift_HQ.astype(np.float32), shrinkages, scores
+
+
+def shrinkage(mean_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64], horizon: int) -> Shrinkage:
+    """Return how much of a forecast mean came true, both in units of σ√h.
+
+    Slope of the outcome on the mean by least squares, clipped to 0..1; its one-sided p-value with Newey-West errors
+    (overlapping horizons), lag max(horizon - 1, n^(1/4)). Not significant at 5 %: the slope is 0.
+    """
+    known = ~np.isnan(y_N)
+    mean, y = mean_N[known], y_N[known]
+    if len(y) < 30 + 2 * horizon or float(np.std(mean)) < 1e-9:
+        return Shrinkage()
+    lag = max(horizon - 1, int(len(y) ** 0.25))
+    fitted = sm.OLS(y, sm.add_constant(mean)).fit(cov_type="HAC", cov_kwds={"maxlags": lag})
+    slope, p = float(fitted.params[1]), float(fitted.pvalues[1]) / 2
+    p = p if slope > 0 else 1.0 - p
+    significant = math.isfinite(slope) and p < _SIGNIFICANCE
+    return Shrinkage(min(max(slope, 0.0), 1.0) if significant else 0.0, float(mean.mean()), p)
+
+
+def measure_warmup(artefact: Artefact, bars: Bars, samples: int = 24) -> int:
+    """Return the bars after which a cold start agrees with the long run within 1e-3 of a unit quantile.
+
+    Cold starts at ``samples`` places spread over the history, one for each candidate length; the shortest length from
+    which on all of them agree. Refuses a model that never does.
+    """
+    instrument_id = bars.instrument_id
+    unit = np.sqrt(np.array(artefact.manifest.horizons))[:, None]
+    long_run = Forecaster(artefact, instrument_id).run(bars)
+    least = artefact.manifest.features.warmup
+    judged = np.flatnonzero(~np.isnan(long_run.quantiles_THQ[:, 0, 0]))
+    candidates = [least + extra for extra in (0, 16, 32, 64, 128, 256, 512, 1024, 2048)]
+    candidates = [length for length in candidates if len(judged) and 2 * length < judged[-1] - judged[0]]
+    for length in candidates:
+        ends = judged[judged >= judged[0] + 2 * length]
+        places = ends[np.linspace(0, len(ends) - 1, min(samples, len(ends))).astype(int)]
+        worst = 0.0
+        for end in places:
+            cold = Forecaster(artefact, instrument_id).run(bars[end + 1 - length : end + 1])
+            if not np.isnan(cold.quantiles_THQ[-1, 0, 0]):  # a long gap inside restarts both alike
+                gap = np.abs(cold.quantiles_THQ[-1] - long_run.quantiles_THQ[end]) / (long_run.scale_T[end] * unit)
+                worst = max(worst, float(gap.max()))
+        if worst <= _TOLERANCE:
+            return length
+    reached = f"{candidates[-1]} bars" if candidates else f"the {len(bars)} bars at hand"
+    raise LSTMStrategyError(
+        f"{instrument_id}: a cold start does not agree with the long run within {_TOLERANCE} after {reached};"
+        " the model cannot be warmed up and is not saved: train longer, or with more history"
+    )
+
+
+def _ranges(features: FeaturesConfig, network: StreamingLSTM, x_NF: torch.Tensor) -> list[FeatureRange]:
+    mean, std = network.feature_mean.tolist(), network.feature_std.tolist()
+    lowest, highest = x_NF.min(dim=0).values.tolist(), x_NF.max(dim=0).values.tolist()
+    return [FeatureRange(*row) for row in zip(features.names, mean, std, lowest, highest, strict=True)]
+
+
+def _dates(samples: list[Sample], span: tuple[int | None, int | None]) -> tuple[str, str]:
+    held = [sample.bars.between(*span).ts_close for sample in samples]
+    stamps = [ts for ts in held if len(ts)]
+    return (format_ns(min(ts[0] for ts in stamps)), format_ns(max(ts[-1] for ts in stamps))) if stamps else ("", "")
+
+
+def _data_hash(bars: Bars) -> str:
+    columns = (bars.ts_close, bars.open, bars.high, bars.low, bars.close, bars.volume)
+    return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
+
+
+def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
+    return np.asarray(tensor.numpy())

@@ -1,0 +1,106 @@
+"""Labels and spans: what a forecast is judged by, and which bars may teach, stop, calibrate or test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from lstm_strategy.artefact import InstrumentFit
+from lstm_strategy.bars import Bars, Float, format_ns, parse_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.features import FeatureMatrix, Features, FeaturesConfig
+from lstm_strategy.instrument import Instrument
+
+__all__ = ["Sample", "Spans", "SplitConfig", "build_sample", "label", "span_mask"]
+
+_FLOOR_SHARE = 0.05  # σ never falls below this share of its median over the training span
+
+
+class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ends of the spans that follow each other: fit, stop, calibrate; the rest is the test (dates, UTC).
+
+    ``fit`` teaches the weights and the scaler, ``stop`` ends the training and chooses, ``calibrate`` shifts the
+    quantiles and shrinks the means. Labels that would reach over an end are left out (purge = the longest horizon).
+    """
+
+    start: str | None = None
+    fit_end: str
+    stop_end: str
+    calibrate_end: str
+    test_end: str | None = None
+
+    def __post_init__(self) -> None:
+        dates = (self.start, self.fit_end, self.stop_end, self.calibrate_end, self.test_end)
+        ends = [parse_ns(date) for date in dates if date]
+        if ends != sorted(set(ends)):
+            raise LSTMStrategyError("split: start < fit_end < stop_end < calibrate_end < test_end must hold")
+
+    def spans(self) -> Spans:
+        """Return the spans as (start, end] stamps in nanoseconds; None is open."""
+        edges = [parse_ns(end) for end in (self.fit_end, self.stop_end, self.calibrate_end)]
+        first = parse_ns(self.start) if self.start else None
+        last = parse_ns(self.test_end) if self.test_end else None
+        return {
+            "fit": (first, edges[0]),
+            "stop": (edges[0], edges[1]),
+            "calibrate": (edges[1], edges[2]),
+            "test": (edges[2], last),
+        }
+
+
+Spans = dict[str, tuple[int | None, int | None]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One instrument ready for training: bars, features, labels y_TH (NaN where there is none) and what was fitted."""
+
+    bars: Bars
+    matrix: FeatureMatrix
+    y_TH: npt.NDArray[np.float32]
+    fit: InstrumentFit
+
+
+def label(bars: Bars, scale_T: Float, horizons: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return y_TH = ln(C_{t+h} / C_t) / (σ_t √h), float32; NaN where σ is not valid or bars are missing up to t + h."""
+    log_close = np.log(bars.close)
+    y_TH = np.full((len(bars), len(horizons)), np.nan, np.float32)
+    for column, h in enumerate(horizons):
+        if len(bars) > h:
+            whole = bars.ts_close[h:] - bars.ts_close[:-h] == h * bars.timeframe.ns
+            y = (log_close[h:] - log_close[:-h]) / (scale_T[:-h] * np.sqrt(h))
+            y_TH[:-h, column] = np.where(whole, y, np.nan)
+    return y_TH
+
+
+def span_mask(bars: Bars, span: tuple[int | None, int | None], purge: int) -> npt.NDArray[np.bool_]:
+    """Rows t with start < ts_t and ts_t + purge bars <= end: no label made in the span looks beyond it."""
+    start, end = span
+    inside = np.ones(len(bars), np.bool_)
+    if start is not None:
+        inside &= bars.ts_close > start
+    if end is not None:
+        inside &= bars.ts_close + purge * bars.timeframe.ns <= end
+    return inside
+
+
+def build_sample(
+    bars: Bars, instrument: Instrument, config: FeaturesConfig, horizons: tuple[int, ...], spans: Spans
+) -> Sample:
+    """Compute features and labels; the scale's floor comes from the fit span alone."""
+    tick = float(instrument.tick)
+    unfloored = Features(config, bars.timeframe, tick).run(bars.between(*spans["fit"])).scale_T
+    known = unfloored[~np.isnan(unfloored)]
+    if len(known) == 0:
+        start, end = (("the beginning" if ts is None else format_ns(ts)) for ts in spans["fit"])
+        held = len(bars.between(*spans["fit"]))
+        raise LSTMStrategyError(
+            f"{bars.instrument_id}: {held} bars from {start} to {end} are fewer than the {config.warmup} that the"
+            " features need to warm up; import more history or move split.fit_end"
+        )
+    fit = InstrumentFit(tick=tick, scale_floor=_FLOOR_SHARE * float(np.median(known)))
+    matrix = Features(config, bars.timeframe, fit.tick, fit.scale_floor).run(bars)
+    return Sample(bars, matrix, label(bars, matrix.scale_T, horizons), fit)
