@@ -112,6 +112,14 @@ class Artefact:
             differing = ", ".join(sorted(ours ^ theirs)) or "the scale, gap or filter settings"
             raise ArtefactError(f"model {self.label} was trained on other features ({differing}); train it again")
 
+    def shrinkage(self, horizon: int) -> Shrinkage:
+        """Return the shrinkage of the mean at a horizon; refuse one that the model does not forecast."""
+        horizons = self.manifest.horizons
+        if horizon not in horizons:
+            known = ", ".join(map(str, horizons))
+            raise ArtefactError(f"sizing.horizon is {horizon}; model {self.label} forecasts {known}")
+        return self.manifest.shrinkage[horizons.index(horizon)]
+
     @property
     def label(self) -> str:
         """Name and version, for messages."""

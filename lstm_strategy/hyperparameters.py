@@ -1,4 +1,4 @@
-"""Hyper-parameters of network and training, without torch, so that a node can read an experiment."""
+"""What training is told: targets, spans, network, optimiser; without torch, so that a node can read an experiment."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["LEVELS", "NetworkConfig", "TargetConfig", "TrainConfig"]
+__all__ = ["LEVELS", "NetworkConfig", "Spans", "SplitConfig", "TargetConfig", "TrainConfig"]
 
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -27,6 +28,41 @@ class TargetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         rising = list(self.levels) == sorted(set(self.levels))
         if len(self.levels) < 3 or not rising or not (self.levels[0] > 0 and self.levels[-1] < 1):
             raise LSTMStrategyError(f"target.levels is {list(self.levels)}; it must rise inside (0, 1), three at least")
+
+
+Spans = dict[str, tuple[int | None, int | None]]
+
+
+class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ends of the spans that follow each other: fit, stop, calibrate; the rest is the test (dates, UTC).
+
+    ``fit`` teaches the weights and the scaler, ``stop`` ends the training and chooses, ``calibrate`` shifts the
+    quantiles and shrinks the means. Labels that would reach over an end are left out (purge = the longest horizon).
+    """
+
+    start: str | None = None
+    fit_end: str
+    stop_end: str
+    calibrate_end: str
+    test_end: str | None = None
+
+    def __post_init__(self) -> None:
+        dates = (self.start, self.fit_end, self.stop_end, self.calibrate_end, self.test_end)
+        ends = [parse_ns(date) for date in dates if date]
+        if ends != sorted(set(ends)):
+            raise LSTMStrategyError("split: start < fit_end < stop_end < calibrate_end < test_end must hold")
+
+    def spans(self) -> Spans:
+        """Return the spans as (start, end] stamps in nanoseconds; None is open."""
+        edges = [parse_ns(end) for end in (self.fit_end, self.stop_end, self.calibrate_end)]
+        first = parse_ns(self.start) if self.start else None
+        last = parse_ns(self.test_end) if self.test_end else None
+        return {
+            "fit": (first, edges[0]),
+            "stop": (edges[0], edges[1]),
+            "calibrate": (edges[1], edges[2]),
+            "test": (edges[2], last),
+        }
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -28,10 +28,10 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.forecast import mean_of
 from lstm_strategy.forecaster import Forecaster
-from lstm_strategy.hyperparameters import NetworkConfig, TargetConfig, TrainConfig
+from lstm_strategy.hyperparameters import NetworkConfig, Spans, SplitConfig, TargetConfig, TrainConfig
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.network import StreamingLSTM
-from lstm_strategy.research.labels import Sample, Spans, SplitConfig, build_sample
+from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, pinball, sequences, train
 
 __all__ = ["FitResult", "export", "fit_model", "measure_warmup", "shrinkage"]

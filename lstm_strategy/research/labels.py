@@ -4,54 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from lstm_strategy.artefact import InstrumentFit
-from lstm_strategy.bars import Bars, Float, format_ns, parse_ns
+from lstm_strategy.bars import Bars, Float, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureMatrix, Features, FeaturesConfig
+from lstm_strategy.hyperparameters import Spans
 from lstm_strategy.instrument import Instrument
 
-__all__ = ["Sample", "Spans", "SplitConfig", "build_sample", "label", "span_mask"]
+__all__ = ["Sample", "build_sample", "label", "span_mask"]
 
 _FLOOR_SHARE = 0.05  # σ never falls below this share of its median over the training span
-
-
-class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ends of the spans that follow each other: fit, stop, calibrate; the rest is the test (dates, UTC).
-
-    ``fit`` teaches the weights and the scaler, ``stop`` ends the training and chooses, ``calibrate`` shifts the
-    quantiles and shrinks the means. Labels that would reach over an end are left out (purge = the longest horizon).
-    """
-
-    start: str | None = None
-    fit_end: str
-    stop_end: str
-    calibrate_end: str
-    test_end: str | None = None
-
-    def __post_init__(self) -> None:
-        dates = (self.start, self.fit_end, self.stop_end, self.calibrate_end, self.test_end)
-        ends = [parse_ns(date) for date in dates if date]
-        if ends != sorted(set(ends)):
-            raise LSTMStrategyError("split: start < fit_end < stop_end < calibrate_end < test_end must hold")
-
-    def spans(self) -> Spans:
-        """Return the spans as (start, end] stamps in nanoseconds; None is open."""
-        edges = [parse_ns(end) for end in (self.fit_end, self.stop_end, self.calibrate_end)]
-        first = parse_ns(self.start) if self.start else None
-        last = parse_ns(self.test_end) if self.test_end else None
-        return {
-            "fit": (first, edges[0]),
-            "stop": (edges[0], edges[1]),
-            "calibrate": (edges[1], edges[2]),
-            "test": (edges[2], last),
-        }
-
-
-Spans = dict[str, tuple[int | None, int | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.hyperparameters import NetworkConfig, TargetConfig, TrainConfig
+from lstm_strategy.hyperparameters import NetworkConfig, Spans, TargetConfig, TrainConfig
 from lstm_strategy.network import StreamingLSTM
 from lstm_strategy.research.checkpoint import Checkpoint
-from lstm_strategy.research.labels import Sample, Spans, span_mask
+from lstm_strategy.research.labels import Sample, span_mask
 
 __all__ = ["Sequence", "Trained", "constant_quantiles", "forecast_sequences", "pinball", "sequences", "train"]
 
@@ -33,7 +33,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The best network by validation loss, and how it was found."""
+    """The best network by validation loss, and how it was found. A target is a bar with a loss, whatever its horizons."""
 
     network: StreamingLSTM
     baseline_HQ: Tensor
@@ -142,7 +142,7 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimiser.step()
-            targets += int((~torch.isnan(y_LBH[config.burn_in :])).sum())
+            targets += int((~torch.isnan(y_LBH[config.burn_in :])).any(dim=-1).sum())
         schedule.step()
         judged = float(pinball(*forecast_sequences(network, stop), levels_Q))
         state.finish_epoch(judged, shuffle)

@@ -1,0 +1,150 @@
+"""An experiment: one TOML file, read into frozen, typed sections; nothing unknown is let through."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from lstm_strategy.bars import Timeframe
+from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.features import FeaturesConfig
+from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig
+from lstm_strategy.instrument import Instrument, split_id
+
+__all__ = ["BacktestConfig", "CostsConfig", "DataConfig", "Experiment", "load_experiment"]
+
+_LARGEST = 2**20
+
+
+class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which bars: instruments (a panel where there are several) at one timeframe."""
+
+    instruments: tuple[str, ...]
+    timeframe: str
+
+    def __post_init__(self) -> None:
+        if not self.instruments or len(set(self.instruments)) != len(self.instruments):
+            raise LSTMStrategyError(f"data.instruments is {list(self.instruments)}; name at least one, each once")
+        for instrument_id in self.instruments:
+            split_id(instrument_id)
+        Timeframe.parse(self.timeframe)
+
+
+class CostsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Costs beside the venue's fee, as fractions of price: the whole spread, the slippage a side.
+
+    ``fee`` replaces the taker fee of the instrument.
+    """
+
+    fee: float | None = None
+    spread: float = 0.0002
+    slippage: float = 0.0001
+
+    def of(self, instrument: Instrument) -> Costs:
+        """Return the costs of trading this instrument."""
+        fee = instrument.taker_fee if self.fee is None else self.fee
+        return Costs(fee=fee, spread=self.spread, slippage=self.slippage)
+
+
+class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The backtest: dates (UTC; the test span where not given), starting cash, account, delay of fills.
+
+    ``delay`` 0 fills a decision at the next bar's open; n moves the fill n bars on.
+    """
+
+    start: str | None = None
+    end: str | None = None
+    cash: float = 100_000.0
+    account: Literal["cash", "margin"] = "cash"
+    delay: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cash <= 1e12:
+            raise LSTMStrategyError(f"backtest.cash is {self.cash}; it must be above 0, at most 1e12")
+        if not 0 <= self.delay <= 1000:
+            raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 to 1000")
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that defines a model and its trading. ``name`` is the model's name too."""
+
+    name: str
+    data: DataConfig
+    split: SplitConfig
+    features: FeaturesConfig = msgspec.field(default_factory=FeaturesConfig)
+    target: TargetConfig = msgspec.field(default_factory=TargetConfig)
+    network: NetworkConfig = msgspec.field(default_factory=NetworkConfig)
+    train: TrainConfig = msgspec.field(default_factory=TrainConfig)
+    sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
+    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    costs: CostsConfig = msgspec.field(default_factory=CostsConfig)
+    backtest: BacktestConfig = msgspec.field(default_factory=BacktestConfig)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
+            raise LSTMStrategyError(f"name is {self.name[:80]!r}; use letters, digits, '_' and '-', 64 at most")
+        if self.sizing.horizon not in self.target.horizons:
+            known = list(self.target.horizons)
+            raise LSTMStrategyError(
+                f"sizing.horizon is {self.sizing.horizon}; it must be one of target.horizons {known}"
+            )
+        if self.limits.side == "long_short" and self.backtest.account == "cash":
+            raise LSTMStrategyError(
+                'limits.side is "long_short", but a cash account cannot short; use backtest.account = "margin"'
+            )
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read and validate an experiment; every mistake is one line naming the file, the key and what is allowed."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise LSTMStrategyError(f"{path}: larger than {_LARGEST} bytes; this is no experiment")
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = sorted(str(other) for other in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        hint = f"; there are {', '.join(near[:8])}" if near else ""
+        raise LSTMStrategyError(f"{path}: no such file{hint}") from None
+    except OSError as error:
+        raise LSTMStrategyError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LSTMStrategyError(f"{path}: not valid TOML: {error}") from None
+    _require_known(path, document, Experiment, "")
+    try:
+        return msgspec.convert(_plain(document), Experiment)
+    except msgspec.ValidationError as error:
+        raise LSTMStrategyError(f"{path}: {_told(error)}") from None
+    except LSTMStrategyError as error:
+        raise LSTMStrategyError(f"{path}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """TOML dates become the text that the sections take."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _require_known(path: Path, table: dict[str, Any], section: type[msgspec.Struct], prefix: str) -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(section)}
+    for key, value in table.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed here: {', '.join(sorted(fields))}"
+            raise LSTMStrategyError(f"{path}: unknown key {prefix}{key}; {hint}")
+        kind = fields[key]
+        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            _require_known(path, value, kind, f"{prefix}{key}.")
+
+
+def _told(error: msgspec.ValidationError) -> str:
+    message, _, where = str(error).partition(" - at ")
+    key = where.strip("`").removeprefix("$.").removeprefix("$") or "the file"
+    return f"{key}: {message[:1].lower()}{message[1:]}"
