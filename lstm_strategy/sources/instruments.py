@@ -75,7 +75,8 @@ def infer_instrument(
 
     The symbol's ending tells the quote currency and a perpetual swap; without one it is an equity in USD. Tick and
     lot are the decimals that prices and volumes need (see `decimals_of`); an equity's tick is 0.01 at the coarsest,
-    its lot 1. Default fees (maker, taker) as fractions: spot 0.001, 0.001; perpetual 0.0002, 0.0005; equity 0.0001, 0.0001.
+    its lot 1. Default fees (maker, taker) as fractions: spot 0.001, 0.001; perpetual 0.0002, 0.0005; equity 0.0001,
+    0.0001.
 
     Raises
     ------

@@ -22,8 +22,8 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """What to simulate.
 
     ``bars`` of ``timeframe`` from ``start`` (UTC), the first opening at ``price``; prices on the ``tick``, volumes on
-    the ``lot``. ``volatility``: standard deviation of log returns over 365 days. ``tail_dof``: degrees of freedom of the
-    Student t of shocks, above 2 (the larger, the thinner). ``regime_bars``: mean stay in a volatility regime.
+    the ``lot``. ``volatility``: standard deviation of log returns over 365 days. ``tail_dof``: degrees of freedom of
+    the Student t of shocks, above 2 (the larger, the thinner). ``regime_bars``: mean stay in a volatility regime.
     ``edge``: the planted predictability, see `simulate`. ``noise``: Gaussian returns of constant variance and volume
     that says nothing.
     """
@@ -73,7 +73,8 @@ def simulate(config: SimulationConfig) -> Bars:
     Hence the mean of u_{t+1} given all that is known at t is ``edge e_t``: its correlation with u_{t+1} is ``edge``
     exactly, in units of sigma ``edge`` times a variable of variance 1. e_t can be observed: the return of bar t, in
     units of sigma, is e_t up to the factor sqrt(1 - edge^2) and the known past, so that return alone has a correlation
-    of ``edge sqrt(1 - edge^2)`` with the next one. Two bars ahead there is nothing: a position one bar late earns nothing.
+    of ``edge sqrt(1 - edge^2)`` with the next one. Two bars ahead there is nothing: a
+    position one bar late earns nothing.
     The term -sigma^2 / 2 makes the price a fair game: without an edge no position earns before costs.
 
     sigma_t is constant for ``noise``. Else it is the product of a Markov chain of three regimes (leaving at rate
