@@ -1,0 +1,189 @@
+"""Turn a backtest's run folder into one self-contained HTML page that a person can judge it by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstm_strategy.atomic import atomic_write
+from lstm_strategy.bars import format_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.report import charts
+from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
+from lstm_strategy.report.run_folder import DecisionLog, Run, read_run
+from lstm_strategy.report.thin import BUCKETS
+from lstm_strategy.report.words import REASONS, fixed, forecast_verdict, percent, strategy_verdict, whole
+
+__all__ = ["write_report"]
+
+Table = list[tuple[str, ...]]
+
+
+def write_report(run: Path) -> Path:
+    """Read the run folder ``run`` and write ``run/report.html``.
+
+    Parameters
+    ----------
+    run : Path
+        Holds summary.json and equity, decisions and forecasts as Parquet, as ``lstm-strategy backtest`` writes them.
+
+    Returns
+    -------
+    Path
+        The page: plotly.js inlined, nothing fetched.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where plotly or jinja2 is not installed, or the folder is not a finished run. An old page stays as it was.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise LSTMStrategyError(
+            f"the report needs {error.name or 'plotly'}, which is not installed; "
+            "install the extra: pip install 'lstm-strategy[report]'"
+        ) from error
+
+    contents = _contents(read_run(run))
+    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    html = environment.from_string(source).render(**contents, plotly_js=get_plotlyjs())
+    page = run / "report.html"
+    with atomic_write(page) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return page
+
+
+def _contents(run: Run) -> dict[str, Any]:
+    """Everything the template shows; text is escaped there."""
+    summary, curve = run.summary, run.equity
+    figures: dict[str, charts.Figure] = {}
+    landed = [land(forecasts, curve, run.bar_ns) for forecasts in run.forecasts]
+    coverages = [coverage for forecasts in landed if (coverage := coverage_of(forecasts)) is not None]
+    if landed and len(landed[0].lands_at):
+        figures["fan"] = charts.draw_fan(landed[0])
+    if coverages:
+        figures["reliability"] = charts.draw_reliability(coverages)
+        figures["miscoverage"] = charts.draw_miscoverage(coverages)
+    figures["equity"] = charts.draw_equity(curve)
+    figures["drawdown"] = charts.draw_drawdown(curve)
+    figures["exposure"] = charts.draw_exposure(curve)
+    trades = _trades(run.decisions)
+    drawn = _largest(run.decisions, trades)
+    figures["trades"] = charts.draw_trades(curve, run.decisions, drawn)
+    return {
+        "title": summary.name or run.folder.name,
+        "subtitle": [
+            text
+            for text in (
+                run.instrument,
+                f"{summary.timeframe} bars" if summary.timeframe else "",
+                f"{format_ns(int(curve.ts_close[0]))[:10]} to {format_ns(int(curve.ts_close[-1]))[:10]}",
+                " ".join(str(part) for part in (summary.model, summary.model_version) if part not in (None, "")),
+            )
+            if text
+        ],
+        "instruments": run.instruments,
+        "instrument": run.instrument,
+        "forecast_verdict": forecast_verdict(summary),
+        "strategy_verdict": strategy_verdict(summary, curve.years),
+        "strategy_table": _strategy_table(run),
+        "forecast_table": _forecast_table(run),
+        "facts": _facts(run),
+        "interval_table": _interval_table(coverages),
+        "reasons": _share_rows(run.decisions.reasons, len(run.decisions), REASONS),
+        "bounds": _share_rows(run.decisions.bounds, len(run.decisions), {}),
+        "fan_bars": min(charts.FAN_BARS, len(landed[0].lands_at)) if landed else 0,
+        "fan_horizon": landed[0].horizon if landed else 0,
+        "coverage_n": whole(coverages[0].n) if coverages else "0",
+        "horizons": len(coverages),
+        "trades": whole(len(trades)),
+        "trades_drawn": whole(len(drawn)) if len(drawn) < len(trades) else "",
+        "thinned": whole(len(curve.ts_close)) if len(curve.ts_close) > 4 * BUCKETS else "",
+        "tearsheet": run.tearsheet,
+        "figures": list(figures),
+        "figures_json": _script_safe(figures),
+    }
+
+
+def _trades(decisions: DecisionLog) -> charts.Rows:
+    """Rows at which an order was sent."""
+    sent = np.isfinite(decisions.quantity) & (decisions.quantity != 0.0)
+    return np.flatnonzero(sent & np.isfinite(decisions.price))
+
+
+def _largest(decisions: DecisionLog, trades: charts.Rows) -> charts.Rows:
+    """The trades to draw, in time order: the largest changes of exposure where there are too many."""
+    if len(trades) <= charts.TRADES:
+        return trades
+    change = np.abs(decisions.target[trades] - decisions.exposure[trades])
+    return np.sort(trades[np.argsort(-change, kind="stable")[: charts.TRADES]])
+
+
+def _strategy_table(run: Run) -> Table:
+    own, held = run.summary, run.summary.buy_and_hold
+    depth = [None if value is None else -abs(value) for value in (own.max_drawdown, held.max_drawdown)]
+    return [
+        ("Net return", percent(own.net_return, signed=True), percent(held.net_return, signed=True)),
+        ("Sharpe ratio, annual", fixed(own.sharpe), fixed(held.sharpe)),
+        ("Maximum drawdown", percent(depth[0]), percent(depth[1])),
+        ("Mean absolute exposure", percent(float(np.nanmean(np.abs(run.equity.exposure)))), percent(1.0)),
+    ]
+
+
+def _forecast_table(run: Run) -> Table:
+    own = run.summary
+    return [
+        ("Pinball loss, against constant quantiles", fixed(own.pinball, 5), fixed(own.pinball_baseline, 5)),
+        ("Inside the 80\N{NO-BREAK SPACE}% interval", percent(own.coverage_80, 2), percent(0.80, 0)),
+        ("Inside the 98\N{NO-BREAK SPACE}% interval", percent(own.coverage_98, 2), percent(0.98, 0)),
+    ]
+
+
+def _facts(run: Run) -> Table:
+    own = run.summary
+    speed = f"{own.seconds:,.1f} s" + (f" ({own.bars / own.seconds:,.0f} bars/s)" if own.seconds > 0 else "")
+    return [
+        ("Bars", whole(own.bars)),
+        ("Decisions", whole(own.decisions)),
+        ("Orders", whole(own.orders)),
+        ("Fees", fixed(own.fees, 2) + (f" {own.currency}" if own.currency else "")),
+        ("Days halted", whole(own.days_halted)),
+        ("Run time", speed),
+    ]
+
+
+def _interval_table(coverages: list[Coverage]) -> Table:
+    """Header, one row an interval, and the number of outcomes; one column a horizon."""
+    if not coverages:
+        return []
+    head = ("Interval", *(f"{coverage.horizon} bar{'s' * (coverage.horizon > 1)}" for coverage in coverages))
+    body = [
+        (f"{share} %", *(percent(float(coverage.below[high] - coverage.below[low])) for coverage in coverages))
+        for share, low, high in intervals_of(coverages[0].levels)
+    ]
+    return [head, *body, ("outcomes", *(whole(coverage.n) for coverage in coverages))]
+
+
+def _share_rows(counts: dict[str, int], total: int, meaning: dict[str, str]) -> list[dict[str, str]]:
+    return [
+        {
+            "code": code.replace("_", " "),
+            "meaning": meaning.get(code, ""),
+            "count": whole(count),
+            "share": percent(count / total),
+            "width": f"{100 * count / total:.2f}%",
+        }
+        for code, count in counts.items()
+    ]
+
+
+def _script_safe(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

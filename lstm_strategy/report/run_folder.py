@@ -1,0 +1,245 @@
+"""Read a backtest's run folder into arrays, refusing with one line what is missing or damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lstm_strategy.bars import Float, Stamps, Timeframe
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Float32
+
+__all__ = ["BuyAndHold", "DecisionLog", "EquityCurve", "RecordedForecasts", "Run", "Summary", "read_run"]
+
+
+class BuyAndHold(msgspec.Struct, frozen=True):
+    """What holding the instrument over the same bars would have brought. Fractions, as in `Summary`."""
+
+    net_return: float | None
+    sharpe: float | None
+    max_drawdown: float | None
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """``summary.json``. Returns, drawdown and coverage are fractions; null where a figure is not defined."""
+
+    bars: int
+    orders: int
+    decisions: int
+    days_halted: int
+    fees: float
+    seconds: float
+    net_return: float | None
+    sharpe: float | None
+    max_drawdown: float | None
+    pinball: float | None
+    pinball_baseline: float | None
+    coverage_80: float | None
+    coverage_98: float | None
+    buy_and_hold: BuyAndHold
+    name: str | None = None
+    instrument: str | None = None
+    timeframe: str | None = None
+    model: str | None = None
+    model_version: str | int | None = None
+    currency: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EquityCurve:
+    """One row a bar: stamps int64 [T] in ns, the rest float64 [T]; equity is marked to market, net of costs."""
+
+    ts_close: Stamps
+    equity: Float
+    exposure: Float
+    price: Float
+    buy_and_hold: Float
+
+    @property
+    def years(self) -> float:
+        """Time from the first bar to the last, in years of 365 days."""
+        return float(self.ts_close[-1] - self.ts_close[0]) / (365 * 86_400e9)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecisionLog:
+    """One row a decision [D]; quantity is signed, 0 where no order followed."""
+
+    ts_close: Stamps
+    target: Float
+    exposure: Float
+    quantity: Float
+    price: Float
+    reasons: dict[str, int]
+    bounds: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.ts_close)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedForecasts:
+    """The forecasts of one horizon [N]: quantiles of the log return from ``ts_close`` to ``horizon`` bars later."""
+
+    horizon: int
+    levels: tuple[float, ...]
+    ts_close: Stamps
+    quantiles_NQ: Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Everything the page shows. ``forecasts`` is ordered by horizon, empty where the model never spoke."""
+
+    folder: Path
+    summary: Summary
+    instrument: str
+    instruments: int
+    bar_ns: int
+    equity: EquityCurve
+    decisions: DecisionLog
+    forecasts: tuple[RecordedForecasts, ...]
+    tearsheet: bool
+
+
+def read_run(folder: Path) -> Run:
+    """Read the run in ``folder``; of several instruments, the summary's (else the first) is kept.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where a file, a key or a column is missing or cannot be read.
+    """
+    if not folder.is_dir():
+        raise LSTMStrategyError(f"{folder} is not a run folder; `lstm-strategy backtest` writes one")
+    summary = _read_summary(folder)
+    equity = _read_equity(folder)
+    table = _table(
+        folder,
+        "decisions.parquet",
+        ("ts_close", "instrument", "target", "exposure", "reason", "bound", "quantity", "price"),
+    )
+    names = pc.unique(table["instrument"]).to_pylist()
+    instrument = summary.instrument or (str(names[0]) if names else "")
+    return Run(
+        folder=folder,
+        summary=summary,
+        instrument=instrument,
+        instruments=max(len(names), 1),
+        bar_ns=_bar_ns(summary, equity),
+        equity=equity,
+        decisions=_decisions(table.filter(pc.equal(table["instrument"], instrument))),
+        forecasts=_read_forecasts(folder, instrument),
+        tearsheet=(folder / "tearsheet.html").is_file(),
+    )
+
+
+def _read_summary(folder: Path) -> Summary:
+    path = folder / "summary.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Summary)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise LSTMStrategyError(f"{path} cannot be used: {error}") from error
+
+
+def _missing(path: Path) -> LSTMStrategyError:
+    return LSTMStrategyError(
+        f"{path.parent} has no {path.name}; it is not a finished run, repeat `lstm-strategy backtest`"
+    )
+
+
+def _table(folder: Path, name: str, columns: tuple[str, ...]) -> pa.Table:
+    path = folder / name
+    try:
+        absent = [column for column in columns if column not in pq.read_schema(path).names]
+        if absent:
+            raise LSTMStrategyError(f"{path} lacks the column {absent[0]!r}; it needs {', '.join(columns)}")
+        return pq.read_table(path, columns=list(columns))
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (OSError, pa.ArrowException) as error:
+        raise LSTMStrategyError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _read_equity(folder: Path) -> EquityCurve:
+    columns = ("ts_close", "equity", "exposure", "price", "buy_and_hold")
+    table = _table(folder, "equity.parquet", columns)
+    path = folder / "equity.parquet"
+    if table.num_rows < 2:
+        raise LSTMStrategyError(f"{path} holds {table.num_rows} bars; a report needs at least two")
+    stamps = _stamps(table)
+    if (np.diff(stamps) <= 0).any():
+        raise LSTMStrategyError(f"{path}: ts_close does not increase from row to row")
+    return EquityCurve(stamps, *(_floats(table, name) for name in columns[1:]))
+
+
+def _decisions(table: pa.Table) -> DecisionLog:
+    bounds = pc.list_flatten(table["bound"].combine_chunks())
+    return DecisionLog(
+        ts_close=_stamps(table),
+        target=_floats(table, "target"),
+        exposure=_floats(table, "exposure"),
+        quantity=_floats(table, "quantity"),
+        price=_floats(table, "price"),
+        reasons=_counts(table["reason"]),
+        bounds=_counts(bounds),
+    )
+
+
+def _read_forecasts(folder: Path, instrument: str) -> tuple[RecordedForecasts, ...]:
+    table = _table(folder, "forecasts.parquet", ("ts_close", "instrument", "horizon", "levels", "quantiles"))
+    table = table.filter(pc.equal(table["instrument"], instrument)).combine_chunks()
+    if table.num_rows == 0:
+        return ()
+    levels_NQ, quantiles_NQ = (_matrix(table, name, folder) for name in ("levels", "quantiles"))
+    if levels_NQ.shape != quantiles_NQ.shape or (levels_NQ != levels_NQ[0]).any():
+        raise LSTMStrategyError(f"{folder / 'forecasts.parquet'}: the levels differ from row to row")
+    stamps, horizon_N = _stamps(table), table["horizon"].to_numpy()
+    levels = tuple(float(level) for level in levels_NQ[0])
+    forecasts = []
+    for horizon in np.unique(horizon_N):
+        rows = np.flatnonzero(horizon_N == horizon)
+        rows = rows[np.argsort(stamps[rows], kind="stable")]
+        forecasts.append(
+            RecordedForecasts(int(horizon), levels, stamps[rows], quantiles_NQ[rows].astype(np.float32, copy=False))
+        )
+    return tuple(forecasts)
+
+
+def _matrix(table: pa.Table, name: str, folder: Path) -> npt.NDArray[np.floating]:
+    lengths = pc.unique(pc.list_value_length(table[name])).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        raise LSTMStrategyError(f"{folder / 'forecasts.parquet'}: the lists in {name!r} differ in length")
+    flat: npt.NDArray[np.floating] = pc.list_flatten(table[name]).to_numpy()
+    return flat.reshape(-1, lengths[0])
+
+
+def _stamps(table: pa.Table) -> Stamps:
+    column = table["ts_close"]
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns", column.type.tz))
+    return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
+
+
+def _floats(table: pa.Table, name: str) -> Float:
+    return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    counted = [(str(row["values"]), int(row["counts"])) for row in pc.value_counts(column).to_pylist()]
+    return dict(sorted(counted, key=lambda item: (-item[1], item[0])))
+
+
+def _bar_ns(summary: Summary, equity: EquityCurve) -> int:
+    if summary.timeframe:
+        return Timeframe.parse(summary.timeframe).ns
+    return int(np.median(np.diff(equity.ts_close)))

@@ -1,0 +1,124 @@
+"""Say in words and figures what a run's numbers mean, favourable or not."""
+
+from __future__ import annotations
+
+import math
+
+from lstm_strategy.report.run_folder import Summary
+
+__all__ = ["REASONS", "fixed", "forecast_verdict", "percent", "strategy_verdict", "whole"]
+
+NO_VALUE = "–"
+
+REASONS = {
+    "rebalance": "exposure changed to the target",
+    "within_no_trade_band": "the gain did not cover the cost of trading",
+    "at_target": "already where it should be",
+    "no_forecast": "the model was warming up",
+    "invalid_forecast": "the forecast was not a finite number",
+    "limit_exceeded": "exposure had drifted over a limit",
+    "halt_daily_loss": "flat until the next day after the daily loss limit",
+    "halt_drawdown": "flat until resumed after the drawdown limit",
+    "halt_no_equity": "no equity left to trade with",
+}
+
+
+def percent(value: float | None, digits: int = 1, *, signed: bool = False) -> str:
+    """Write a fraction as a percentage that no line break divides; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return NO_VALUE
+    digits = 0 if abs(value) >= 10 else digits
+    return fixed(100 * value, digits, signed=signed) + "\N{NO-BREAK SPACE}%"
+
+
+def fixed(value: float | None, digits: int = 2, *, signed: bool = False) -> str:
+    """Write a number with thousands separators and a true minus sign; nothing is ever written as −0."""
+    if value is None or not math.isfinite(value):
+        return NO_VALUE
+    text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
+    if not any(digit in text for digit in "123456789"):
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def whole(value: int) -> str:
+    """Write a count."""
+    return f"{value:,}"
+
+
+def forecast_verdict(summary: Summary) -> list[str]:
+    """Say whether the forecast beat constant quantiles, and whether its intervals held what they promised."""
+    model, baseline = summary.pinball, summary.pinball_baseline
+    if model is None or baseline is None or baseline <= 0:
+        return ["There is no forecast to judge: no bar of this run has both a forecast and its outcome."]
+    gain = 1.0 - model / baseline
+    losses = f"(mean pinball loss {fixed(model, 4)} against {fixed(baseline, 4)})"
+    if abs(gain) < 0.0005:
+        said = [f"The forecast is level with the constant-quantile baseline {losses}."]
+    elif gain > 0:
+        said = [f"The forecast beat the constant-quantile baseline by {percent(gain)} {losses}."]
+    else:
+        said = [f"The forecast did worse than the constant-quantile baseline, by {percent(-gain)} {losses}."]
+    parts = []
+    for share, nominal, tolerance in ((summary.coverage_80, 0.80, 0.015), (summary.coverage_98, 0.98, 0.007)):
+        if share is not None:
+            excess = share - nominal
+            judged = "as it should" if abs(excess) <= tolerance else "too narrow" if excess < 0 else "too wide"
+            parts.append(f"{percent(nominal, 0)} interval held {percent(share)} of outcomes ({judged})")
+    if parts:
+        said.append("Its " + ", its ".join(parts) + ".")
+    return said
+
+
+def strategy_verdict(summary: Summary, years: float) -> list[str]:
+    """Say what the strategy earned after costs beside buy and hold, and how far that can be told from luck."""
+    held = summary.buy_and_hold
+    if summary.orders == 0:
+        said = [f"The strategy never traded; buy and hold {_moved(held.net_return)}."]
+    else:
+        fees = fixed(summary.fees, 0) + (f" {summary.currency}" if summary.currency else "")
+        said = [
+            f"The strategy {_moved(summary.net_return)} after {fees} in fees; buy and hold {_moved(held.net_return)}."
+        ]
+        said += _compared(summary)
+        said += _luck(summary.sharpe, years)
+    if summary.days_halted:
+        days = "1 day" if summary.days_halted == 1 else f"{whole(summary.days_halted)} days"
+        said.append(f"Risk limits halted trading on {days}.")
+    return said
+
+
+def _moved(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "has no defined return"
+    if abs(value) < 0.0005:
+        return "ended where it began"
+    return f"{'gained' if value > 0 else 'lost'} {percent(abs(value))}"
+
+
+def _compared(summary: Summary) -> list[str]:
+    held, said = summary.buy_and_hold, []
+    if summary.net_return is not None and held.net_return is not None:
+        verb = "beat" if summary.net_return > held.net_return else "did not beat"
+        said.append(f"It {verb} buy and hold after costs.")
+    if summary.sharpe is not None and held.sharpe is not None:
+        rank = "higher" if summary.sharpe > held.sharpe else "lower"
+        text = f"Its Sharpe ratio was {rank} ({fixed(summary.sharpe)} against {fixed(held.sharpe)})"
+        if summary.max_drawdown is not None and held.max_drawdown is not None:
+            own, other = abs(summary.max_drawdown), abs(held.max_drawdown)
+            depth = "shallower" if own < other else "deeper"
+            text += f", its deepest fall {depth} ({percent(own)} against {percent(other)})"
+        said.append(text + ".")
+    return said
+
+
+def _luck(sharpe: float | None, years: float) -> list[str]:
+    """An annual Sharpe ratio over so many years has a standard error near 1/sqrt(years) (Lo, 2002, iid returns)."""
+    if sharpe is None or years <= 0:
+        return []
+    error = 1.0 / math.sqrt(years)
+    span = f"{fixed(years, 1)} years" if years >= 0.95 else f"{max(round(365 * years), 1)} days"
+    text = f"Over {span} a Sharpe ratio has a standard error of about {fixed(error, 1 if error >= 1 else 2)}"
+    if abs(sharpe) < 1.96 * error:
+        return [f"{text}, so this result cannot be told from luck."]
+    return [f"{text}, for independent returns; trials that were not kept are not counted."]
