@@ -215,9 +215,9 @@ def _epoch_ns(path: Path, values: npt.NDArray[np.generic], name: str) -> Stamps:
     size = np.abs(values.astype(np.float64))
     if not np.isfinite(size).all():
         raise BarsError(f"{path}: row {int((~np.isfinite(size)).argmax())} has no stamp in column {name!r}")
-    unit = np.digitize(size, (1e11, 1e14, 1e17))
+    unit = np.digitize(size, (1e10, 1e13, 1e16))  # each unit reaches from April 1970 to 2286
     largest = int(unit.max())
-    if size.max() < 1e8:
+    if size.max() < 1e7 or size.max() >= 1e19:
         raise BarsError(f"{path}: column {name!r} holds {values[0]}, which is no count of s, ms, us or ns since 1970")
     factor = _NS_PER_EPOCH_UNIT[largest]
     whole = values.astype(np.int64)

@@ -30,11 +30,11 @@ _FEES: dict[Kind, tuple[float, float]] = {
 
 
 def decimals_of(values: Float) -> int:
-    """Return the fewest decimals that write every value to within 1 part in 10^12; 8 at most, 12 for tiny values."""
+    """Return the fewest decimals that write every value to within 1 part in 10^14; 8 at most, 12 for tiny values."""
     positive = values[values > 0]
     most = _MAX_DECIMALS_SMALL if len(positive) and positive.min() < 1e-4 else _MAX_DECIMALS
     for decimals in range(most):
-        if np.all(np.abs(values - np.round(values, decimals)) <= 1e-12 * np.abs(values)):
+        if np.all(np.abs(values - np.round(values, decimals)) <= 1e-14 * np.abs(values)):
             return decimals
     return most
 
@@ -48,7 +48,7 @@ def on_grid(bars: Bars) -> tuple[Bars, int]:
     decimals = decimals_of(np.concatenate([getattr(bars, name) for name in names]))
     rounded = {name: np.round(getattr(bars, name), decimals) for name in names}
     moved = sum(
-        int((np.abs(rounded[name] - getattr(bars, name)) > 1e-12 * getattr(bars, name)).sum()) for name in names
+        int((np.abs(rounded[name] - getattr(bars, name)) > 1e-14 * getattr(bars, name)).sum()) for name in names
     )
     return Bars(bars.instrument_id, bars.timeframe, bars.ts_close, volume=bars.volume, **rounded), moved
 
