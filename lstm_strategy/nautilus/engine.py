@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import nautilus_trader
 from nautilus_trader.core.nautilus_pyo3 import FIXED_PRECISION
 from nautilus_trader.model.data import Bar as EngineBar
 from nautilus_trader.model.data import BarType, QuoteTick
-from nautilus_trader.model.enums import AccountType, OrderSide, TimeInForce
+from nautilus_trader.model.enums import AccountType, OrderSide, OrderStatus
+from nautilus_trader.model.events import OrderFilled
 from nautilus_trader.model.identifiers import InstrumentId, StrategyId, Symbol, Venue
 from nautilus_trader.model.instruments import CryptoPerpetual, CurrencyPair, Equity
 from nautilus_trader.model.instruments import Instrument as EngineInstrument
@@ -34,16 +34,17 @@ __all__ = [
     "Money",
     "Order",
     "OrderSide",
+    "OrderStatus",
     "Price",
     "Quantity",
     "QuoteTick",
     "StrategyId",
     "Symbol",
-    "TimeInForce",
     "Venue",
+    "fills_of",
+    "name_of_side",
+    "name_of_status",
     "require_supported",
-    "signed_quantity",
-    "working_quantity",
 ]
 
 ENGINE_VERSION: str = nautilus_trader.__version__
@@ -66,16 +67,16 @@ def require_supported() -> None:
         raise LSTMStrategyError("nautilus_trader was built with 64-bit prices; install the usual 128-bit build")
 
 
-def signed_quantity(cache: Any, instrument_id: InstrumentId, strategy_id: StrategyId) -> Decimal:
-    """Return the open position of one strategy, negative when short."""
-    positions = cache.positions_open(instrument_id=instrument_id, strategy_id=strategy_id)
-    return sum((position.signed_decimal_qty() for position in positions), Decimal(0))
+def fills_of(order: Order) -> list[Any]:
+    """Return the fill events of one order."""
+    return [event for event in order.events if isinstance(event, OrderFilled)]
 
 
-def working_quantity(orders: list[Order]) -> Decimal:
-    """Return what these orders would still add to the position, negative for sells."""
-    total = Decimal(0)
-    for order in orders:
-        left = order.leaves_qty.as_decimal()
-        total += left if order.side == OrderSide.BUY else -left
-    return total
+def name_of_side(owner: Any, attribute: str = "side") -> str:
+    """Return ``buy`` or ``sell`` of an order, fill or position."""
+    return str(OrderSide(getattr(owner, attribute)).name).lower()
+
+
+def name_of_status(order: Order) -> str:
+    """Return an order's status in lower case, such as ``filled``."""
+    return str(OrderStatus(order.status).name).lower()

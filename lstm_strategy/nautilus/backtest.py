@@ -1,0 +1,260 @@
+"""A backtest: the strategy over the catalog through the engine, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from nautilus_trader.trading.config import ImportableStrategyConfig
+
+from lstm_strategy import artefact
+from lstm_strategy.artefact import Manifest
+from lstm_strategy.atomic import atomic_folder
+from lstm_strategy.bars import Bars, Float, Stamps, Timeframe, format_ns
+from lstm_strategy.decision import Costs, LimitsConfig, Reason, SizingConfig
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Forecasts
+from lstm_strategy.measures import coverage, labels, max_drawdown, pinball, scaled_quantiles, sharpe
+from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument
+from lstm_strategy.nautilus.fills import open_quotes
+from lstm_strategy.nautilus.record import RunRecord
+from lstm_strategy.nautilus.simulation import Simulation, simulate
+from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_table
+
+__all__ = ["BacktestRun", "BacktestSettings", "run_backtest"]
+
+_HALTS = (Reason.HALT_DAILY_LOSS, Reason.HALT_DRAWDOWN, Reason.HALT_NO_EQUITY)
+_NS_PER_DAY = 86_400_000_000_000
+
+
+class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run.
+
+    Parameters
+    ----------
+    catalog, model : Path
+        The catalog's folder, and the artefact's (``models/<name>/<version>``).
+    costs : Costs
+        Charged by the venue (the fee on every fill, half the spread and the slippage in every price) and known to the
+        decisions.
+    start, end : int, optional
+        Nanoseconds: bars with ``start < ts_close <= end`` are traded, earlier ones warm the model up. All where None.
+    cash : float
+        Starting balance in quote currency.
+    delay : int
+        0 fills a decision at the next bar's open, n moves the fill n bars on.
+    volume_share : float
+        The part of a bar's volume offered at its open; what an order takes beyond it fills one tick worse.
+    run_folder : Path, optional
+        Where the results go; it must not exist yet. Nothing is written where None.
+    tearsheet : bool
+        Whether the engine's own tearsheet is drawn into the run folder (needs plotly, takes seconds).
+    """
+
+    catalog: Path
+    instrument_id: str
+    timeframe: str
+    model: Path
+    sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
+    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    costs: Costs = msgspec.field(default_factory=Costs)
+    start: int | None = None
+    end: int | None = None
+    cash: float = 100_000.0
+    account: Literal["cash", "margin"] = "cash"
+    delay: int = 0
+    volume_share: float = 0.25
+    run_folder: Path | None = None
+    tearsheet: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.cash < math.inf:
+            raise LSTMStrategyError(f"backtest.cash is {self.cash}; it must be above 0")
+        if self.delay < 0:
+            raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 or above")
+        if not 0.0 < self.volume_share <= 1.0:
+            raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
+        if self.limits.side == "long_short" and self.account == "cash":
+            raise LSTMStrategyError('limits.side is "long_short", but a cash account cannot short; use margin')
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestRun:
+    """A finished run: its summary (plain values, NaN where undefined), its rows, and the tables as written."""
+
+    summary: dict[str, Any]
+    record: RunRecord
+    forecasts: Forecasts
+    tables: dict[str, pa.Table]
+
+
+def run_backtest(settings: BacktestSettings) -> BacktestRun:
+    """Run the strategy, score it, and write the run folder whole or not at all.
+
+    Raises
+    ------
+    LSTMStrategyError
+        For anything missing from the catalog, a model that does not fit, a run that stopped before its last bar.
+    Exception
+        Whatever stopped the strategy, unchanged.
+    """
+    began = time.perf_counter()
+    timeframe = Timeframe.parse(settings.timeframe)
+    manifest = artefact.load(settings.model).manifest
+    instrument = read_engine_instrument(settings.catalog, settings.instrument_id)
+    bars = _span(settings, read_catalog(settings.catalog, settings.instrument_id, timeframe))
+    simulation = Simulation(
+        catalog=settings.catalog,
+        bar_type=bar_type(settings.instrument_id, timeframe),
+        instrument=instrument,
+        quotes=open_quotes(
+            bars,
+            instrument,
+            spread=settings.costs.spread,
+            slippage=settings.costs.slippage,
+            volume_share=settings.volume_share,
+        ),
+        strategy=_strategy(settings, timeframe),
+        # The first bar's open is part of the run.
+        start=int(bars.ts_close[0]) - timeframe.ns if settings.start is None else settings.start,
+        end=int(bars.ts_close[-1]),
+        cash=settings.cash,
+        account=settings.account,
+        delay_ns=settings.delay * timeframe.ns,
+        fee=settings.costs.fee,
+    )
+    with simulate(simulation) as engine:
+        (strategy,) = engine.trader.strategies()
+        if strategy.failure is not None:
+            raise strategy.failure
+        record: RunRecord = strategy.record
+        if len(record) != len(bars):
+            raise LSTMStrategyError(
+                f"the engine stopped after {len(record)} of {len(bars)} bars, before"
+                f" {format_ns(bars.ts_close[min(len(record), len(bars) - 1)])}; the account was probably overdrawn"
+            )
+        forecasts = record.to_forecasts(manifest.horizons, manifest.levels)
+        orders = engine.cache.orders()
+        positions = [*engine.cache.positions(), *engine.cache.position_snapshots()]
+        tables = {
+            "orders": orders_table(orders),
+            "fills": fills_table(orders),
+            "positions": positions_table(positions),
+            "equity": record.equity_table(settings.cash, settings.costs.per_side),
+            "decisions": record.decisions_table(),
+            "forecasts": forecasts.to_table(f"{manifest.name}/{manifest.version}"),
+        }
+        summary = _summary(settings, manifest, bars, record, forecasts, tables)
+        summary["seconds"] = time.perf_counter() - began
+        if settings.run_folder is not None:
+            with atomic_folder(settings.run_folder) as folder:
+                for name, table in tables.items():
+                    pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+                if settings.tearsheet:
+                    _tearsheet(engine, folder / "tearsheet.html")
+                (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
+    return BacktestRun(summary, record, forecasts, tables)
+
+
+def _span(settings: BacktestSettings, bars: Bars) -> Bars:
+    span = bars.between(settings.start, settings.end)
+    if len(span) < 2:
+        raise LSTMStrategyError(
+            f"{settings.instrument_id} {settings.timeframe}: the catalog has {len(span)} bars in the backtest's span;"
+            f" it holds {format_ns(bars.ts_close[0])} to {format_ns(bars.ts_close[-1])}"
+        )
+    return span
+
+
+def _strategy(settings: BacktestSettings, timeframe: Timeframe) -> ImportableStrategyConfig:
+    return ImportableStrategyConfig(
+        strategy_path="lstm_strategy.nautilus.strategy:LSTMStrategy",
+        config_path="lstm_strategy.nautilus.strategy:LSTMStrategyConfig",
+        config={
+            "instrument_id": settings.instrument_id,
+            "bar_type": str(bar_type(settings.instrument_id, timeframe)),
+            "model": str(settings.model),
+            "sizing": msgspec.to_builtins(settings.sizing),
+            "limits": msgspec.to_builtins(settings.limits),
+            "costs": msgspec.to_builtins(settings.costs),
+            "record": True,
+        },
+    )
+
+
+def _summary(
+    settings: BacktestSettings,
+    manifest: Manifest,
+    bars: Bars,
+    record: RunRecord,
+    forecasts: Forecasts,
+    tables: dict[str, pa.Table],
+) -> dict[str, Any]:
+    equity = tables["equity"]
+    halted = {(d.ts_close - 1) // _NS_PER_DAY for d in record.decisions if d.reason in _HALTS}
+    fees = tables["fills"]["fee"].to_numpy()
+    return {
+        "model": f"{manifest.name}/{manifest.version}",
+        "instrument": settings.instrument_id,
+        "timeframe": settings.timeframe,
+        "start": format_ns(bars.ts_close[0]),
+        "end": format_ns(bars.ts_close[-1]),
+        "bars": len(bars),
+        "decisions": len(record),
+        "orders": len(tables["orders"]),
+        "fills": len(tables["fills"]),
+        "refusals": len(record.refusals),
+        "fees": float(fees.sum()),
+        **_results(bars.ts_close, equity["equity"].to_numpy(), settings.cash),
+        "days_halted": len(halted),
+        **_scores(settings, manifest, bars, forecasts),
+        "buy_and_hold": _results(bars.ts_close, equity["buy_and_hold"].to_numpy(), settings.cash),
+        "run_path": None if settings.run_folder is None else str(settings.run_folder),
+    }
+
+
+def _results(ts_close: Stamps, equity: Float, cash: float) -> dict[str, float]:
+    return {
+        "net_return": float(equity[-1]) / cash - 1.0,
+        "sharpe": sharpe(ts_close, equity, cash),
+        "max_drawdown": max_drawdown(equity, cash),
+    }
+
+
+def _scores(settings: BacktestSettings, manifest: Manifest, bars: Bars, forecasts: Forecasts) -> dict[str, float]:
+    """Pinball loss over all horizons beside the constant quantiles' on the same rows; coverage at the traded one."""
+    losses, baselines, covered = [], [], {}
+    for row, horizon in enumerate(manifest.horizons):
+        outcome = labels(bars.close, bars.ts_close, forecasts.scale_T, horizon, bars.timeframe.ns)
+        quantiles = scaled_quantiles(forecasts, horizon)
+        losses.append(pinball(outcome, quantiles, manifest.levels))
+        baselines.append(pinball(outcome, np.array(manifest.baseline[row]), manifest.levels))
+        if horizon == settings.sizing.horizon:
+            covered = {
+                f"coverage_{nominal}": coverage(outcome, quantiles, manifest.levels, nominal / 100.0)
+                for nominal in (80, 98)
+            }
+    return {
+        "pinball": sum(losses) / len(losses),
+        "pinball_baseline": sum(baselines) / len(baselines),
+        **covered,
+    }
+
+
+def _tearsheet(engine: Any, path: Path) -> None:
+    """Draw the engine's own page; without plotly the run is kept without it."""
+    try:
+        from nautilus_trader.analysis.tearsheet import create_tearsheet
+    except ImportError:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        create_tearsheet(engine, output_path=str(path))

@@ -1,0 +1,145 @@
+"""One strategy over one catalog through the engine's BacktestNode, with next-open fills."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from nautilus_trader.backtest.config import (
+    BacktestDataConfig,
+    BacktestEngineConfig,
+    BacktestRunConfig,
+    BacktestVenueConfig,
+    FeeModelConfig,
+    ImportableFeeModelConfig,
+    ImportableLatencyModelConfig,
+)
+from nautilus_trader.backtest.models import FeeModel
+from nautilus_trader.backtest.node import BacktestNode
+from nautilus_trader.common.config import LoggingConfig
+from nautilus_trader.persistence.config import DataCatalogConfig
+from nautilus_trader.trading.config import ImportableStrategyConfig
+
+from lstm_strategy.nautilus.engine import BarType, EngineBar, EngineInstrument, Money, QuoteTick
+from lstm_strategy.nautilus.fills import LATENCY_NS
+
+__all__ = ["RateFeeModel", "RateFeeModelConfig", "Simulation", "simulate"]
+
+_HERE = "lstm_strategy.nautilus.simulation"
+
+
+class RateFeeModelConfig(FeeModelConfig, frozen=True):
+    """Fees as fractions of notional; the experiment may override those of the instrument."""
+
+    fee: float = 0.0
+
+
+class RateFeeModel(FeeModel):  # type: ignore[misc]
+    """Charges one rate on every fill, in quote currency."""
+
+    def __init__(self, config: RateFeeModelConfig) -> None:
+        self._fee = Decimal(str(config.fee))
+
+    def get_commission(self, order: Any, fill_qty: Any, fill_px: Any, instrument: Any) -> Money:
+        """Return the commission of one fill."""
+        notional = instrument.notional_value(quantity=fill_qty, price=fill_px)
+        return Money(notional.as_decimal() * self._fee, instrument.quote_currency)
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What one run of the engine needs.
+
+    Parameters
+    ----------
+    start, end : int
+        Nanoseconds. Bars with ``start < ts_close <= end`` are traded; those before serve as history.
+    delay_ns : int
+        How much later than the next open an order reaches the venue.
+    fee : float
+        Fraction of notional.
+    """
+
+    catalog: Path
+    bar_type: BarType
+    instrument: EngineInstrument
+    quotes: list[QuoteTick]
+    strategy: ImportableStrategyConfig
+    start: int
+    end: int
+    cash: float
+    account: Literal["cash", "margin"]
+    delay_ns: int
+    fee: float
+
+
+@contextmanager
+def simulate(simulation: Simulation) -> Iterator[Any]:
+    """Run to the end and yield the engine, for its strategy, cache and reports; dispose of it afterwards.
+
+    An exception in ``on_start`` comes out of here; one in a later handler is kept by the strategy (`failure`).
+    """
+    latency = {
+        "base_latency_nanos": LATENCY_NS,
+        "insert_latency_nanos": simulation.delay_ns,
+        "update_latency_nanos": simulation.delay_ns,
+        "cancel_latency_nanos": simulation.delay_ns,
+    }
+    venue = BacktestVenueConfig(
+        name=simulation.instrument.id.venue.value,
+        oms_type="NETTING",
+        account_type=simulation.account.upper(),
+        starting_balances=[f"{simulation.cash:.8f} {simulation.instrument.quote_currency.code}"],
+        bar_execution=False,
+        # A gap between close and open may overdraw a full purchase; without this the engine quietly ends the run.
+        allow_cash_borrowing=simulation.account == "cash",
+        latency_model=ImportableLatencyModelConfig(
+            latency_model_path="nautilus_trader.backtest.models:LatencyModel",
+            config_path="nautilus_trader.backtest.config:LatencyModelConfig",
+            config=latency,
+        ),
+        fee_model=ImportableFeeModelConfig(
+            fee_model_path=f"{_HERE}:RateFeeModel",
+            config_path=f"{_HERE}:RateFeeModelConfig",
+            config={"fee": simulation.fee},
+        ),
+    )
+    catalog = str(simulation.catalog)
+    bars = BacktestDataConfig(
+        catalog_path=catalog,
+        data_cls=EngineBar,  # the class itself: with its name, bar_types would be ignored
+        bar_types=[str(simulation.bar_type)],
+        start_time=simulation.start + 1,
+        end_time=simulation.end,
+    )
+    run = BacktestRunConfig(
+        engine=BacktestEngineConfig(
+            logging=LoggingConfig(bypass_logging=True),
+            catalogs=[DataCatalogConfig(path=catalog)],
+            strategies=[simulation.strategy],
+        ),
+        venues=[venue],
+        data=[bars],
+        start=simulation.start,
+        end=simulation.end,
+        raise_exception=True,
+        dispose_on_completion=False,
+    )
+    node = BacktestNode([run])
+    try:
+        with warnings.catch_warnings():
+            # The engine's own use of pandas is not ours to mend.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            node.build()
+            engine: Any = node.get_engine(run.id)
+            engine.add_data(simulation.quotes, sort=False)
+            node.run()
+            yield engine
+    finally:
+        node.dispose()  # type: ignore[no-untyped-call]

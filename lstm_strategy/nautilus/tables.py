@@ -1,0 +1,69 @@
+"""Orders, fills and positions of a finished run as Arrow tables with fixed columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from lstm_strategy.nautilus.engine import Order, fills_of, name_of_side, name_of_status
+
+__all__ = ["fills_table", "orders_table", "positions_table"]
+
+_STAMP = pa.timestamp("ns", "UTC")
+Columns = dict[str, tuple[pa.DataType, Callable[[Any], Any]]]
+
+_ORDERS: Columns = {
+    "ts_sent": (_STAMP, lambda order: order.ts_init),
+    "order_id": (pa.string(), lambda order: order.client_order_id.value),
+    "instrument": (pa.string(), lambda order: order.instrument_id.value),
+    "side": (pa.string(), name_of_side),
+    "quantity": (pa.float64(), lambda order: float(order.quantity)),
+    "filled": (pa.float64(), lambda order: float(order.filled_qty)),
+    "average_price": (pa.float64(), lambda order: float(order.avg_px) if order.avg_px else None),
+    "status": (pa.string(), name_of_status),
+    "ts_last": (_STAMP, lambda order: order.ts_last),
+}
+_FILLS: Columns = {
+    "ts_filled": (_STAMP, lambda fill: fill.ts_event),
+    "order_id": (pa.string(), lambda fill: fill.client_order_id.value),
+    "instrument": (pa.string(), lambda fill: fill.instrument_id.value),
+    "side": (pa.string(), lambda fill: name_of_side(fill, "order_side")),
+    "quantity": (pa.float64(), lambda fill: float(fill.last_qty)),
+    "price": (pa.float64(), lambda fill: float(fill.last_px)),
+    "fee": (pa.float64(), lambda fill: fill.commission.as_double()),
+    "fee_currency": (pa.string(), lambda fill: fill.commission.currency.code),
+}
+_POSITIONS: Columns = {
+    "ts_opened": (_STAMP, lambda position: position.ts_opened),
+    "ts_closed": (_STAMP, lambda position: position.ts_closed or None),
+    "instrument": (pa.string(), lambda position: position.instrument_id.value),
+    "side": (pa.string(), lambda position: name_of_side(position, "entry")),
+    "peak_quantity": (pa.float64(), lambda position: float(position.peak_qty)),
+    "quantity": (pa.float64(), lambda position: position.signed_qty),
+    "average_open": (pa.float64(), lambda position: position.avg_px_open),
+    "average_close": (pa.float64(), lambda position: position.avg_px_close or None),
+    "realized_pnl": (pa.float64(), lambda position: position.realized_pnl.as_double()),
+    "currency": (pa.string(), lambda position: position.realized_pnl.currency.code),
+}
+
+
+def orders_table(orders: Iterable[Order]) -> pa.Table:
+    """Return one row per order, in the order they were sent."""
+    return _table(_ORDERS, sorted(orders, key=lambda order: order.ts_init))
+
+
+def fills_table(orders: Iterable[Order]) -> pa.Table:
+    """Return one row per fill, by time."""
+    fills = (fill for order in orders for fill in fills_of(order))
+    return _table(_FILLS, sorted(fills, key=lambda fill: int(fill.ts_event)))
+
+
+def positions_table(positions: Iterable[Any]) -> pa.Table:
+    """Return one row per position, closed ones included; a netted position starts anew each time it was flat."""
+    return _table(_POSITIONS, sorted(positions, key=lambda position: int(position.ts_opened)))
+
+
+def _table(columns: Columns, rows: list[Any]) -> pa.Table:
+    return pa.table({name: pa.array([read(row) for row in rows], kind) for name, (kind, read) in columns.items()})
