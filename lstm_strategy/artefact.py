@@ -25,6 +25,7 @@ __all__ = [
     "Manifest",
     "current",
     "load",
+    "locate",
     "promote",
     "save",
     "versions",
@@ -188,6 +189,16 @@ def current(models: Path, name: str) -> Path:
         raise ArtefactError(f"no model {name!r} in {models}; train it with: lstm-strategy train") from None
     _require_name(version)
     return models / name / version
+
+
+def locate(models: Path, model: str) -> Path:
+    """Return the folder meant by a model's name (its current version), by ``name/version``, or by a path."""
+    name, slash, version = model.strip("/").partition("/")
+    if slash and (models / name / version / _MANIFEST).is_file():
+        return models / name / version
+    if (Path(model) / _MANIFEST).is_file() or slash:
+        return Path(model)
+    return current(models, name)
 
 
 def _read(folder: Path, name: str) -> bytes:

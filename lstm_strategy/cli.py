@@ -1,0 +1,80 @@
+"""The command line: one verb per stage; the only place where research and the engine meet."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from lstm_strategy import __version__
+from lstm_strategy.cli_data import data_app
+from lstm_strategy.cli_models import models_app
+from lstm_strategy.cli_stages import backtest_command, demo_command, forecast_command, train_command
+from lstm_strategy.console import console
+from lstm_strategy.errors import LSTMStrategyError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="lstm-strategy",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="From exchange history to an LSTM that trades on NautilusTrader.\n\n"
+    "[bold]First look[/bold]: lstm-strategy demo\n\n"
+    "[bold]Your own data[/bold]: lstm-strategy data import FILE --instrument BTCUSDT.BINANCE --timeframe 1h, then "
+    "train, forecast and backtest with an experiment such as backtests/btcusdt_1h.toml.",
+)
+app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
+app.command("train")(train_command)
+app.command("forecast")(forecast_command)
+app.command("backtest")(backtest_command)
+app.command("demo")(demo_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"lstm-strategy {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 failed, 2 wrongly called, 130 interrupted.
+
+    Errors are one line; ``--debug`` shows the traceback.
+    """
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        code = app([word for word in arguments if word != "--debug"], standalone_mode=False)
+    except TyperException as error:
+        _fail(f"{getattr(error, 'format_message', error.__str__)()} (--help shows the way)", debug, 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; whatever was finished is kept, and the same command goes on from there", debug, 130)
+    except LSTMStrategyError as error:
+        _fail(str(error), debug, 1)
+    except Exception as error:
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", debug, 1)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, debug: bool, code: int) -> None:
+    if debug:
+        console.print_exception()
+    console.print(f"[red]error:[/red] {' '.join(message.split())}", markup=True, highlight=False, soft_wrap=True)
+    sys.exit(code)

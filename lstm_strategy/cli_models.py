@@ -1,0 +1,79 @@
+"""The ``models`` commands: which artefacts there are, and whether they are what was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from lstm_strategy import artefact
+from lstm_strategy.console import console, emit_json
+from lstm_strategy.errors import LSTMStrategyError
+
+__all__ = ["models_app"]
+
+models_app = typer.Typer(name="models", help="List and verify trained models.", no_args_is_help=True)
+
+ModelsOption = Annotated[Path, typer.Option("--models", help="Folder of the models.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+@models_app.command("list")
+def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = False) -> None:
+    """List every model version; an asterisk marks the one in use."""
+    rows: list[dict[str, Any]] = []
+    for name, version in artefact.versions(models):
+        try:
+            manifest = artefact.load(models / name / version).manifest
+            instruments, timeframe = list(manifest.instruments), manifest.timeframe
+            pinball, problem = manifest.scores.get("pinball_calibrate"), ""
+        except LSTMStrategyError as error:
+            instruments, timeframe, pinball, problem = [], "", None, str(error)
+        in_use = artefact.current(models, name).name == version if (models / name / "current").exists() else False
+        rows.append(
+            {
+                "model": name,
+                "version": version,
+                "current": in_use,
+                "instruments": instruments,
+                "timeframe": timeframe,
+                "pinball": pinball,
+                "problem": problem,
+            }
+        )
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("model", "version", "in use", "instruments", "bars", "pinball, held out", "problem"):
+        table.add_column(heading)
+    for row in rows:
+        pinball = "" if row["pinball"] is None else f"{row['pinball']:.5f}"
+        mark, names = "*" if row["current"] else "", ", ".join(row["instruments"])
+        table.add_row(row["model"], row["version"], mark, names, row["timeframe"], pinball, row["problem"])
+    console.print(table if rows else f"no models in {models}; train one with: lstm-strategy train EXPERIMENT.toml")
+    if as_json:
+        emit_json({"models": rows})
+
+
+@models_app.command("verify")
+def verify_command(
+    model: Annotated[str, typer.Argument(help="A model's name, name/version, or an artefact's folder.")],
+    models: ModelsOption = Path("models"),
+    as_json: JsonOption = False,
+) -> None:
+    """Check that an artefact is whole, of this schema, and byte for byte what was saved.
+
+    Examples: lstm-strategy models verify btcusdt_1h; lstm-strategy models verify models/btcusdt_1h/VERSION
+    """
+    ok, reason = True, ""
+    try:
+        loaded = artefact.load(artefact.locate(models, model))
+        console.print(f"[green]ok[/green] {loaded.label}")
+    except LSTMStrategyError as error:
+        ok, reason = False, str(error)
+        console.print(f"[red]refused[/red] {reason}", highlight=False, soft_wrap=True)
+    if as_json:
+        emit_json({"ok": ok, "reason": reason})
+    if not ok:
+        raise typer.Exit(1)

@@ -1,0 +1,324 @@
+"""The commands that walk the whole way: train, forecast, backtest, demo."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lstm_strategy import artefact
+from lstm_strategy.bars import Bars, Timeframe, format_ns, parse_ns
+from lstm_strategy.console import console, emit_json
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.experiment import Experiment, load_experiment
+from lstm_strategy.sources.store import RawStore
+
+__all__ = ["backtest_command", "demo_command", "forecast_command", "train_command"]
+
+ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file.", show_default=False)]
+CatalogOption = Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")]
+ModelsOption = Annotated[Path, typer.Option("--models", help="Folder of the models.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that gets one folder a run.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="name/version or folder; else the current version.")]
+InstrumentOption = Annotated[str | None, typer.Option(help="One of the experiment's; the first where not given.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+CATALOG, MODELS, RUNS = Path("catalog"), Path("models"), Path("backtests/runs")
+
+
+def train_command(
+    experiment: ExperimentArgument,
+    catalog: CatalogOption = CATALOG,
+    models: ModelsOption = MODELS,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the experiment's network and save it as a new, current version.
+
+    An interrupted training goes on where it was when the same command is run again.
+
+    [bold]Example[/bold]: lstm-strategy train backtests/btcusdt_1h.toml
+    """
+    result = _train(load_experiment(experiment), catalog, models)
+    _print_pairs("Trained", {key: value for key, value in result.items() if key != "path"})
+    console.print(f"artefact: {result['path']}", soft_wrap=True, highlight=False)
+    if as_json:
+        emit_json(result)
+
+
+def forecast_command(
+    experiment: ExperimentArgument,
+    instrument: InstrumentOption = None,
+    model: ModelOption = None,
+    catalog: CatalogOption = CATALOG,
+    models: ModelsOption = MODELS,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the distribution of the next returns, as of the newest bar in the catalog.
+
+    [bold]Example[/bold]: lstm-strategy forecast backtests/btcusdt_1h.toml
+    """
+    from lstm_strategy.forecaster import Forecaster
+
+    setup = load_experiment(experiment)
+    instrument_id = _instrument_of(setup, instrument)
+    loaded = _model_of(setup, models, model)
+    bars = RawStore(catalog).read(instrument_id, Timeframe.parse(setup.data.timeframe))
+    forecaster = Forecaster(loaded, instrument_id)
+    recent = bars[-4 * forecaster.warmup_bars :]
+    forecasts = forecaster.run(recent)
+    forecast = forecasts[len(forecasts) - 1] if len(forecasts) else None
+    if forecast is None:
+        have = forecaster.features.count
+        raise LSTMStrategyError(
+            f"{instrument_id}: {have} unbroken bars up to the newest are fewer than the {forecaster.warmup_bars} that"
+            " the model needs to warm up; import more history"
+        )
+    _print_forecast(instrument_id, float(recent.close[-1]), forecast)
+    if as_json:
+        emit_json(
+            {
+                "ts": format_ns(forecast.ts_close),
+                "instrument": instrument_id,
+                "horizons": forecast.horizons,
+                "levels": forecast.levels,
+                "quantiles": forecast.quantiles_HQ.tolist(),
+                "scale": forecast.scale,
+                "model_version": loaded.manifest.version,
+            }
+        )
+
+
+def backtest_command(
+    experiment: ExperimentArgument,
+    instrument: InstrumentOption = None,
+    model: ModelOption = None,
+    catalog: CatalogOption = CATALOG,
+    models: ModelsOption = MODELS,
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Trade the experiment's test span on the NautilusTrader engine, and write tables and an HTML report.
+
+    A decision at a bar's close is filled at the next bar's open, with the venue's fee, spread and slippage.
+
+    [bold]Example[/bold]: lstm-strategy backtest backtests/btcusdt_1h.toml --json
+    """
+    setup = load_experiment(experiment)
+    summary = _backtest(setup, _instrument_of(setup, instrument), model, catalog, models, runs)
+    _print_backtest(summary)
+    if as_json:
+        emit_json(summary)
+
+
+def demo_command(
+    folder: Annotated[Path, typer.Option(help="Working folder for the demo's catalog, model and report.")] = Path(
+        "demo"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Walk the whole way once on a simulated market: bars, training, forecast, backtest, report.
+
+    The market is made up, with a small momentum planted in it, so that there is something to find.
+    """
+    from lstm_strategy.nautilus.catalog import write_catalog
+    from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
+
+    started = time.perf_counter()
+    setup = load_experiment(_demo_experiment())
+    instrument_id = setup.data.instruments[0]
+    catalog, models, runs = folder / "catalog", folder / "models", folder / "runs"
+    market = SimulationConfig(
+        instrument_id=instrument_id, timeframe=setup.data.timeframe, bars=26_000, seed=3, edge=0.12
+    )
+    console.rule("1/4 bars: a simulated market, stored in a Parquet catalog")
+    store, bars, described = RawStore(catalog), simulate(market), simulated_instrument(market)
+    store.write_instrument(described)
+    store.merge(bars, replace=True)
+    write_catalog(catalog, bars, described)
+    console.print(f"{len(bars):,} bars of {instrument_id}, planted momentum of {market.edge} σ")
+    console.rule("2/4 training")
+    trained = _train(setup, catalog, models)
+    console.rule("3/4 the newest forecast")
+    forecast_command(_demo_experiment(), None, None, catalog, models, False)
+    console.rule("4/4 backtest on bars that the model never saw")
+    summary = _backtest(setup, instrument_id, None, catalog, models, runs)
+    _print_backtest(summary)
+    summary["demo_seconds"] = round(time.perf_counter() - started, 1)
+    console.print(f"the whole way took {summary['demo_seconds']:.0f} s")
+    if as_json:
+        emit_json(summary | {"train": trained})
+
+
+def _train(setup: Experiment, catalog: Path, models: Path) -> dict[str, Any]:
+    try:
+        from lstm_strategy.research.fit import fit_model
+    except ModuleNotFoundError as error:
+        raise LSTMStrategyError(f"training needs {error.name}; install lstm-strategy[train]") from error
+
+    history = _history(setup, catalog)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("training", total=setup.train.epochs)
+
+        def on_epoch(epoch: int, loss: float, best: float) -> None:
+            told = f"validation pinball {loss:.5f}, best {best:.5f}"
+            progress.update(task, completed=epoch, description=told)
+
+        fitted = fit_model(
+            setup.name,
+            history,
+            setup.features,
+            setup.target,
+            setup.split,
+            setup.network,
+            setup.train,
+            models,
+            on_epoch,
+        )
+    manifest, trained = fitted.manifest, fitted.trained
+    if setup.features.hampel_window:
+        console.print(f"the Hampel filter changed {fitted.filtered_bars:,} of {fitted.bars:,} bars")
+    return {
+        "model": manifest.name,
+        "version": manifest.version,
+        "path": str(fitted.path),
+        "pinball": manifest.scores["pinball_calibrate"],
+        "pinball_baseline": manifest.scores["pinball_baseline_calibrate"],
+        "epochs": trained.epochs,
+        "seconds": round(trained.seconds, 2),
+        "targets_per_second": round(trained.targets_per_second),
+        "warmup_bars": manifest.warmup_bars,
+        "mean_slope": [shrinkage.slope for shrinkage in manifest.shrinkage],
+        "mean_slope_p": [round(shrinkage.p, 4) for shrinkage in manifest.shrinkage],
+        "filtered_bars": fitted.filtered_bars,
+    }
+
+
+def _backtest(
+    setup: Experiment, instrument_id: str, model: str | None, catalog: Path, models: Path, runs: Path
+) -> dict[str, Any]:
+    from lstm_strategy.nautilus.backtest import BacktestSettings, run_backtest
+    from lstm_strategy.report.page import write_report
+
+    loaded = _model_of(setup, models, model)
+    loaded.require_instrument(instrument_id)
+    test_start, test_end = setup.split.spans()["test"]
+    start = parse_ns(setup.backtest.start) if setup.backtest.start else test_start
+    calibrated_to = setup.split.spans()["calibrate"][1]
+    if start is not None and calibrated_to is not None and start < calibrated_to:
+        console.print("[yellow]warning[/yellow] the backtest begins inside the model's own training data")
+    costs = setup.costs.of(RawStore(catalog).read_instrument(instrument_id))
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    settings = BacktestSettings(
+        catalog=catalog,
+        instrument_id=instrument_id,
+        timeframe=setup.data.timeframe,
+        model=_model_folder(setup, models, model),
+        sizing=setup.sizing,
+        limits=setup.limits,
+        costs=costs,
+        start=start,
+        end=parse_ns(setup.backtest.end) if setup.backtest.end else test_end,
+        cash=setup.backtest.cash,
+        account=setup.backtest.account,
+        delay=setup.backtest.delay,
+        run_folder=runs / setup.name / f"{stamp}-{loaded.manifest.version[-8:]}",
+    )
+    with console.status("the engine runs"):
+        summary = run_backtest(settings).summary
+    with console.status("writing the report"):
+        summary["report"] = str(write_report(Path(summary["run_path"])))
+    return summary
+
+
+def _history(setup: Experiment, catalog: Path) -> list[tuple[Bars, Any]]:
+    store, timeframe = RawStore(catalog), Timeframe.parse(setup.data.timeframe)
+    return [(store.read(name, timeframe), store.read_instrument(name)) for name in setup.data.instruments]
+
+
+def _instrument_of(setup: Experiment, wanted: str | None) -> str:
+    if wanted is not None and wanted not in setup.data.instruments:
+        known = ", ".join(setup.data.instruments)
+        raise LSTMStrategyError(f"instrument {wanted} is not in the experiment; it has {known}")
+    return wanted or setup.data.instruments[0]
+
+
+def _model_folder(setup: Experiment, models: Path, model: str | None) -> Path:
+    return artefact.locate(models, model or setup.name)
+
+
+def _model_of(setup: Experiment, models: Path, model: str | None) -> artefact.Artefact:
+    loaded = artefact.load(_model_folder(setup, models, model))
+    loaded.require(timeframe=setup.data.timeframe, features=setup.features)
+    loaded.shrinkage(setup.sizing.horizon)
+    return loaded
+
+
+def _demo_experiment() -> Path:
+    package = Path(__file__).parent
+    installed = package / "demo.toml"
+    return installed if installed.exists() else package.parent / "backtests" / "demo.toml"
+
+
+def _print_pairs(title: str, pairs: dict[str, Any]) -> None:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, value in pairs.items():
+        table.add_row(key.replace("_", " "), f"{value:,.5g}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+def _print_forecast(instrument_id: str, close: float, forecast: Any) -> None:
+    title = f"{instrument_id} at {format_ns(forecast.ts_close)}, close {close:,.10g}, σ {forecast.scale:.3%} a bar"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("level", justify="right")
+    for horizon in forecast.horizons:
+        table.add_column(f"{horizon} bar{'s' * (horizon > 1)}", justify="right")
+        table.add_column("price", justify="right")
+    for column, level in enumerate(forecast.levels):
+        cells = []
+        for row in range(len(forecast.horizons)):
+            r = float(forecast.quantiles_HQ[row, column])
+            cells += [f"{r:+.3%}", f"{close * math.exp(r):,.8g}"]
+        table.add_row(f"{level:.0%}", *cells)
+    table.add_section()
+    gains = [(f"{forecast.probability_of_gain(horizon):.1%}", "") for horizon in forecast.horizons]
+    table.add_row("P(gain)", *(cell for pair in gains for cell in pair))
+    console.print(table)
+
+
+def _print_backtest(summary: dict[str, Any]) -> None:
+    table = Table(title="Backtest", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("", "strategy", "buy and hold"):
+        table.add_column(heading, justify="right" if heading else "left")
+    held = summary["buy_and_hold"]
+    table.add_row("net return", _percent(summary["net_return"]), _percent(held["net_return"]))
+    table.add_row("Sharpe, annualised", _number(summary["sharpe"]), _number(held["sharpe"]))
+    table.add_row("maximum drawdown", _percent(summary["max_drawdown"]), _percent(held["max_drawdown"]))
+    table.add_row("orders", f"{summary['orders']:,}", "")
+    table.add_row("fees", f"{summary['fees']:,.2f}", "")
+    table.add_row("days halted", str(summary["days_halted"]), "")
+    console.print(table)
+    table = Table(title="Forecasts on the same bars", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("", "model", "constant quantiles / nominal"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("pinball loss", _number(summary["pinball"], 5), _number(summary["pinball_baseline"], 5))
+    table.add_row("inside the 80 % interval", _percent(summary["coverage_80"]), "80.0%")
+    table.add_row("inside the 98 % interval", _percent(summary["coverage_98"]), "98.0%")
+    console.print(table)
+    console.print(f"report: {summary['report']}", soft_wrap=True, highlight=False)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.1%}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
