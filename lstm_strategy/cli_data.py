@@ -68,6 +68,7 @@ def import_command(
       lstm-strategy data import spy.csv --instrument SPY.ARCA --timeframe 1d --taker-fee 0.0002
     """
     store = RawStore(catalog)
+    known = store.has_instrument(instrument)
     with console.status(f"reading {file}"):
         bars, rounded = on_grid(read_file(file, instrument, Timeframe.parse(timeframe), stamp))
     if rounded:
@@ -81,7 +82,6 @@ def import_command(
         )
         if value is not None
     }
-    known = store.has_instrument(instrument)
     market = _market(store, bars, named)
     result = _keep(store, bars, market, replace=replace)
     _tell_instrument(market, named, "catalog" if known else "inferred")

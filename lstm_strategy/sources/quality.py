@@ -24,7 +24,7 @@ _SPLIT_RATIOS = np.array([1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20
 _SPLIT_TOLERANCE = 0.03
 _SPLIT_SIGMAS = 6.0
 _SPLIT_TURNOVER = 4.0
-_SPLIT_AFTER = 5
+_SPLIT_STAY = 5
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ def check(columns: Columns, timeframe: Timeframe, instrument: Instrument | None 
     -----
     Outlier: a log return beyond 15 robust standard deviations: the 90 % quantile of absolute log returns over the 500
     bars before (at least 100), over 1.645, and no less than one tick. Split suspect: open over the close before within
-    3 % of 1.5, 2, 3 … 100 or an inverse; beyond 6 such deviations; the 5 closes after stay on the new level; and the
+    3 % of 1.5, 2, 3 … 100 or an inverse; beyond 6 such deviations; 5 closes on either side keep their level; and the
     money traded does not leap fourfold, as it does in a crash.
     """
     ts = columns["ts_close"]
@@ -188,7 +188,7 @@ def _gaps(ts: Stamps, timeframe: Timeframe, sessions: bool) -> list[Gap]:
         opened = ts - (_session_shift(ts) if timeframe.ns == _DAY else timeframe.ns)
         days = opened // _DAY
         dates = days.astype("datetime64[D]")
-        between = np.busday_count(dates[:-1] + 1, dates[1:])
+        between = np.busday_count(dates[:-1] + np.timedelta64(1, "D"), dates[1:])
         missing = np.where(days[1:] == days[:-1], missing, np.where(between > _SESSION_GAP, between, 0))
     return [Gap(format_ns(ts[i]), format_ns(ts[i + 1]), int(missing[i])) for i in np.flatnonzero(missing > 0)]
 
@@ -223,9 +223,10 @@ def _split_suspects(ts: Stamps, open_: Float, close: Float, volume: Float, sigma
     suspects = []
     for i in np.flatnonzero((off < _SPLIT_TOLERANCE) & (np.abs(jump) > _SPLIT_SIGMAS * usual)):
         row = int(i) + 1
-        stays = np.abs(np.log(close[row : row + _SPLIT_AFTER] / open_[row])).max() < abs(jump[i]) / 2
+        was = np.abs(np.log(close[max(0, row - _SPLIT_STAY) : row] / close[i])).max()
+        stays = np.abs(np.log(close[row : row + _SPLIT_STAY] / open_[row])).max()
         before, after = volume[i] * close[i], volume[row] * close[row]
-        if stays and (before == 0 or after < _SPLIT_TURNOVER * before):
+        if max(was, stays) < abs(jump[i]) / 2 and (before == 0 or after < _SPLIT_TURNOVER * before):
             ratio = float(_SPLIT_RATIOS[nearest[i]])
             suspects.append(SplitSuspect(format_ns(ts[row]), ratio if jump[i] < 0 else 1 / ratio))
     return suspects

@@ -61,7 +61,7 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 def simulate(config: SimulationConfig) -> Bars:
-    """Return simulated bars: the same config gives the same bars.
+    """Return simulated bars: the same config gives the same bars, and more ``bars`` go on from fewer.
 
     Notes
     -----
@@ -90,15 +90,15 @@ def simulate(config: SimulationConfig) -> Bars:
     timeframe = Timeframe.parse(config.timeframe)
     first = -(-parse_ns(config.start) // timeframe.ns) * timeframe.ns
     ts_close = first + timeframe.ns * np.arange(1, config.bars + 1, dtype=np.int64)
-    # one stream for each use: the same seed has the same shocks with and without an edge
-    shocks, regimes, inside, traded = np.random.default_rng(config.seed).spawn(4)
+    # one stream for each use: a seed has the same shocks with and without an edge, and more bars go on from fewer
+    shocks, leaving, going, inside, traded = np.random.default_rng(config.seed).spawn(5)
 
     sigma = np.full(config.bars, config.volatility / np.sqrt(timeframe.bars_per_year))
     relative = np.ones(config.bars)
     if config.noise:
         e = shocks.standard_normal(config.bars + 1)
     else:
-        relative = _regimes(regimes, config) * _season(ts_close - timeframe.ns, timeframe)
+        relative = _regimes(leaving, going, config) * _season(ts_close - timeframe.ns, timeframe)
         scale = np.sqrt((config.tail_dof - 2.0) / config.tail_dof)
         e = shocks.standard_t(config.tail_dof, config.bars + 1) * scale
     sigma = sigma * relative
@@ -142,12 +142,12 @@ def simulated_instrument(config: SimulationConfig) -> Instrument:
     return Instrument(id=config.instrument_id, kind="spot", base=base, quote="USDT", tick=config.tick, lot=config.lot)
 
 
-def _regimes(random: np.random.Generator, config: SimulationConfig) -> Float:
+def _regimes(leaving: np.random.Generator, going: np.random.Generator, config: SimulationConfig) -> Float:
     """Return the volatility factor [T] of a Markov chain over the regimes, all equally likely in the long run."""
-    leaves = random.random(config.bars) < 1.0 / config.regime_bars
-    leaves[0] = False
-    moves = np.where(leaves, random.integers(1, len(_REGIMES), config.bars), 0)
-    state = (random.integers(len(_REGIMES)) + np.cumsum(moves)) % len(_REGIMES)
+    first = going.integers(len(_REGIMES))
+    leaves = leaving.random(config.bars) < 1.0 / config.regime_bars
+    moves = np.where(leaves, going.integers(1, len(_REGIMES), config.bars), 0)
+    state = (first + np.cumsum(moves)) % len(_REGIMES)
     return np.asarray(_REGIMES[state] / np.sqrt(np.mean(_REGIMES**2)))
 
 
