@@ -43,7 +43,7 @@ def parse_ns(text: str) -> int:
     except ValueError as error:
         raise LSTMStrategyError(f"{text!r} is not a date; write it as 2024-01-31 or 2024-01-31T12:00") from error
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    return int(when.timestamp()) * 1_000_000_000 + when.microsecond * 1_000
+    return int(when.replace(microsecond=0).timestamp()) * 1_000_000_000 + when.microsecond * 1_000
 
 
 @dataclass(frozen=True, slots=True)

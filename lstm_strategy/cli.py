@@ -6,6 +6,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from typer.exceptions import TyperException
 
 from lstm_strategy import __version__
@@ -76,5 +77,5 @@ def main() -> None:
 def _fail(message: str, debug: bool, code: int) -> None:
     if debug:
         console.print_exception()
-    console.print(f"[red]error:[/red] {' '.join(message.split())}", markup=True, highlight=False, soft_wrap=True)
+    console.print(f"[red]error:[/red] {escape(' '.join(message.split()))}", highlight=False, soft_wrap=True)
     sys.exit(code)

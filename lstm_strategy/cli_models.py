@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from lstm_strategy import artefact
@@ -48,9 +49,9 @@ def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = Fa
     for heading in ("model", "version", "in use", "instruments", "bars", "pinball, held out", "problem"):
         table.add_column(heading)
     for row in rows:
-        pinball = "" if row["pinball"] is None else f"{row['pinball']:.5f}"
+        score = "" if row["pinball"] is None else f"{row['pinball']:.5f}"
         mark, names = "*" if row["current"] else "", ", ".join(row["instruments"])
-        table.add_row(row["model"], row["version"], mark, names, row["timeframe"], pinball, row["problem"])
+        table.add_row(row["model"], row["version"], mark, names, row["timeframe"], score, row["problem"])
     console.print(table if rows else f"no models in {models}; train one with: lstm-strategy train EXPERIMENT.toml")
     if as_json:
         emit_json({"models": rows})
@@ -72,7 +73,7 @@ def verify_command(
         console.print(f"[green]ok[/green] {loaded.label}")
     except LSTMStrategyError as error:
         ok, reason = False, str(error)
-        console.print(f"[red]refused[/red] {reason}", highlight=False, soft_wrap=True)
+        console.print(f"[red]refused[/red] {escape(reason)}", highlight=False, soft_wrap=True)
     if as_json:
         emit_json({"ok": ok, "reason": reason})
     if not ok:
