@@ -17,7 +17,7 @@ class Action(StrEnum):
     HELD = "held"
     SENT = "sent"
     BELOW_MINIMUM = "below_minimum"
-    NOT_ENOUGH_CASH = "not_enough_cash"
+    NOT_ENOUGH_FUNDS = "not_enough_funds"
     SHORT_REFUSED = "short_refused"
     AWAITING_ORDER = "awaiting_order"
     CANCELLING = "cancelling"
@@ -77,16 +77,20 @@ def plan_order(
     wanted = Decimal(0) if target == 0.0 else Decimal(target * equity / price)
     change = wanted - position
     if not can_short and position + change < 0:
-        change = min(-position, Decimal(0))
-        if not change:
+        change = -position
+        if change >= 0:
             return Decimal(0), Action.SHORT_REFUSED
-    blocked = Action.BELOW_MINIMUM
+    if not _acceptable(change, price, rules):
+        return Decimal(0), Action.BELOW_MINIMUM
     if change < 0 and sellable is not None:
         change = max(change, -max(sellable, Decimal(0)))
-    if change > 0 and spendable is not None and change * Decimal(price) > Decimal(max(spendable, 0.0)):
-        change, blocked = Decimal(max(spendable, 0.0) / price), Action.NOT_ENOUGH_CASH
-    size = min(abs(change), rules.max_quantity)
-    size = (size / rules.lot).to_integral_value(ROUND_FLOOR) * rules.lot
-    if size == 0 or size < rules.min_quantity or size * Decimal(price) < rules.min_notional:
-        return Decimal(0), blocked
-    return size.copy_sign(change), Action.SENT
+    if change > 0 and spendable is not None:
+        change = min(change, Decimal(max(spendable, 0.0) / price))
+    size = _acceptable(change, price, rules)
+    return size.copy_sign(change), Action.SENT if size else Action.NOT_ENOUGH_FUNDS
+
+
+def _acceptable(change: Decimal, price: float, rules: Rules) -> Decimal:
+    """Return the size in whole lots, at most the venue's maximum; zero where it is below a minimum."""
+    size = (min(abs(change), rules.max_quantity) / rules.lot).to_integral_value(ROUND_FLOOR) * rules.lot
+    return Decimal(0) if size < rules.min_quantity or size * Decimal(price) < rules.min_notional else size

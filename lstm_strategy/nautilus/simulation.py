@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from nautilus_trader.accounting.factory import AccountFactory
 from nautilus_trader.backtest.config import (
     BacktestDataConfig,
     BacktestEngineConfig,
@@ -143,3 +144,5 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
             yield engine
     finally:
         node.dispose()  # type: ignore[no-untyped-call]
+        # The engine keeps this permission for the whole process and refuses to be given it twice.
+        AccountFactory.deregister_cash_borrowing(simulation.instrument.id.venue.value)

@@ -6,7 +6,7 @@ import functools
 import math
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -152,14 +152,15 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
 
     def _request_history(self) -> None:
         needed = self._model.forecaster.warmup_bars * _HISTORY_FACTOR + _HISTORY_SLACK_BARS
-        start = self.clock.utc_now() - timedelta(microseconds=needed * self._timeframe.ns / 1_000)
+        start = datetime.fromtimestamp(max(self.clock.timestamp_ns() - needed * self._timeframe.ns, 0) / 1e9, UTC)
         self.request_bars(self.settings.bar_type, start=start, callback=self._on_history)
 
     def on_historical_data(self, data: Any) -> None:
         """Keep a bar of the requested history; everything else, and everything later, is somebody else's."""
         if self._history is not None and isinstance(data, EngineBar) and data.bar_type == self.settings.bar_type:
             ts_close = on_grid(data.ts_event, self._timeframe)
-            if ts_close is not None:
+            # A venue's newest bar may still be forming: it is no bar yet.
+            if ts_close is not None and ts_close <= self.clock.timestamp_ns():
                 self._history.add_past(to_bar(data, ts_close))
 
     @_loud

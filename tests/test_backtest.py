@@ -1,0 +1,244 @@
+"""Backtests: where and when orders fill, what they cost, what is written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from engine_support import (
+    HOUR,
+    LOOSE,
+    PERPETUAL,
+    SIGN,
+    SPOT,
+    make_bars,
+    random_bars,
+    run,
+    tell,
+)
+
+from lstm_strategy.bars import Bars
+from lstm_strategy.decision import Costs, LimitsConfig
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.backtest import BacktestRun
+
+LONG_SHORT = LimitsConfig(side="long_short", daily_loss=1.0, max_drawdown=1.0, max_step=2.0, drift_tolerance=10.0)
+
+
+def stamps(run_: BacktestRun, table: str, column: str) -> np.ndarray:
+    return run_.tables[table][column].cast("int64").to_numpy()
+
+
+def gapped_bars(n: int) -> Bars:
+    """Opens that are never the close before, and holes of one to three bars."""
+    opens = 1000.0 + 10.0 * np.arange(n)
+    keep = np.ones(n, bool)
+    keep[[20, 21, 22, 30, 31, 37, 44, 45, 46]] = False
+    return make_bars(opens, opens + 3.0, keep=keep)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_a_decision_fills_at_the_open_of_its_next_bar_or_n_bars_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay: int
+) -> None:
+    tell(monkeypatch, lambda ts: 0.001 if ts // HOUR.ns % 4 < 2 else -0.001)
+    bars = gapped_bars(60)
+    finished = run(tmp_path, bars, delay=delay)
+    opened_at = dict(zip((bars.ts_close - HOUR.ns).tolist(), bars.open.tolist(), strict=True))
+    sent = dict(
+        zip(finished.tables["orders"]["order_id"].to_pylist(), stamps(finished, "orders", "ts_sent"), strict=True)
+    )
+    fills = finished.tables["fills"].to_pylist()
+    assert len(fills) >= 8
+    crossed = 0
+    for fill, ts_filled in zip(fills, stamps(finished, "fills", "ts_filled"), strict=True):
+        due = sent[fill["order_id"]] + delay * HOUR.ns
+        while due not in opened_at:  # the hole: the order waits for the next open
+            due += HOUR.ns
+            crossed += 1
+        assert fill["price"] == opened_at[due]
+        assert ts_filled == due + 2
+    assert crossed > 0
+
+
+def test_spread_slippage_and_fees_are_paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda ts: 0.001 if ts < 10 * HOUR.ns else -0.001)
+    bars = random_bars(20)
+    costs = Costs(fee=0.002, spread=0.001, slippage=0.0005)
+    finished = run(tmp_path, bars, costs=costs)
+    fills = finished.tables["fills"].to_pylist()
+    bought, sold = fills[0], next(fill for fill in fills if fill["side"] == "sell")
+    assert bought["price"] == pytest.approx(bars.open[1] * 1.001, abs=0.0101)
+    assert bought["price"] >= bars.open[1] * 1.001
+    assert sold["price"] == pytest.approx(bars.open[10] * 0.999, abs=0.0101)
+    assert sold["price"] <= bars.open[10] * 0.999
+    cash = 100_000.0
+    for fill in fills:
+        assert fill["fee"] == pytest.approx(0.002 * fill["price"] * fill["quantity"], abs=1e-8)
+        cash -= fill["fee"] + fill["price"] * fill["quantity"] * (1 if fill["side"] == "buy" else -1)
+    assert finished.record.equities[-1] == pytest.approx(cash, abs=1e-6)
+    assert finished.summary["fees"] == pytest.approx(sum(fill["fee"] for fill in fills))
+
+
+def test_an_order_larger_than_the_offered_volume_fills_one_tick_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(5)
+    thin = Bars(bars.instrument_id, HOUR, bars.ts_close, bars.open, bars.high, bars.low, bars.close, np.full(5, 40.0))
+    first, rest = run(tmp_path, thin).tables["fills"].to_pylist()[:2]
+    assert first["quantity"] == 10.0
+    assert first["price"] == bars.open[1]
+    assert rest["price"] == pytest.approx(bars.open[1] + 0.01)
+
+
+def test_equity_is_marked_to_each_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(30)
+    finished = run(tmp_path, bars)
+    bought = finished.tables["fills"].to_pylist()[0]
+    assert finished.record.equities[0] == 100_000.0
+    marked = 100_000 + (bars.close[1] - bought["price"]) * bought["quantity"]
+    assert finished.record.equities[1] == pytest.approx(marked, abs=1e-6)
+    assert finished.summary["net_return"] == pytest.approx(finished.record.equities[-1] / 100_000 - 1)
+
+
+@pytest.mark.parametrize(
+    ("instrument", "account", "limits"), [(SPOT, "cash", LOOSE), (PERPETUAL, "margin", LONG_SHORT)]
+)
+def test_a_one_bar_edge_is_earned_at_once_and_gone_a_bar_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instrument: object, account: str, limits: LimitsConfig
+) -> None:
+    bars = random_bars(400, instrument, seed=3)
+    foresight = dict(zip(bars.ts_close[:-1].tolist(), np.diff(np.log(bars.close)).tolist(), strict=True))
+    tell(monkeypatch, lambda ts: foresight.get(ts, 0.0))
+    prompt = run(tmp_path, bars, instrument, limits=limits, account=account)
+    late = run(tmp_path, bars, instrument, limits=limits, account=account, delay=1)
+    caught = np.diff(np.log(bars.close[1:]))
+    best = np.abs(caught).sum() if account == "margin" else np.maximum(caught, 0.0).sum()
+    assert np.log1p(prompt.summary["net_return"]) > 0.9 * best
+    assert abs(np.log1p(late.summary["net_return"])) < 0.25 * best
+
+
+def test_a_fill_three_bars_late_never_doubles_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    signs = dict(zip((np.arange(300) * HOUR.ns).tolist(), rng.choice([-0.001, 0.001], 300).tolist(), strict=True))
+    tell(monkeypatch, lambda ts: signs[ts])
+    finished = run(tmp_path, random_bars(200, PERPETUAL), PERPETUAL, limits=LONG_SHORT, account="margin", delay=3)
+    sent, last = stamps(finished, "orders", "ts_sent"), stamps(finished, "orders", "ts_last")
+    assert len(sent) > 30
+    assert (sent[1:] >= last[:-1]).all()
+    assert {"awaiting_order", "sent"} <= set(finished.tables["decisions"]["action"].to_pylist())
+    assert np.abs(finished.tables["decisions"]["exposure"].to_numpy()).max() < 1.2
+
+
+def test_spot_never_sells_what_it_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    tell(monkeypatch, lambda _: float(rng.choice([-0.001, 0.001])))
+    finished = run(tmp_path, random_bars(300), costs=Costs(fee=0.001))
+    held = np.cumsum(
+        [
+            fill["quantity"] if fill["side"] == "buy" else -fill["quantity"]
+            for fill in finished.tables["fills"].to_pylist()
+        ]
+    )
+    assert held.min() > -1e-9
+    assert len(held) > 50
+    # Every sale closed the position to the last lot.
+    assert min(abs(held)) < 1e-9
+    with pytest.raises(LSTMStrategyError, match="cannot short"):
+        run(tmp_path, random_bars(30), limits=LONG_SHORT)
+
+
+def test_orders_below_the_venues_minimum_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    finished = run(tmp_path, random_bars(10), cash=9.0)
+    assert finished.summary["orders"] == 0
+    assert set(finished.tables["decisions"]["action"].to_pylist()) == {"below_minimum"}
+
+
+def test_a_drawdown_halt_flattens_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    closes = np.round(1000.0 * 0.99 ** np.arange(60), 2)
+    bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes)
+    finished = run(tmp_path, bars, limits=LimitsConfig(daily_loss=1.0, max_drawdown=0.1, drift_tolerance=1.0))
+    rows = finished.tables["decisions"].to_pylist()
+    assert rows[-1]["reason"] == "halt_drawdown"
+    assert rows[-1]["exposure"] == 0.0
+    assert finished.summary["days_halted"] == 3
+    # The breaching close, and one open after it.
+    assert 0.1 < finished.summary["max_drawdown"] < 0.125
+
+
+def test_start_and_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tell(monkeypatch, lambda _: 0.001, warmup_bars=20)
+    bars = random_bars(60)
+    finished = run(tmp_path, bars, start=int(bars.ts_close[29]), end=int(bars.ts_close[49]))
+    assert finished.summary["bars"] == finished.summary["decisions"] == 20
+    assert made[0].seen == bars.ts_close[:50].tolist()  # history and run, each bar once
+    assert finished.tables["decisions"]["action"][0].as_py() == "sent"
+
+
+def test_nothing_is_traded_before_the_warm_up_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001, warmup_bars=20)
+    actions = run(tmp_path, random_bars(40)).tables["decisions"]["action"].to_pylist()
+    assert actions[:19] == ["not_ready"] * 19
+    assert actions[19] == "sent"
+
+
+def test_an_exception_in_a_handler_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean(ts: int) -> float:
+        if ts == 12 * HOUR.ns:
+            raise ZeroDivisionError("planted")
+        return 0.001
+
+    tell(monkeypatch, mean)
+    with pytest.raises(ZeroDivisionError, match="planted"):
+        run(tmp_path, random_bars(40), run_folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda ts: 0.001 if ts // HOUR.ns % 5 else -0.001)
+    finished = run(tmp_path, random_bars(100), run_folder=tmp_path / "run", tearsheet=True)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    tables = {"orders", "fills", "positions", "equity", "decisions", "forecasts"}
+    assert names == {f"{name}.parquet" for name in tables} | {"summary.json", "tearsheet.html"}
+    for name in tables:
+        assert pq.read_table(tmp_path / "run" / f"{name}.parquet").equals(finished.tables[name])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    expected = {"bars", "orders", "fees", "net_return", "sharpe", "max_drawdown", "pinball", "pinball_baseline"}
+    expected |= {"coverage_80", "coverage_98", "decisions", "days_halted", "seconds", "run_path", "buy_and_hold"}
+    assert expected <= set(summary)
+    assert summary["orders"] == len(finished.tables["orders"])
+    assert finished.tables["positions"].num_rows > 5
+    with pytest.raises(LSTMStrategyError, match="exists already"):
+        run(tmp_path, random_bars(100), run_folder=tmp_path / "run")
+
+
+def test_without_orders_there_is_still_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: -0.001)
+    finished = run(tmp_path, random_bars(50), run_folder=tmp_path / "run", tearsheet=True)
+    assert finished.summary["orders"] == 0
+    assert (tmp_path / "run" / "tearsheet.html").exists()
+
+
+def test_the_same_run_twice_gives_the_same_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda ts: 0.001 if ts // HOUR.ns % 5 else -0.001)
+    first, second = (run(tmp_path, random_bars(100), sizing=SIGN) for _ in range(2))
+    assert first.tables["orders"].equals(second.tables["orders"])
+    assert first.tables["equity"].equals(second.tables["equity"])
+
+
+def test_missing_things_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(30)
+    with pytest.raises(LSTMStrategyError, match="0 bars in the backtest's span; it holds 1970-01-01T01:00:00Z"):
+        run(tmp_path, bars, start=int(bars.ts_close[-1]))
+    with pytest.raises(LSTMStrategyError, match=r"backtest\.cash is 0"):
+        run(tmp_path, bars, cash=0.0)
+    with pytest.raises(LSTMStrategyError, match=r"backtest\.delay is -1"):
+        run(tmp_path, bars, delay=-1)

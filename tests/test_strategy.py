@@ -1,0 +1,354 @@
+"""The strategy on the engine, with the surprises of live data: late history, repeats, odd stamps, restarts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_support import FREE, HOUR, LOOSE, PERPETUAL, SIGN, SPOT, ToldForecaster, random_bars, tell
+from hypothesis import given
+from hypothesis import strategies as st
+from nautilus_trader.backtest.config import BacktestEngineConfig
+from nautilus_trader.backtest.engine import BacktestEngine
+from nautilus_trader.backtest.models import LatencyModel
+from nautilus_trader.common.config import LoggingConfig
+from nautilus_trader.model.currencies import USDT
+from nautilus_trader.model.data import Bar as EngineBar
+from nautilus_trader.model.enums import AccountType, OmsType
+from nautilus_trader.model.identifiers import Venue
+from nautilus_trader.model.objects import Money
+from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyFactory
+
+from lstm_strategy.bars import Bar, Bars
+from lstm_strategy.decision import LimitsConfig, RiskState
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.instrument import Instrument
+from lstm_strategy.nautilus.catalog import bar_type
+from lstm_strategy.nautilus.fills import open_quotes
+from lstm_strategy.nautilus.history import History, on_grid, timeframe_of, to_bar
+from lstm_strategy.nautilus.instruments import to_engine
+from lstm_strategy.nautilus.orders import Action, Rules, plan_order
+from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
+
+RULES = Rules(Decimal("0.001"), Decimal("0.001"), Decimal(100), Decimal(10))
+
+
+def config(**changes: Any) -> LSTMStrategyConfig:
+    settings = {
+        "instrument_id": to_engine(SPOT).id,
+        "bar_type": bar_type(SPOT.id, HOUR),
+        "model": "models/told/1",
+        "sizing": SIGN,
+        "limits": LOOSE,
+        "costs": FREE,
+        "record": True,
+    }
+    return LSTMStrategyConfig(**{**settings, **changes})
+
+
+def engine_bars(bars: Bars, early_ns: int = 0) -> list[EngineBar]:
+    instrument = to_engine(SPOT if bars.instrument_id == SPOT.id else PERPETUAL)
+    return [
+        EngineBar(
+            bar_type(bars.instrument_id, HOUR),
+            instrument.make_price(bar.open),
+            instrument.make_price(bar.high),
+            instrument.make_price(bar.low),
+            instrument.make_price(bar.close),
+            instrument.make_qty(bar.volume),
+            bar.ts_close - early_ns,
+            bar.ts_close - early_ns,
+        )
+        for bar in bars
+    ]
+
+
+@pytest.fixture
+def engines() -> Iterator[list[BacktestEngine]]:
+    made: list[BacktestEngine] = []
+    yield made
+    for engine in made:
+        engine.dispose()
+
+
+def play(
+    engines: list[BacktestEngine],
+    strategy: LSTMStrategy,
+    data: list[EngineBar],
+    instrument: Instrument = SPOT,
+    account: AccountType = AccountType.CASH,
+    quotes: Bars | None = None,
+) -> None:
+    """Run the strategy over bars as they are, without a catalog: requests for history find nobody."""
+    engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
+    engines.append(engine)
+    engine.add_venue(
+        Venue("BINANCE"),
+        OmsType.NETTING,
+        account,
+        [Money(100_000, USDT)],
+        bar_execution=False,
+        latency_model=LatencyModel(base_latency_nanos=1),
+    )
+    engine.add_instrument(to_engine(instrument))
+    engine.add_strategy(strategy)
+    engine.add_data(data, sort=False)
+    if quotes is not None:
+        engine.add_data(
+            open_quotes(quotes, to_engine(instrument), spread=0.0, slippage=0.0, volume_share=0.5), sort=False
+        )
+    engine.sort_data()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the engine's own use of pandas
+        engine.run()
+
+
+class LateHistory(LSTMStrategy):
+    """History that is answered when a given live bar arrives, or never."""
+
+    answer_at = 0
+    answer: tuple[EngineBar, ...] = ()
+
+    def request_bars(self, *_: Any, callback: Any, **__: Any) -> None:
+        self.callbacks = [*getattr(self, "callbacks", []), callback]
+
+    def on_bar(self, bar: EngineBar) -> None:
+        if bar.ts_event == self.answer_at:
+            for past in self.answer:
+                self.on_historical_data(past)
+            self.callbacks[0](None)
+        super().on_bar(bar)
+
+
+# -- stamps and values -------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10**6), st.integers(-(HOUR.ns // 100), HOUR.ns // 100))
+def test_stamps_close_to_the_grid_are_put_on_it(hour: int, off: int) -> None:
+    assert on_grid(hour * HOUR.ns + off, HOUR) == hour * HOUR.ns
+
+
+@pytest.mark.parametrize("off", [-HOUR.ns // 50, HOUR.ns // 50, HOUR.ns // 2])
+def test_other_stamps_are_not(off: int) -> None:
+    assert on_grid(5 * HOUR.ns + off, HOUR) is None
+
+
+def test_a_live_bar_equals_the_raw_one_to_the_last_bit() -> None:
+    bars = random_bars(2000)
+    assert [to_bar(bar, bar.ts_event) for bar in engine_bars(bars)] == list(bars)
+    assert timeframe_of(bar_type(SPOT.id, HOUR)) == HOUR
+
+
+def test_history_is_sorted_and_unique() -> None:
+    def bar(hour: int, close: float = 1.0) -> Bar:
+        return Bar(hour * HOUR.ns, close, close, close, close, 0.0)
+
+    history = History()
+    for hour in (3, 1, 2, 2):
+        history.add_past(bar(hour))
+    for hour in (5, 3, 4, 5):
+        history.add_live(bar(hour))
+    past, live = history.merged(after=1 * HOUR.ns)
+    assert [b.ts_close // HOUR.ns for b in past] == [2, 3]
+    assert [b.ts_close // HOUR.ns for b in live] == [4, 5]
+
+
+# -- orders ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(-2, 2), st.floats(100, 1e6), st.floats(0.01, 1e5), st.decimals(-50, 50, places=3), st.booleans())
+def test_planned_orders_never_pass_the_target_or_a_rule(
+    target: float, equity: float, price: float, position: Decimal, can_short: bool
+) -> None:
+    if not can_short:
+        position = abs(position)
+    quantity, action = plan_order(target, equity, price, position, RULES, can_short=can_short)
+    assert (quantity != 0) == (action == Action.SENT)
+    wanted = Decimal(0) if target == 0 else Decimal(target * equity / price)
+    if not can_short:
+        wanted = max(wanted, Decimal(0))
+    if quantity:
+        assert quantity % RULES.lot == 0
+        assert RULES.min_quantity <= abs(quantity) <= RULES.max_quantity
+        assert abs(quantity) * Decimal(price) >= RULES.min_notional
+        assert min(position, wanted) <= position + quantity <= max(position, wanted)
+    if not can_short:
+        assert position + quantity >= 0
+
+
+def test_closing_closes_all_and_funds_are_respected() -> None:
+    held = Decimal("1.234")
+    assert plan_order(0.0, 1e5, 100.0, held, RULES, can_short=False) == (-held, Action.SENT)
+    less = plan_order(0.0, 1e5, 100.0, held, RULES, can_short=False, sellable=Decimal("1.2327"))
+    assert less == (Decimal("-1.232"), Action.SENT)
+    assert plan_order(-1.0, 1e5, 100.0, Decimal(0), RULES, can_short=False)[1] == Action.SHORT_REFUSED
+    assert plan_order(1.0, 1e3, 100.0, Decimal(0), RULES, can_short=False, spendable=500.0)[0] == Decimal(5)
+    none = plan_order(1.0, 1e3, 100.0, Decimal(0), RULES, can_short=False, spendable=-1.0)
+    assert none == (Decimal(0), Action.NOT_ENOUGH_FUNDS)
+
+
+# -- the strategy on the engine ----------------------------------------------------------------------------------------
+
+
+def test_late_history_and_early_live_bars_are_used_once_each(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tell(monkeypatch, lambda _: 0.001, warmup_bars=25)
+    bars = random_bars(40)
+    data = engine_bars(bars)
+    strategy = LateHistory(config())
+    strategy.answer_at = int(bars.ts_close[29])
+    strategy.answer = (*data[10:26], *data[:12])  # pages in the wrong order, overlapping, with bars also seen live
+    play(engines, strategy, data[20:])
+    assert strategy.failure is None
+    assert made[0].seen == bars.ts_close.tolist()
+    actions = strategy.record.actions
+    assert [decision.ts_close for decision in strategy.record.decisions] == bars.ts_close[26:].tolist()
+    assert actions[:2] == [Action.NOT_READY] * 2  # buffered bars that are not the newest
+    assert Action.SENT in actions
+
+
+def test_unanswered_history_is_asked_for_again_and_live_bars_suffice_in_the_end(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tell(monkeypatch, lambda _: 0.001, warmup_bars=5)
+    strategy = LateHistory(config(history_timeout_s=3600.0))
+    bars = random_bars(12)
+    play(engines, strategy, engine_bars(bars))
+    assert len(strategy.callbacks) >= 3
+    assert made[0].seen == bars.ts_close.tolist()
+    assert strategy.record.actions[-1] != Action.NOT_READY
+
+
+def test_repeated_late_and_odd_bars_are_ignored(engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(20)
+    data = engine_bars(bars, early_ns=1_000_001)  # a venue that stamps 59.999
+    odd = engine_bars(bars[5:6], early_ns=HOUR.ns // 3)
+
+    class Bursts(LSTMStrategy):
+        def on_bar(self, bar: EngineBar) -> None:
+            super().on_bar(bar)
+            super().on_bar(bar)
+            super().on_bar(data[0])
+            super().on_bar(odd[0])
+
+    strategy = Bursts(config())
+    play(engines, strategy, data)
+    assert made[0].seen == bars.ts_close.tolist()
+    assert strategy.record.ts_close.tolist() == bars.ts_close.tolist()
+
+
+def test_an_exception_stops_it_loudly(engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean(ts: int) -> float:
+        if ts == 8 * HOUR.ns:
+            raise ZeroDivisionError("planted")
+        return 0.001
+
+    tell(monkeypatch, mean)
+    bars = random_bars(20)
+    strategy = LSTMStrategy(config(flatten_on_stop=True))
+    play(engines, strategy, engine_bars(bars), quotes=bars)
+    assert isinstance(strategy.failure, ZeroDivisionError)
+    assert strategy.is_stopped
+    assert len(strategy.record) == 7
+    # Flattened on the way out: the position is closed at the next open.
+    assert not engines[0].cache.positions_open()
+    assert len(engines[0].cache.positions_closed()) == 1
+
+
+def test_refused_orders_are_recorded_and_tried_anew(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(10)
+    strategy = LSTMStrategy(config())
+    play(engines, strategy, engine_bars(bars))  # no quotes: the venue has no market
+    assert strategy.failure is None
+    assert len(strategy.record.refusals) >= 5
+    assert "no market" in strategy.record.refusals[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limits": LimitsConfig(side="long_short")}, "cannot short"),
+        ({"instrument_id": to_engine(PERPETUAL).id}, "not known to the engine"),
+        ({"bar_type": bar_type(PERPETUAL.id, HOUR)}, "is not of instrument"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_the_start(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    with pytest.raises(LSTMStrategyError, match=message):
+        play(engines, LSTMStrategy(config(**changes)), engine_bars(random_bars(5)))
+
+
+def test_a_missing_artefact_is_refused_at_the_start(engines: list[BacktestEngine]) -> None:
+    with pytest.raises(LSTMStrategyError, match="models"):
+        play(engines, LSTMStrategy(config()), engine_bars(random_bars(5)))
+
+
+def test_state_survives(engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(20)
+    first = LSTMStrategy(config())
+    play(engines, first, engine_bars(bars[:10]))
+    state = first.on_save()
+    assert not any(key in "expire_time_ns" or key.startswith("ts_") for key in state)
+    second = LSTMStrategy(config())
+    second.on_load(state)
+    assert second.risk == first.risk
+    play(engines, second, engine_bars(bars[8:]))
+    assert made[1].seen == bars.ts_close[10:].tolist()
+    damaged = LSTMStrategy(config())
+    damaged.on_load({"forecaster": b"rubbish"})
+    play(engines, damaged, engine_bars(bars[8:]))
+    assert made[2].seen == bars.ts_close[8:].tolist()
+
+
+def test_a_latched_halt_survives(engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(5)
+    strategy = LSTMStrategy(config())
+    strategy.risk = RiskState(0, 50_000.0, 50_000.0, 100_000.0, drawdown_halt=True)
+    reborn = LSTMStrategy(config())
+    reborn.on_load(strategy.on_save())
+    play(engines, reborn, engine_bars(bars), quotes=bars)
+    assert {decision.reason.value for decision in reborn.record.decisions} == {"halt_drawdown"}
+    assert not engines[0].cache.orders()
+
+
+def test_it_can_be_imported_from_a_plain_dictionary() -> None:
+    path = "lstm_strategy.nautilus.strategy"
+    strategy = StrategyFactory.create(
+        ImportableStrategyConfig(
+            strategy_path=f"{path}:LSTMStrategy",
+            config_path=f"{path}:LSTMStrategyConfig",
+            config={
+                "instrument_id": SPOT.id,
+                "bar_type": str(bar_type(SPOT.id, HOUR)),
+                "model": "models/x/1",
+                "sizing": {"horizon": 4, "target_volatility": 0.2},
+                "limits": {"max_exposure": 0.5},
+                "costs": {"fee": 0.0005},
+            },
+        )
+    )
+    assert isinstance(strategy, LSTMStrategy)
+    assert strategy.settings.sizing.horizon == 4
+    assert strategy.settings.limits.max_exposure == 0.5
+
+
+def test_the_stub_refuses_what_the_forecaster_refuses() -> None:
+    stub = ToldForecaster(lambda _: 0.0)
+    bar = next(iter(random_bars(1)))
+    stub.update(bar)
+    with pytest.raises(LSTMStrategyError):
+        stub.update(bar)
+    assert np.isfinite(stub.last_ts)
