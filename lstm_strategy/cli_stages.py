@@ -196,8 +196,15 @@ def _train(setup: Experiment, catalog: Path, models: Path) -> dict[str, Any]:
         "warmup_bars": manifest.warmup_bars,
         "mean_slope": [shrinkage.slope for shrinkage in manifest.shrinkage],
         "mean_slope_p": [round(shrinkage.p, 4) for shrinkage in manifest.shrinkage],
+        "directional_skill": _directional(manifest),
         "filtered_bars": fitted.filtered_bars,
     }
+
+
+def _directional(manifest: artefact.Manifest) -> str:
+    pairs = zip(manifest.horizons, manifest.shrinkage, strict=True)
+    found = [str(horizon) for horizon, shrinkage in pairs if shrinkage.slope > 0.0]
+    return f"found at {', '.join(found)} bars" if found else "none"
 
 
 def _backtest(

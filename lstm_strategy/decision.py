@@ -142,7 +142,7 @@ class Shrinkage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much of a forecast mean is believed: E[r] = slope · (mean − centre), in units of σ√h.
 
     Fitted out of sample. ``centre`` is the mean's own average there, so that a drift is never taken for foresight;
-    ``slope`` lies in [0, 1] and is 0 where its one-sided ``p`` does not reach 5 %.
+    ``slope`` lies in [0, 1] and is 0 where its one-sided ``p`` is not significant.
     """
 
     slope: float = 0.0

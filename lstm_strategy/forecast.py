@@ -123,7 +123,7 @@ class Forecasts:
         )
 
     def to_table(self, model_version: str) -> pa.Table:
-        """Return one row per bar and horizon with a forecast: ts_close, instrument, horizon, levels, quantiles, scale."""
+        """Return one row per forecast and horizon: ts_close, instrument, horizon, levels, quantiles, scale, version."""
         kept = ~np.isnan(self.quantiles_THQ[:, 0, 0])
         quantiles_THQ = self.quantiles_THQ[kept]
         rows, n_levels = len(quantiles_THQ) * len(self.horizons), len(self.levels)

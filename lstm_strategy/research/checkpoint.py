@@ -28,14 +28,8 @@ class _Progress(msgspec.Struct):
 class Checkpoint:
     """The progress of one training, mirrored in a file."""
 
-    def __init__(
-        self,
-        path: Path,
-        network: torch.nn.Module,
-        optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-    ) -> None:
-        self._path, self._network, self._optimiser, self._schedule = path, network, optimiser, schedule
+    def __init__(self, path: Path, network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self._path, self._network, self._optimiser = path, network, optimiser
         self.epoch, self.best_epoch, self.best = 0, 0, float("inf")
         self.best_weights = self._weights()
 
@@ -60,9 +54,6 @@ class Checkpoint:
             number, key = name.split(".")
             state["state"].setdefault(int(number), {})[key] = tensor
         self._optimiser.load_state_dict(state)
-        # The schedule is a function of the epoch; replayed, it leaves the optimiser's rate as it was.
-        for _ in range(self.epoch):
-            self._schedule.step()
         return True
 
     def finish_epoch(self, loss: float, shuffle: np.random.Generator) -> None:

@@ -38,7 +38,7 @@ __all__ = ["FitResult", "export", "fit_model", "measure_warmup", "shrinkage"]
 
 _AGREEMENT = 1e-5  # ONNX Runtime against torch
 _TOLERANCE = 1e-3  # cold start against long run, in unit quantiles
-_SIGNIFICANCE = 0.05
+_SIGNIFICANCE = 0.05  # of directional skill at any horizon, so each gets its share (Bonferroni)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,15 +183,18 @@ def _calibrate(
     for column, level in enumerate(target.levels):
         shift_HQ[:, column] = np.nanquantile(y - q[:, :, column], level, axis=0)
     means_NH = mean_of(np.maximum.accumulate(q + shift_HQ, axis=-1), target.levels)
-    shrinkages = [shrinkage(means_NH[:, i], y[:, i], h) for i, h in enumerate(target.horizons)]
+    significance = _SIGNIFICANCE / len(target.horizons)
+    shrinkages = [shrinkage(means_NH[:, i], y[:, i], h, significance) for i, h in enumerate(target.horizons)]
     return shift_HQ.astype(np.float32), shrinkages, scores
 
 
-def shrinkage(mean_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64], horizon: int) -> Shrinkage:
+def shrinkage(
+    mean_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64], horizon: int, significance: float
+) -> Shrinkage:
     """Return how much of a forecast mean came true, both in units of σ√h.
 
     Slope of the outcome on the mean by least squares, clipped to 0..1; its one-sided p-value with Newey-West errors
-    (overlapping horizons), lag max(horizon - 1, n^(1/4)). Not significant at 5 %: the slope is 0.
+    (overlapping horizons), lag max(horizon - 1, n^(1/4)). The slope is 0 where p does not reach ``significance``.
     """
     known = ~np.isnan(y_N)
     mean, y = mean_N[known], y_N[known]
@@ -201,7 +204,7 @@ def shrinkage(mean_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64], hor
     fitted = sm.OLS(y, sm.add_constant(mean)).fit(cov_type="HAC", cov_kwds={"maxlags": lag})
     slope, p = float(fitted.params[1]), float(fitted.pvalues[1]) / 2
     p = p if slope > 0 else 1.0 - p
-    significant = math.isfinite(slope) and p < _SIGNIFICANCE
+    significant = math.isfinite(slope) and p < significance
     return Shrinkage(min(max(slope, 0.0), 1.0) if significant else 0.0, float(mean.mean()), p)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The best network by validation loss, and how it was found. A target is a bar with a loss, whatever its horizons."""
+    """The best network by validation loss, and how it was found; a target is a bar with a loss, at any horizon."""
 
     network: StreamingLSTM
     baseline_HQ: Tensor
@@ -125,14 +126,15 @@ def train(
     torch.manual_seed(config.seed)
     network = StreamingLSTM(network_config, inputs.mean(dim=0), std, baseline_HQ).to(device)
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
-    state = Checkpoint(checkpoint, network, optimiser, schedule)
+    state = Checkpoint(checkpoint, network, optimiser)
     shuffle = np.random.default_rng([config.seed, 1])
     state.resume(shuffle)
 
     targets, started = 0, time.perf_counter()
     while state.epoch < config.epochs and state.epoch - state.best_epoch < config.patience:
         network.train()
+        for group in optimiser.param_groups:  # a cosine from the learning rate to zero
+            group["lr"] = config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * state.epoch / config.epochs))
         for x_LBF, y_LBH in _batches(fit, chunk, config, shuffle):
             h, c = network.initial_state(x_LBF.shape[1])
             q_LBN, _, _ = network(x_LBF.to(device), h, c)
@@ -143,7 +145,6 @@ def train(
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimiser.step()
             targets += int((~torch.isnan(y_LBH[config.burn_in :])).any(dim=-1).sum())
-        schedule.step()
         judged = float(pinball(*forecast_sequences(network, stop), levels_Q))
         state.finish_epoch(judged, shuffle)
         on_epoch(state.epoch, judged, state.best)
