@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import nautilus_trader
 from nautilus_trader.core.nautilus_pyo3 import FIXED_PRECISION
@@ -42,6 +44,7 @@ __all__ = [
     "Symbol",
     "Venue",
     "fills_of",
+    "loud",
     "name_of_side",
     "name_of_status",
     "require_supported",
@@ -80,3 +83,26 @@ def name_of_side(owner: Any, attribute: str = "side") -> str:
 def name_of_status(order: Order) -> str:
     """Return an order's status in lower case, such as ``filled``."""
     return str(OrderStatus(order.status).name).lower()
+
+
+class CanFail(Protocol):
+    """Has a way to stop itself over an exception."""
+
+    def fail(self, where: str, error: Exception) -> None:
+        """Stop because of ``error``, raised in ``where``."""
+
+
+def loud[S: CanFail, T](handler: Callable[[S, T], None]) -> Callable[[S, T], None]:
+    """Turn an exception in a handler into a stop of its owner.
+
+    Left alone, 1.x ends a backtest or the live process over it, with the position open; 2.x logs it and carries on.
+    """
+
+    @functools.wraps(handler)
+    def guarded(owner: S, event: T, /) -> None:
+        try:
+            handler(owner, event)
+        except Exception as error:
+            owner.fail(handler.__name__, error)
+
+    return guarded
