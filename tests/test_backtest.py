@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -20,10 +21,13 @@ from engine_support import (
     tell,
 )
 
+from lstm_strategy import artefact
 from lstm_strategy.bars import Bars
-from lstm_strategy.decision import Costs, LimitsConfig
+from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.nautilus.backtest import BacktestRun
+from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.nautilus.backtest import BacktestRun, BacktestSettings, run_backtest
+from lstm_strategy.nautilus.catalog import write_catalog
 
 LONG_SHORT = LimitsConfig(side="long_short", daily_loss=1.0, max_drawdown=1.0, max_step=2.0, drift_tolerance=10.0)
 
@@ -242,3 +246,46 @@ def test_missing_things_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         run(tmp_path, bars, cash=0.0)
     with pytest.raises(LSTMStrategyError, match=r"backtest\.delay is -1"):
         run(tmp_path, bars, delay=-1)
+
+
+def test_the_engine_forecasts_exactly_as_the_history_does(tmp_path: Path, tiny_artefact: Path) -> None:
+    bars = random_bars(900)
+    write_catalog(tmp_path / "catalog", bars, SPOT)
+    finished = run_backtest(
+        BacktestSettings(
+            catalog=tmp_path / "catalog",
+            instrument_id=SPOT.id,
+            timeframe="1h",
+            model=tiny_artefact,
+            sizing=SizingConfig(no_trade_band=0.0),
+            start=int(bars.ts_close[599]),
+            run_folder=tmp_path / "run",
+            tearsheet=False,
+        )
+    )
+    offline = Forecaster(artefact.load(tiny_artefact), SPOT.id).run(bars)
+    np.testing.assert_array_equal(finished.forecasts.quantiles_THQ, offline.quantiles_THQ[600:])
+    np.testing.assert_array_equal(finished.forecasts.scale_T, offline.scale_T[600:])
+    assert len(finished.forecasts) == finished.summary["bars"] == 300
+    assert finished.summary["orders"] > 0
+    table = pq.read_table(tmp_path / "run" / "forecasts.parquet")
+    assert table.num_rows == 2 * 300
+    assert table["model_version"].unique().to_pylist() == ["tiny/1"]
+
+
+def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, tiny_artefact: Path) -> None:
+    bars = random_bars(900, PERPETUAL)
+    write_catalog(tmp_path / "catalog", bars, PERPETUAL)
+    settings = BacktestSettings(
+        catalog=tmp_path / "catalog", instrument_id=PERPETUAL.id, timeframe="1h", model=tiny_artefact
+    )
+    with pytest.raises(LSTMStrategyError, match="is a perpetual; it needs"):
+        run_backtest(settings)
+    with pytest.raises(LSTMStrategyError, match="was not trained on BTCUSDT_PERP"):
+        run_backtest(msgspec.structs.replace(settings, account="margin"))
+    write_catalog(tmp_path / "catalog", random_bars(900), SPOT)
+    other_horizon = msgspec.structs.replace(settings, instrument_id=SPOT.id, sizing=SizingConfig(horizon=3))
+    with pytest.raises(LSTMStrategyError, match=r"sizing\.horizon is 3"):
+        run_backtest(other_horizon)
+    with pytest.raises(LSTMStrategyError, match="no bars BTCUSDT"):
+        run_backtest(msgspec.structs.replace(settings, instrument_id=SPOT.id, timeframe="5m"))

@@ -25,6 +25,7 @@ from lstm_strategy.forecast import Forecasts
 from lstm_strategy.measures import coverage, labels, max_drawdown, pinball, scaled_quantiles, sharpe
 from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument
 from lstm_strategy.nautilus.fills import open_quotes
+from lstm_strategy.nautilus.instruments import from_engine
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.simulation import Simulation, simulate
 from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_table
@@ -110,6 +111,8 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     timeframe = Timeframe.parse(settings.timeframe)
     manifest = artefact.load(settings.model).manifest
     instrument = read_engine_instrument(settings.catalog, settings.instrument_id)
+    if settings.account == "cash" and from_engine(instrument).kind == "perpetual":
+        raise LSTMStrategyError(f'{settings.instrument_id} is a perpetual; it needs backtest.account = "margin"')
     bars = _span(settings, read_catalog(settings.catalog, settings.instrument_id, timeframe))
     simulation = Simulation(
         catalog=settings.catalog,
