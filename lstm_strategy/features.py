@@ -195,7 +195,7 @@ class FeaturesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         for name, low, high in (("scale_span", 2, 10_000), ("max_gap_bars", 0, 10_000), ("hampel_window", 0, 1_000)):
             if not low <= getattr(self, name) <= high:
                 raise LSTMStrategyError(f"features.{name} is {getattr(self, name)}; it must be {low} to {high}")
-        if self.hampel_threshold <= 0:
+        if not self.hampel_threshold > 0:  # NaN too
             raise LSTMStrategyError(f"features.hampel_threshold is {self.hampel_threshold}; it must be above 0")
         names = [feature.name for feature in self.features]
         repeated = {name for name in names if names.count(name) > 1}
