@@ -257,7 +257,7 @@ def test_the_engine_forecasts_exactly_as_the_history_does(tmp_path: Path, tiny_a
             instrument_id=SPOT.id,
             timeframe="1h",
             model=tiny_artefact,
-            sizing=SizingConfig(no_trade_band=0.0),
+            sizing=SizingConfig(horizon=4, no_trade_band=0.0),
             start=int(bars.ts_close[599]),
             run_folder=tmp_path / "run",
             tearsheet=False,
