@@ -197,7 +197,9 @@ class Decision:
 
 
 def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig) -> RiskState:
-    """Return the halts' state after a bar closed with this equity."""
+    """Return the halts' state after a bar closed with this equity; an equity that is not finite tells them nothing."""
+    if not math.isfinite(equity):
+        return risk
     day = _day_of(ts_close)
     new_day = day != risk.day
     day_start = risk.equity if new_day else risk.day_start_equity
@@ -258,11 +260,14 @@ def decide(
     lowest = 0.0 if limits.side == "long_only" else -limits.max_exposure
     highest = limits.max_exposure
     slack = limits.drift_tolerance * limits.max_exposure
-    exceeded = not lowest - slack <= held <= highest + slack
+    # Prices carry a position over its cap, never through zero.
+    exceeded = not (lowest - slack if lowest else 0.0) <= held <= highest + slack
 
-    if forecast is not None:
-        mean, std = forecast.mean(sizing.horizon), forecast.std(sizing.horizon)
-    if forecast is None or not (math.isfinite(mean) and math.isfinite(std)):
+    if forecast is None or not (
+        math.isfinite(forecast.scale)
+        and math.isfinite(mean := forecast.mean(sizing.horizon))
+        and math.isfinite(std := forecast.std(sizing.horizon))
+    ):
         reason = Reason.NO_FORECAST if forecast is None else Reason.INVALID_FORECAST
         kept = 0.0 if sizing.without_forecast == "flatten" else min(max(held, lowest), highest) if exceeded else held
         return Decision(state.ts_close, held, kept, reason)
