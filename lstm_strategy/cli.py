@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -17,6 +17,8 @@ from lstm_strategy.console import console
 from lstm_strategy.errors import LSTMStrategyError
 
 __all__ = ["app", "main"]
+
+_INTERRUPTED = 130  # what shells say of a program ended by Ctrl-C, and what typer returns
 
 app = typer.Typer(
     name="lstm-strategy",
@@ -65,16 +67,17 @@ def main() -> None:
     except TyperException as error:
         _fail(f"{getattr(error, 'format_message', error.__str__)()} (--help shows the way)", debug, 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; whatever was finished is kept, and the same command goes on from there", debug, 130)
+        code = _INTERRUPTED
     except LSTMStrategyError as error:
         _fail(str(error), debug, 1)
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", debug, 1)
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+    if code == _INTERRUPTED:
+        _fail("interrupted; whatever was finished is kept, and the same command goes on from there", debug, code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, debug: bool, code: int) -> None:
+def _fail(message: str, debug: bool, code: int) -> NoReturn:
     if debug:
         console.print_exception()
     console.print(f"[red]error:[/red] {escape(' '.join(message.split()))}", highlight=False, soft_wrap=True)

@@ -38,7 +38,7 @@ __all__ = ["FitResult", "export", "fit_model", "measure_warmup", "shrinkage"]
 
 _AGREEMENT = 1e-5  # ONNX Runtime against torch
 _TOLERANCE = 1e-3  # cold start against long run, in unit quantiles
-_SIGNIFICANCE = 0.05  # of directional skill at any horizon, so each gets its share (Bonferroni)
+_SIGNIFICANCE = 0.01  # of directional skill at any horizon, so each gets its share (Bonferroni)
 
 
 @dataclass(frozen=True, slots=True)
