@@ -160,7 +160,6 @@ class _Buffers:
         self._states = [[np.zeros(shapes[name], np.float32) for name in ("h", "c")] for _ in range(2)]
         self._turn = 0
         self._bindings = [self._bind(self._states[turn], self._states[1 - turn]) for turn in range(2)]
-        self._options = ort.RunOptions()
 
     def _bind(self, before: list[Float32], after: list[Float32]) -> ort.IOBinding:
         binding = self._session.io_binding()
@@ -176,7 +175,7 @@ class _Buffers:
 
     def step(self, x_F: Float32) -> Float32:
         self._x[0, 0] = x_F
-        self._session.run_with_iobinding(self._bindings[self._turn], self._options)
+        self._session.run_with_iobinding(self._bindings[self._turn])
         self._turn = 1 - self._turn
         return self._q
 

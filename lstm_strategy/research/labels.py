@@ -13,6 +13,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureMatrix, Features, FeaturesConfig
 from lstm_strategy.hyperparameters import Spans
 from lstm_strategy.instrument import Instrument
+from lstm_strategy.measures import labels
 
 __all__ = ["Sample", "build_sample", "label", "span_mask"]
 
@@ -30,15 +31,9 @@ class Sample:
 
 
 def label(bars: Bars, scale_T: Float, horizons: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return y_TH = ln(C_{t+h} / C_t) / (σ_t √h), float32; NaN where σ is not valid or bars are missing up to t + h."""
-    log_close = np.log(bars.close)
-    y_TH = np.full((len(bars), len(horizons)), np.nan, np.float32)
-    for column, h in enumerate(horizons):
-        if len(bars) > h:
-            whole = bars.ts_close[h:] - bars.ts_close[:-h] == h * bars.timeframe.ns
-            y = (log_close[h:] - log_close[:-h]) / (scale_T[:-h] * np.sqrt(h))
-            y_TH[:-h, column] = np.where(whole, y, np.nan)
-    return y_TH
+    """Return y_TH, float32: the outcome of every bar at every horizon, as in `lstm_strategy.measures.labels`."""
+    columns = [labels(bars.close, bars.ts_close, scale_T, h, bars.timeframe.ns) for h in horizons]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def span_mask(bars: Bars, span: tuple[int | None, int | None], purge: int) -> npt.NDArray[np.bool_]:
