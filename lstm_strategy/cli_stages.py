@@ -314,11 +314,14 @@ def _print_backtest(summary: dict[str, Any]) -> None:
     table.add_row("days halted", str(summary["days_halted"]), "")
     console.print(table)
     table = Table(title="Forecasts on the same bars", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("", "model", "constant quantiles / nominal"):
-        table.add_column(heading, justify="right" if heading else "left")
-    table.add_row("pinball loss", _number(summary["pinball"], 5), _number(summary["pinball_baseline"], 5))
-    table.add_row("inside the 80 % interval", _percent(summary["coverage_80"]), "80.0%")
-    table.add_row("inside the 98 % interval", _percent(summary["coverage_98"]), "98.0%")
+    headings = ("horizon", "pinball", "of constant quantiles", "better by", "inside 80 %", "inside 98 %")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in summary["by_horizon"]:
+        bars = f"{row['horizon']} bar{'s' * (row['horizon'] > 1)}"
+        better = _percent(1.0 - row["pinball"] / row["pinball_baseline"]) if row["pinball_baseline"] else "–"
+        losses = (_number(row["pinball"], 5), _number(row["pinball_baseline"], 5))
+        table.add_row(bars, *losses, better, _percent(row["coverage_80"]), _percent(row["coverage_98"]))
     console.print(table)
     console.print(f"report: {summary['report']}", soft_wrap=True, highlight=False)
 

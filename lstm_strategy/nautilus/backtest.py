@@ -218,7 +218,7 @@ def _summary(
         "fees": float(fees.sum()),
         **_results(bars.ts_close, equity["equity"].to_numpy(), settings.cash),
         "days_halted": len(halted),
-        **_scores(settings, manifest, bars, forecasts),
+        **_scores(manifest, bars, forecasts),
         "buy_and_hold": _results(bars.ts_close, equity["buy_and_hold"].to_numpy(), settings.cash),
         "run_path": None if settings.run_folder is None else str(settings.run_folder),
     }
@@ -232,24 +232,25 @@ def _results(ts_close: Stamps, equity: Float, cash: float) -> dict[str, float]:
     }
 
 
-def _scores(settings: BacktestSettings, manifest: Manifest, bars: Bars, forecasts: Forecasts) -> dict[str, float]:
-    """Pinball loss over all horizons beside the constant quantiles' on the same rows; coverage at the traded one."""
-    losses, baselines, covered = [], [], {}
+def _scores(manifest: Manifest, bars: Bars, forecasts: Forecasts) -> dict[str, Any]:
+    """Scores by horizon, and their means: pinball loss beside the constant quantiles' on the same rows, coverage."""
+    by_horizon = []
     for row, horizon in enumerate(manifest.horizons):
         outcome = labels(bars.close, bars.ts_close, forecasts.scale_T, horizon, bars.timeframe.ns)
         quantiles = scaled_quantiles(forecasts, horizon)
-        losses.append(pinball(outcome, quantiles, manifest.levels))
-        baselines.append(pinball(outcome, np.array(manifest.baseline[row]), manifest.levels))
-        if horizon == settings.sizing.horizon:
-            covered = {
-                f"coverage_{nominal}": coverage(outcome, quantiles, manifest.levels, nominal / 100.0)
-                for nominal in (80, 98)
+        known = np.isfinite(quantiles).all(axis=1)
+        by_horizon.append(
+            {
+                "horizon": horizon,
+                "pinball": pinball(outcome, quantiles, manifest.levels),
+                "pinball_baseline": pinball(outcome[known], np.array(manifest.baseline[row]), manifest.levels),
+                "coverage_80": coverage(outcome, quantiles, manifest.levels, 0.80),
+                "coverage_98": coverage(outcome, quantiles, manifest.levels, 0.98),
             }
-    return {
-        "pinball": sum(losses) / len(losses),
-        "pinball_baseline": sum(baselines) / len(baselines),
-        **covered,
-    }
+        )
+    names = ("pinball", "pinball_baseline", "coverage_80", "coverage_98")
+    means = {name: sum(scores[name] for scores in by_horizon) / len(by_horizon) for name in names}
+    return means | {"by_horizon": by_horizon}
 
 
 def _tearsheet(engine: Any, path: Path) -> None:
