@@ -40,9 +40,11 @@ def parse_ns(text: str) -> int:
     """Return ISO 8601 text (UTC where no zone is named) as a stamp in nanoseconds."""
     try:
         when = datetime.fromisoformat(text)
-    except ValueError as error:
+        when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise LSTMStrategyError(f"{text!r} is not a date; write it as 2024-01-31 or 2024-01-31T12:00") from error
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    if not 1678 <= when.year <= 2261:
+        raise LSTMStrategyError(f"{text!r} does not fit into a stamp in nanoseconds; years run from 1678 to 2261")
     return int(when.replace(microsecond=0).timestamp()) * 1_000_000_000 + when.microsecond * 1_000
 
 

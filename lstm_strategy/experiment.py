@@ -14,7 +14,7 @@ from lstm_strategy.bars import Timeframe
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
-from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig
+from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, date_of
 from lstm_strategy.instrument import Instrument, split_id
 
 __all__ = ["BacktestConfig", "CostsConfig", "DataConfig", "Experiment", "load_experiment"]
@@ -46,6 +46,9 @@ class CostsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     spread: float = 0.0002
     slippage: float = 0.0001
 
+    def __post_init__(self) -> None:
+        Costs(fee=self.fee or 0.0, spread=self.spread, slippage=self.slippage)  # refuses what is no fraction
+
     def of(self, instrument: Instrument) -> Costs:
         """Return the costs of trading this instrument."""
         fee = instrument.taker_fee if self.fee is None else self.fee
@@ -65,6 +68,9 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     delay: int = 0
 
     def __post_init__(self) -> None:
+        start, end = date_of("backtest.start", self.start), date_of("backtest.end", self.end)
+        if start is not None and end is not None and not start < end:
+            raise LSTMStrategyError(f"backtest.start is {self.start}; it must be earlier than backtest.end, {self.end}")
         if not 0 < self.cash <= 1e12:
             raise LSTMStrategyError(f"backtest.cash is {self.cash}; it must be above 0, at most 1e12")
         if not 0 <= self.delay <= 1000:
@@ -112,13 +118,17 @@ def load_experiment(path: Path) -> Experiment:
         raise LSTMStrategyError(f"{path}: no such file{hint}") from None
     except OSError as error:
         raise LSTMStrategyError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise LSTMStrategyError(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOML, UTF-8, numbers without end
         raise LSTMStrategyError(f"{path}: not valid TOML: {error}") from None
     _require_known(path, document, Experiment, "")
     try:
         return msgspec.convert(_plain(document), Experiment)
     except msgspec.ValidationError as error:
         raise LSTMStrategyError(f"{path}: {_told(error)}") from None
+    except RecursionError:
+        raise LSTMStrategyError(f"{path}: nested too deeply; this is no experiment") from None
     except LSTMStrategyError as error:
         raise LSTMStrategyError(f"{path}: {error}") from None
 
@@ -138,7 +148,8 @@ def _require_known(path: Path, table: dict[str, Any], section: type[msgspec.Stru
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed here: {', '.join(sorted(fields))}"
-            raise LSTMStrategyError(f"{path}: unknown key {prefix}{key}; {hint}")
+            shown = key[:80] if key.isprintable() else repr(key[:80])
+            raise LSTMStrategyError(f"{path}: unknown key {prefix}{shown}; {hint}")
         kind = fields[key]
         if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             _require_known(path, value, kind, f"{prefix}{key}.")

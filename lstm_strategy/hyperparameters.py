@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["LEVELS", "NetworkConfig", "Spans", "SplitConfig", "TargetConfig", "TrainConfig"]
+__all__ = ["LEVELS", "NetworkConfig", "Spans", "SplitConfig", "TargetConfig", "TrainConfig", "date_of"]
 
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -21,13 +22,22 @@ class TargetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     levels: tuple[float, ...] = LEVELS
 
     def __post_init__(self) -> None:
-        if not self.horizons or any(h < 1 for h in self.horizons) or list(self.horizons) != sorted(set(self.horizons)):
+        rising = list(self.horizons) == sorted(set(self.horizons))
+        if not self.horizons or not rising or self.horizons[0] < 1 or self.horizons[-1] > 10_000:
             raise LSTMStrategyError(
-                f"target.horizons is {list(self.horizons)}; it must rise, from 1 on, such as [1, 4]"
+                f"target.horizons is {list(self.horizons)}; it must rise, inside 1 to 10000, such as [1, 4]"
             )
-        rising = list(self.levels) == sorted(set(self.levels))
+        rising = all(low < high for low, high in pairwise(self.levels))  # NaN never rises
         if len(self.levels) < 3 or not rising or not (self.levels[0] > 0 and self.levels[-1] < 1):
             raise LSTMStrategyError(f"target.levels is {list(self.levels)}; it must rise inside (0, 1), three at least")
+
+
+def date_of(key: str, text: str | None) -> int | None:
+    """Return a setting's date as a stamp in nanoseconds; a mistake names the key."""
+    try:
+        return None if text is None else parse_ns(text)
+    except LSTMStrategyError as error:
+        raise LSTMStrategyError(f"{key}: {error}") from None
 
 
 Spans = dict[str, tuple[int | None, int | None]]
@@ -47,8 +57,9 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     test_end: str | None = None
 
     def __post_init__(self) -> None:
-        dates = (self.start, self.fit_end, self.stop_end, self.calibrate_end, self.test_end)
-        ends = [parse_ns(date) for date in dates if date]
+        names = ("start", "fit_end", "stop_end", "calibrate_end", "test_end")
+        dates = [date_of(f"split.{name}", getattr(self, name)) for name in names]
+        ends = [date for date in dates if date is not None]
         if ends != sorted(set(ends)):
             raise LSTMStrategyError("split: start < fit_end < stop_end < calibrate_end < test_end must hold")
 
@@ -115,6 +126,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in ("epochs", "patience", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise LSTMStrategyError(f"train.{name} is {getattr(self, name)}; it must be 1 or above")
+        if not 0 <= self.seed < 2**63:
+            raise LSTMStrategyError(f"train.seed is {self.seed}; it must be 0 to 2^63 - 1")
         if not 0 <= self.burn_in < self.chunk:
             raise LSTMStrategyError(
                 f"train.burn_in is {self.burn_in}, train.chunk {self.chunk}; burn_in must be smaller"
