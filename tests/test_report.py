@@ -78,6 +78,7 @@ def write_run(folder: Path, bars: int = 3000, horizons: tuple[int, ...] = (1, 4)
         "exposure": exposure,
         "reason": reasons.tolist(),
         "bound": [["max_exposure"] if row % 7 == 0 else [] for row in range(bars)],
+        "action": np.where(change != 0.0, "sent", "held").tolist(),
         "quantity": change,
         "price": price,
         "equity": equity,
@@ -120,6 +121,7 @@ def test_the_verdict_and_the_numbers_are_in_the_page(html: str) -> None:
     assert "2024-01-01 to 2024-05-05" in text
     assert "within no trade band" in text
     assert "max exposure" in text
+    assert "an order went to the venue" in text
     assert "tearsheet" not in text
 
 
@@ -232,6 +234,15 @@ def test_verdict_says_what_the_numbers_say(changes: dict[str, Any], said: str) -
     judged = summary(**changes)
     text = " ".join(words.forecast_verdict(judged) + words.strategy_verdict(judged, years=1.0))
     assert said in text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_every_reason_and_action_is_explained() -> None:
+    from lstm_strategy.decision import Reason
+
+    assert {reason.value for reason in Reason} <= set(words.REASONS)
+    from lstm_strategy.nautilus.orders import Action
+
+    assert {action.value for action in Action} <= set(words.ACTIONS)
 
 
 def test_numbers_are_written_alike() -> None:

@@ -15,7 +15,7 @@ from lstm_strategy.report import charts
 from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
 from lstm_strategy.report.run_folder import DecisionLog, Run, read_run
 from lstm_strategy.report.thin import BUCKETS
-from lstm_strategy.report.words import REASONS, fixed, forecast_verdict, percent, strategy_verdict, whole
+from lstm_strategy.report.words import ACTIONS, REASONS, fixed, forecast_verdict, percent, strategy_verdict, whole
 
 __all__ = ["write_report"]
 
@@ -77,7 +77,8 @@ def _contents(run: Run) -> dict[str, Any]:
     drawn = _largest(run.decisions, trades)
     figures["trades"] = charts.draw_trades(curve, run.decisions, drawn)
     return {
-        "title": summary.name or run.folder.name,
+        "title": summary.name or (summary.model or run.folder.resolve().name).partition("/")[0],
+        "run_name": run.folder.resolve().name,
         "subtitle": [
             text
             for text in (
@@ -97,6 +98,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "facts": _facts(run),
         "interval_table": _interval_table(coverages),
         "reasons": _share_rows(run.decisions.reasons, len(run.decisions), REASONS),
+        "actions": _share_rows(run.decisions.actions, len(run.decisions), ACTIONS),
         "bounds": _share_rows(run.decisions.bounds, len(run.decisions), {}),
         "fan_bars": min(charts.FAN_BARS, len(landed[0].lands_at)) if landed else 0,
         "fan_horizon": landed[0].horizon if landed else 0,

@@ -79,6 +79,7 @@ class DecisionLog:
     price: Float
     reasons: dict[str, int]
     bounds: dict[str, int]
+    actions: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.ts_close)
@@ -124,7 +125,7 @@ def read_run(folder: Path) -> Run:
     table = _table(
         folder,
         "decisions.parquet",
-        ("ts_close", "instrument", "target", "exposure", "reason", "bound", "quantity", "price"),
+        ("ts_close", "instrument", "target", "exposure", "reason", "bound", "action", "quantity", "price"),
     )
     names = pc.unique(table["instrument"]).to_pylist()
     instrument = summary.instrument or (str(names[0]) if names else "")
@@ -192,6 +193,7 @@ def _decisions(table: pa.Table) -> DecisionLog:
         price=_floats(table, "price"),
         reasons=_counts(table["reason"]),
         bounds=_counts(bounds),
+        actions=_counts(table["action"]),
     )
 
 

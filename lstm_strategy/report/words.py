@@ -6,12 +6,12 @@ import math
 
 from lstm_strategy.report.run_folder import Summary
 
-__all__ = ["REASONS", "fixed", "forecast_verdict", "percent", "strategy_verdict", "whole"]
+__all__ = ["ACTIONS", "REASONS", "fixed", "forecast_verdict", "percent", "strategy_verdict", "whole"]
 
 NO_VALUE = "–"
 
 REASONS = {
-    "rebalance": "exposure changed to the target",
+    "rebalance": "another exposure was worth its cost",
     "within_no_trade_band": "the gain did not cover the cost of trading",
     "at_target": "already where it should be",
     "no_forecast": "the model was warming up",
@@ -20,6 +20,17 @@ REASONS = {
     "halt_daily_loss": "flat until the next day after the daily loss limit",
     "halt_drawdown": "flat until resumed after the drawdown limit",
     "halt_no_equity": "no equity left to trade with",
+}
+
+ACTIONS = {
+    "held": "nothing was to be done",
+    "sent": "an order went to the venue",
+    "below_minimum": "the change was smaller than the venue takes",
+    "not_enough_funds": "the account could not pay for it",
+    "short_refused": "the account cannot sell what it does not hold",
+    "awaiting_order": "an earlier order was still working",
+    "cancelling": "an earlier order was cancelled first",
+    "not_ready": "the strategy was not yet allowed to trade",
 }
 
 
