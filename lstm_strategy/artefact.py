@@ -135,11 +135,16 @@ def save(models: Path, manifest: Manifest, graph: bytes, weights: bytes) -> Path
     files = {_GRAPH: _sha256(graph), _WEIGHTS: _sha256(weights)}
     manifest = msgspec.structs.replace(manifest, files=files, digest="")
     manifest = msgspec.structs.replace(manifest, digest=_sha256(_encode(manifest)))
+    try:
+        msgspec.json.decode(_encode(manifest), type=Manifest)
+    except msgspec.ValidationError as error:  # JSON has no NaN
+        label = f"{manifest.name}/{manifest.version}"
+        raise ArtefactError(f"{label} holds a number that is not finite ({error}); nothing was saved") from None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as temporary:
         (temporary / _GRAPH).write_bytes(graph)
         (temporary / _WEIGHTS).write_bytes(weights)
-        (temporary / _MANIFEST).write_bytes(msgspec.json.format(_encode(manifest), indent=1))
+        (temporary / _MANIFEST).write_bytes(_text(manifest))
     return folder
 
 
@@ -148,7 +153,7 @@ def load(folder: Path) -> Artefact:
     content = _read(folder, _MANIFEST)
     try:
         document = msgspec.json.decode(content, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtefactError(f"{folder / _MANIFEST} is damaged ({error}); restore it or train again") from None
     if document.get("schema") != SCHEMA:
         found = str(document.get("schema"))[:20]
@@ -157,7 +162,8 @@ def load(folder: Path) -> Artefact:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, LSTMStrategyError) as error:
         raise ArtefactError(f"{folder / _MANIFEST} is damaged ({error}); restore it or train again") from None
-    if _sha256(_encode(msgspec.structs.replace(manifest, digest=""))) != manifest.digest:
+    digest = _sha256(_encode(msgspec.structs.replace(manifest, digest="")))
+    if digest != manifest.digest or content != _text(manifest):
         raise ArtefactError(f"{folder / _MANIFEST} does not match its own digest; restore it or train again")
     contents = {name: _read(folder, name) for name in (_GRAPH, _WEIGHTS)}
     for name, data in contents.items():
@@ -174,6 +180,8 @@ def versions(models: Path) -> list[tuple[str, str]]:
 
 def promote(models: Path, name: str, version: str) -> None:
     """Make a version the one that ``current`` names."""
+    _require_name(name)
+    _require_name(version)
     load(models / name / version)
     with atomic_write(models / name / _CURRENT) as path:
         path.write_text(version + "\n", encoding="utf-8")
@@ -185,7 +193,7 @@ def current(models: Path, name: str) -> Path:
     pointer = models / name / _CURRENT
     try:
         version = pointer.read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise ArtefactError(f"no model {name!r} in {models}; train it with: lstm-strategy train") from None
     _require_name(version)
     return models / name / version
@@ -218,6 +226,10 @@ def _require_name(name: str) -> None:
 
 def _encode(manifest: Manifest) -> bytes:
     return msgspec.json.encode(manifest, order="deterministic")
+
+
+def _text(manifest: Manifest) -> bytes:
+    return msgspec.json.format(_encode(manifest), indent=1)
 
 
 def _sha256(data: bytes) -> str:

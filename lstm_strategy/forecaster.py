@@ -122,11 +122,16 @@ class Forecaster:
         digest, content = state[:32], state[32:]
         if hashlib.sha256(content).digest() != digest:
             raise LSTMStrategyError("forecaster state is damaged (its hash differs); warm up from history instead")
-        snapshot = msgspec.msgpack.decode(content, type=_Snapshot)
+        try:
+            snapshot = msgspec.msgpack.decode(content, type=_Snapshot)
+        except msgspec.MsgspecError as error:
+            raise LSTMStrategyError(f"forecaster state is of another kind ({error}); warm up instead") from None
         ours = (self.artefact.label, self.instrument_id)
         if (snapshot.model, snapshot.instrument_id) != ours:
             theirs = f"{snapshot.model} on {snapshot.instrument_id}"
             raise LSTMStrategyError(f"forecaster state is of {theirs}, not of {' on '.join(ours)}; warm up instead")
+        if len(snapshot.network) != len(self._buffers.state()):
+            raise LSTMStrategyError("forecaster state is of a network of another size; warm up instead")
         self.features.restore(snapshot.features)
         self._buffers.restore(snapshot.network)
 
@@ -137,7 +142,7 @@ class Forecaster:
             problem = f"is not later than the last one, {format_ns(last)}"
         elif ts % self.timeframe.ns:
             problem = f"is not stamped at a {self.timeframe} close"
-        elif not (0.0 < l <= min(o, c) and max(o, c) <= h < math.inf and 0.0 <= v < math.inf):
+        elif not (0.0 < l <= o <= h < math.inf and l <= c <= h and 0.0 <= v < math.inf):
             problem = f"has impossible values: open {o}, high {h}, low {l}, close {c}, volume {v}"
         else:
             return

@@ -204,8 +204,9 @@ def shrinkage(
     fitted = sm.OLS(y, sm.add_constant(mean)).fit(cov_type="HAC", cov_kwds={"maxlags": lag})
     slope, p = float(fitted.params[1]), float(fitted.pvalues[1]) / 2
     p = p if slope > 0 else 1.0 - p
-    significant = math.isfinite(slope) and p < significance
-    return Shrinkage(min(max(slope, 0.0), 1.0) if significant else 0.0, float(mean.mean()), p)
+    if not (math.isfinite(slope) and math.isfinite(p)):  # outcomes that never vary
+        return Shrinkage()
+    return Shrinkage(min(max(slope, 0.0), 1.0) if p < significance else 0.0, float(mean.mean()), p)
 
 
 def measure_warmup(artefact: Artefact, bars: Bars, samples: int = 24) -> int:
