@@ -22,7 +22,7 @@ from lstm_strategy.hyperparameters import NetworkConfig, Spans, SplitConfig, Tar
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 
-__all__ = ["Figure", "market", "model", "print_table", "report", "seconds_of", "side_by_side", "spans_of"]
+__all__ = ["Figure", "market", "model", "print_table", "progress", "report", "seconds_of", "side_by_side", "spans_of"]
 
 _EDGE = 0.1
 

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from statistics import median
 
-import msgspec
 import torch
 
 from benchmarks.common import Figure, market, progress, report, seconds_of, spans_of
@@ -98,7 +97,7 @@ def _stream(sample: Sample, config: TrainConfig) -> tuple[Trained, Curve]:
             spans_of(sample.bars),
             TargetConfig(),
             NetworkConfig(),
-            msgspec.structs.replace(config),
+            config,
             Path(folder) / "checkpoint.safetensors",
             lambda epoch, loss, best: curve.append((time.process_time() - started, loss)),
         )
