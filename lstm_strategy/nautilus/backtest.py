@@ -155,7 +155,8 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
             "decisions": record.decisions_table(),
             "forecasts": forecasts.to_table(f"{manifest.name}/{manifest.version}"),
         }
-        summary = _summary(settings, manifest, bars, record, forecasts, tables)
+        currency = instrument.quote_currency.code
+        summary = _summary(settings, manifest, currency, bars, record, forecasts, tables)
         summary["seconds"] = time.perf_counter() - began
         if settings.run_folder is not None:
             with atomic_folder(settings.run_folder) as folder:
@@ -196,6 +197,7 @@ def _strategy(settings: BacktestSettings, timeframe: Timeframe) -> ImportableStr
 def _summary(
     settings: BacktestSettings,
     manifest: Manifest,
+    currency: str,
     bars: Bars,
     record: RunRecord,
     forecasts: Forecasts,
@@ -205,7 +207,9 @@ def _summary(
     halted = {(d.ts_close - 1) // _NS_PER_DAY for d in record.decisions if d.reason in _HALTS}
     fees = tables["fills"]["fee"].to_numpy()
     return {
+        "name": manifest.name,
         "model": f"{manifest.name}/{manifest.version}",
+        "currency": currency,
         "instrument": settings.instrument_id,
         "timeframe": settings.timeframe,
         "start": format_ns(bars.ts_close[0]),
