@@ -173,8 +173,8 @@ def test_state_of_other_features_is_refused() -> None:
 # Warm-up
 
 # Of an EW mean's old values a weight of at most e^-10 = 4.5e-5 is left, relative to the feature's own unit. The factor
-# before it is how much more the old values may weigh than the new ones: a variance 20 times the present one, a price 2 of
-# the σ√n below away.
+# before it is how much more the old values may weigh than the new ones: a variance 20 times the present one, a price
+# 2 of the σ√n below away.
 E10 = math.exp(-10.0)
 TOLERANCE = {
     "ema_distance": 2 * E10,
