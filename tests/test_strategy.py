@@ -213,6 +213,18 @@ def test_late_history_and_early_live_bars_are_used_once_each(
     assert Action.SENT in actions
 
 
+def test_a_bar_that_still_forms_is_no_history(engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tell(monkeypatch, lambda _: 0.001, warmup_bars=25)
+    bars = random_bars(40)
+    data = engine_bars(bars)
+    strategy = LateHistory(config())
+    strategy.answer_at = int(bars.ts_close[29])
+    strategy.answer = tuple(data[:31])  # at the close of bar 29 venues add bar 30, which has only begun
+    play(engines, strategy, data[25:])
+    assert made[0].seen == bars.ts_close.tolist()
+    assert int(bars.ts_close[30]) in [decision.ts_close for decision in strategy.record.decisions]
+
+
 def test_unanswered_history_is_asked_for_again_and_live_bars_suffice_in_the_end(
     engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             return
         if isinstance(data, EngineBar) and data.bar_type == self.settings.bar_type:
             ts_close = on_grid(data.ts_event, session.timeframe)
-            if ts_close is not None:
+            # A venue's newest bar may still be forming: it is no bar yet.
+            if ts_close is not None and ts_close <= self.clock.timestamp_ns():
                 self._history.add_past(to_bar(data, ts_close))
 
     @loud
