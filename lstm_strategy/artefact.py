@@ -87,6 +87,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, str] = msgspec.field(default_factory=dict)
     digest: str = ""
 
+    def __post_init__(self) -> None:
+        shape = (len(self.horizons), len(self.levels))
+        for name in ("baseline", "calibration"):
+            table = getattr(self, name)
+            if (len(table), *{len(row) for row in table}) != shape:
+                raise ArtefactError(f"{name} is not a table of {shape[0]} horizons by {shape[1]} levels")
+        if len(self.shrinkage) != shape[0]:
+            raise ArtefactError(f"shrinkage has {len(self.shrinkage)} rows for {shape[0]} horizons")
+        if tuple(row.name for row in self.feature_ranges) != self.features.names:
+            raise ArtefactError("feature_ranges do not name the features in their order")
+
 
 @dataclass(frozen=True, slots=True)
 class Artefact:

@@ -176,7 +176,8 @@ class FeaturesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Parameters
     ----------
     scale_span : int
-        EW span in bars of σ², the mean squared log return, this bar's included. The first five spans give no features.
+        EW span in bars of σ², the mean squared log return, this bar's included. Nothing is said before five spans, nor
+        before the longest warm-up of a feature.
     max_gap_bars : int
         A gap of at most this many missing bars is marked (feature ``gap``) and its return leaves σ alone; a longer one
         forgets everything and starts the warm-up again.
