@@ -11,6 +11,7 @@ from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources.store import Columns
 
 __all__ = ["Gap", "Outlier", "QualityReport", "SplitSuspect", "ZeroVolumeRun", "check"]
+__all__ += ["keeps_sessions", "missing_after", "opened_at"]
 
 _DAY = 86_400_000_000_000
 _SESSION_GAP = 5  # business days missing before a hole in daily shares counts: the longest closures are shorter
@@ -130,7 +131,7 @@ def check(columns: Columns, timeframe: Timeframe, instrument: Instrument | None 
         errors.append("there are no bars")
 
     rows = order[(sane & ~repeated)[order]]
-    sessions = instrument.kind == "equity" if instrument else _rests_at_weekends(ts, timeframe)
+    sessions = keeps_sessions(ts, timeframe, instrument)
     gap_list = _gaps(np.unique(ts), timeframe, sessions)
     tick = float(instrument.tick) if instrument else 0.0
     log_return, sigma = _returns(close[rows], tick)
@@ -161,8 +162,27 @@ def check(columns: Columns, timeframe: Timeframe, instrument: Instrument | None 
     )
 
 
-def _rests_at_weekends(ts: Stamps, timeframe: Timeframe) -> bool:
+def keeps_sessions(ts: Stamps, timeframe: Timeframe, instrument: Instrument | None) -> bool:
+    """Say whether a market rests outside its sessions: an equity does, and daily bars that spare every weekend."""
+    if instrument:
+        return instrument.kind == "equity"
     return timeframe.ns == _DAY and len(ts) >= 10 and not _on_weekend(ts - _session_shift(ts)).any()
+
+
+def opened_at(ts: Stamps, timeframe: Timeframe, *, sessions: bool) -> Stamps:
+    """Return when bars opened [T]; a daily bar of a session may be stamped with its own date instead of its close."""
+    return np.asarray(ts - (_session_shift(ts) if sessions and timeframe.ns == _DAY else timeframe.ns))
+
+
+def missing_after(ts: Stamps, timeframe: Timeframe, *, sessions: bool) -> Stamps:
+    """Return how many bars (business days for shares) lack after each of sorted, different stamps but the last."""
+    missing = np.diff(ts) // timeframe.ns - 1
+    if sessions and timeframe.ns <= _DAY and len(ts):
+        days = opened_at(ts, timeframe, sessions=True) // _DAY
+        dates = days.astype("datetime64[D]")
+        between = np.busday_count(dates[:-1] + np.timedelta64(1, "D"), dates[1:])
+        missing = np.where(days[1:] == days[:-1], missing, np.where(between > _SESSION_GAP, between, 0))
+    return np.asarray(missing)
 
 
 def _weekday(ts: Stamps) -> Stamps:
@@ -181,15 +201,7 @@ def _session_shift(ts: Stamps) -> int:
 
 def _gaps(ts: Stamps, timeframe: Timeframe, sessions: bool) -> list[Gap]:
     """Return the holes between sorted, different stamps."""
-    if len(ts) < 2:
-        return []
-    missing = np.diff(ts) // timeframe.ns - 1
-    if sessions and timeframe.ns <= _DAY:
-        opened = ts - (_session_shift(ts) if timeframe.ns == _DAY else timeframe.ns)
-        days = opened // _DAY
-        dates = days.astype("datetime64[D]")
-        between = np.busday_count(dates[:-1] + np.timedelta64(1, "D"), dates[1:])
-        missing = np.where(days[1:] == days[:-1], missing, np.where(between > _SESSION_GAP, between, 0))
+    missing = missing_after(ts, timeframe, sessions=sessions)
     return [Gap(format_ns(ts[i]), format_ns(ts[i + 1]), int(missing[i])) for i in np.flatnonzero(missing > 0)]
 
 
