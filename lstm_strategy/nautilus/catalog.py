@@ -26,7 +26,7 @@ from lstm_strategy.nautilus.engine import (
     require_supported,
 )
 from lstm_strategy.nautilus.fixed import decode, encode, precision_of, to_steps
-from lstm_strategy.nautilus.instruments import from_engine, to_engine
+from lstm_strategy.nautilus.instruments import from_engine, price_precision, to_engine
 
 __all__ = [
     "bar_type",
@@ -89,7 +89,7 @@ def write_catalog(root: Path, bars: Bars, instrument: Instrument) -> None:
         new.mkdir()
         stem = "_".join(_name_stamp(int(ts)) for ts in bars.ts_close[[0, -1]])
         pq.write_table(table, new / f"{stem}.parquet", use_dictionary=False, row_group_size=50_000)
-        _swap(new, root / "data" / "bar" / name, staging)
+        _swap(new, _folder(root, name), staging)
 
 
 def read_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Bars:
@@ -102,7 +102,7 @@ def read_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Bars:
     """
     _check_mark(root)
     name = str(bar_type(instrument_id, timeframe))
-    files = sorted((root / "data" / "bar" / name).glob("*.parquet"))
+    files = sorted(_folder(root, name).glob("*.parquet"))
     if not files:
         raise LSTMStrategyError(f"{root} has no bars {name}; import them with 'lstm-strategy data import'")
     try:
@@ -134,17 +134,22 @@ def read_instrument(root: Path, instrument_id: str) -> Instrument:
 def require_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> None:
     """Raise `LSTMStrategyError` unless the catalog holds this instrument and bars of this timeframe."""
     read_engine_instrument(root, instrument_id)
-    folder = root / "data" / "bar" / str(bar_type(instrument_id, timeframe))
+    folder = _folder(root, str(bar_type(instrument_id, timeframe)))
     if not any(folder.glob("*.parquet")):
         raise LSTMStrategyError(f"{root} has no bars {folder.name}; import them with 'lstm-strategy data import'")
 
 
+def _folder(root: Path, name: str) -> Path:
+    """Return where the bars of one type lie; the engine leaves slashes out (``BTC/USD.KRAKEN``)."""
+    return root / "data" / "bar" / name.replace("/", "")
+
+
 def _to_table(bars: Bars, instrument: Instrument, name: str) -> pa.Table:
-    price_precision, size_precision = precision_of(instrument.tick), precision_of(instrument.lot)
+    price_decimals, size_precision = price_precision(instrument), precision_of(instrument.lot)
     columns = []
     for column in (*_PRICES, "volume"):
         values: Float = getattr(bars, column)
-        precision = size_precision if column == "volume" else price_precision
+        precision = size_precision if column == "volume" else price_decimals
         try:
             steps, rounded = to_steps(values, precision)
         except OverflowError as error:
@@ -163,7 +168,7 @@ def _to_table(bars: Bars, instrument: Instrument, name: str) -> pa.Table:
     metadata = {
         "bar_type": name,
         "instrument_id": instrument.id,
-        "price_precision": str(price_precision),
+        "price_precision": str(price_decimals),
         "size_precision": str(size_precision),
     }
     return pa.table([*columns, stamps, stamps], schema=pa.schema(fields, metadata=metadata))

@@ -21,7 +21,12 @@ from lstm_strategy.nautilus.engine import (
 )
 from lstm_strategy.nautilus.fixed import precision_of
 
-__all__ = ["from_engine", "to_engine"]
+__all__ = ["from_engine", "price_precision", "to_engine"]
+
+
+def price_precision(instrument: Instrument) -> int:
+    """Return the decimals of prices: the tick's, or the history's where those are more."""
+    return max(precision_of(instrument.tick), instrument.price_decimals or 0)
 
 
 def to_engine(instrument: Instrument) -> EngineInstrument:
@@ -40,7 +45,7 @@ def to_engine(instrument: Instrument) -> EngineInstrument:
 
 def _build(instrument: Instrument) -> EngineInstrument:
     symbol, _ = split_id(instrument.id)
-    price_precision, size_precision = precision_of(instrument.tick), precision_of(instrument.lot)
+    price_decimals, size_precision = price_precision(instrument), precision_of(instrument.lot)
     quote = Currency.from_str(instrument.quote)
 
     def quantity(text: str | None) -> Quantity | None:
@@ -49,8 +54,8 @@ def _build(instrument: Instrument) -> EngineInstrument:
     common = {
         "instrument_id": InstrumentId.from_str(instrument.id),
         "raw_symbol": Symbol(symbol),
-        "price_precision": price_precision,
-        "price_increment": Price(Decimal(instrument.tick), price_precision),
+        "price_precision": price_decimals,
+        "price_increment": Price(Decimal(instrument.tick), price_decimals),
         "max_quantity": quantity(instrument.max_quantity),
         "min_quantity": quantity(instrument.min_quantity),
         "maker_fee": Decimal(str(instrument.maker_fee)),
@@ -72,7 +77,12 @@ def _build(instrument: Instrument) -> EngineInstrument:
     }
     if instrument.kind == "spot":
         return CurrencyPair(**common)
-    return CryptoPerpetual(settlement_currency=quote, is_inverse=False, **common)
+    return CryptoPerpetual(
+        settlement_currency=Currency.from_str(instrument.settle or instrument.quote),
+        is_inverse=instrument.inverse,
+        multiplier=Quantity.from_str(instrument.multiplier),
+        **common,
+    )
 
 
 def from_engine(engine_instrument: EngineInstrument) -> Instrument:
@@ -81,7 +91,8 @@ def from_engine(engine_instrument: EngineInstrument) -> Instrument:
     Raises
     ------
     LSTMStrategyError
-        For a kind that this package does not trade: inverse or dated contracts, options.
+        For a kind that this package does not trade: dated contracts, options, and contracts that are inverse or not
+        of one unit of the base currency, whose size it would get wrong.
     """
     kind: Literal["spot", "perpetual", "equity"]
     info = engine_instrument.info or {}
@@ -89,7 +100,8 @@ def from_engine(engine_instrument: EngineInstrument) -> Instrument:
     min_notional = None if minimum is None else minimum.as_double()
     if isinstance(engine_instrument, CurrencyPair):
         kind, base, lot = "spot", engine_instrument.base_currency.code, engine_instrument.size_increment
-    elif isinstance(engine_instrument, CryptoPerpetual) and not engine_instrument.is_inverse:
+    elif isinstance(engine_instrument, CryptoPerpetual):
+        _refuse_contract(engine_instrument)
         kind, base, lot = "perpetual", engine_instrument.base_currency.code, engine_instrument.size_increment
     elif isinstance(engine_instrument, Equity):
         kind, lot = "equity", engine_instrument.lot_size or engine_instrument.size_increment
@@ -104,16 +116,35 @@ def from_engine(engine_instrument: EngineInstrument) -> Instrument:
     def text(value: Price | Quantity | None) -> str | None:
         return None if value is None else str(value)
 
+    tick = str(engine_instrument.price_increment)
+    finer = precision_of(tick) < engine_instrument.price_precision
+    settle = getattr(engine_instrument, "settlement_currency", engine_instrument.quote_currency).code
     return Instrument(
         id=engine_instrument.id.value,
         kind=kind,
         base=base,
         quote=engine_instrument.quote_currency.code,
-        tick=str(engine_instrument.price_increment),
+        tick=f"{Decimal(tick).normalize():f}" if finer else tick,
         lot=str(lot),
         min_quantity=text(engine_instrument.min_quantity),
         max_quantity=text(engine_instrument.max_quantity),
         min_notional=min_notional,
         maker_fee=float(engine_instrument.maker_fee),
         taker_fee=float(engine_instrument.taker_fee),
+        settle=None if settle == engine_instrument.quote_currency.code else settle,
+        price_decimals=engine_instrument.price_precision if finer else None,
     )
+
+
+def _refuse_contract(swap: CryptoPerpetual) -> None:
+    """Raise for a contract that is not worth its price in the quote currency."""
+    contract = None
+    if swap.is_inverse:
+        contract = f"inverse: its contract is {swap.multiplier} {swap.quote_currency.code}, paid in base currency"
+    elif swap.multiplier.as_decimal() != 1:
+        contract = f"of {swap.multiplier} {swap.base_currency.code} a contract"
+    if contract is not None:
+        raise LSTMStrategyError(
+            f"{swap.id} is {contract}; orders are sized for contracts of one unit of the base currency alone:"
+            " study it, trade another"
+        )

@@ -12,18 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lstm_strategy.atomic import atomic_write, exclusive
-from lstm_strategy.bars import Bars, BarsError, Timeframe, format_ns
+from lstm_strategy.bars import Bars, BarsError, Stamps, Timeframe, format_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.instrument import Instrument, split_id
+from lstm_strategy.instrument import Instrument, folder_of, split_id, symbol_of
+from lstm_strategy.sources import pages
+from lstm_strategy.sources.pages import COLUMNS
 
 __all__ = ["COLUMNS", "Columns", "MergeResult", "RawStore", "columns_of"]
 
-COLUMNS = ("ts_close", "open", "high", "low", "close", "volume")
-
 # The six columns [T] as they are found, not validated: ts_close int64 ns, the others float64.
 type Columns = dict[str, npt.NDArray[Any]]
-
-_SCHEMA = pa.schema([("ts_close", pa.timestamp("ns", "UTC")), *((name, pa.float64()) for name in COLUMNS[1:])])
 
 
 class MergeResult(NamedTuple):
@@ -41,7 +39,9 @@ def columns_of(bars: Bars) -> Columns:
 
 
 class RawStore:
-    """Bars and instruments under ``root/raw/<VENUE>/<SYMBOL>/``.
+    """Bars and instruments under ``root/raw/<VENUE>/<SYMBOL>/``; a timeframe's bars in ``bars.parquet``.
+
+    While a download runs, and after one that was killed, the newest lie in ``pages/`` beside it; reading sees both.
 
     Parameters
     ----------
@@ -54,15 +54,32 @@ class RawStore:
 
     def path(self, instrument_id: str, timeframe: Timeframe) -> Path:
         """Return where the bars of one instrument and timeframe lie, there or not."""
-        return self._folder(instrument_id) / timeframe.text / "bars.parquet"
+        return self.folder(instrument_id, timeframe) / "bars.parquet"
+
+    def folder(self, instrument_id: str, timeframe: Timeframe) -> Path:
+        """Return the folder of one instrument and timeframe, there or not."""
+        return self.market_folder(instrument_id) / timeframe.text
+
+    def market_folder(self, instrument_id: str) -> Path:
+        """Return the folder of one instrument: what is known of it, and all its timeframes."""
+        symbol, venue = split_id(instrument_id)
+        return self.root / "raw" / venue / folder_of(symbol)
+
+    def has(self, instrument_id: str, timeframe: Timeframe) -> bool:
+        """Say whether there are bars."""
+        folder = self.folder(instrument_id, timeframe)
+        return (folder / "bars.parquet").exists() or bool(pages.page_files(folder))
 
     def entries(self) -> list[tuple[str, Timeframe]]:
         """Return instrument and timeframe of everything held, sorted by instrument, then by length of bar."""
+        raw = self.root / "raw"
+        folders = {file.parent for file in raw.glob("*/*/*/bars.parquet")}
+        folders |= {file.parents[1] for file in raw.glob("*/*/*/pages/*.parquet")}
         found = []
-        for file in (self.root / "raw").glob("*/*/*/bars.parquet"):
-            venue, symbol, timeframe = file.parts[-4:-1]
+        for folder in folders:
+            venue, symbol, timeframe = folder.parts[-3:]
             if not any(part.startswith(".") for part in (venue, symbol, timeframe)):
-                found.append((f"{symbol}.{venue}", Timeframe.parse(timeframe)))
+                found.append((f"{symbol_of(symbol)}.{venue}", Timeframe.parse(timeframe)))
         return sorted(found, key=lambda entry: (entry[0], entry[1].ns, entry[1].text))
 
     def read_columns(self, instrument_id: str, timeframe: Timeframe) -> Columns:
@@ -74,10 +91,10 @@ class RawStore:
             Where there are none, or the file cannot be read.
         """
         path = self.path(instrument_id, timeframe)
-        if not path.exists():
+        if not self.has(instrument_id, timeframe):
             raise self._missing(instrument_id, timeframe)
         try:
-            table = pq.read_table(path, columns=list(COLUMNS), partitioning=None).cast(_SCHEMA)
+            table = pages.read_table(path.parent)
         except (OSError, pa.ArrowException, ValueError) as error:
             raise LSTMStrategyError(
                 f"{path} cannot be read ({_first_line(error)}); remove it and import the bars again"
@@ -101,6 +118,16 @@ class RawStore:
                 f"{self.path(instrument_id, timeframe)}: {error}; see `lstm-strategy data check`"
             ) from error
 
+    def stamps(self, instrument_id: str, timeframe: Timeframe) -> Stamps:
+        """Return the close stamps held, sorted; none where there are no bars."""
+        path = self.path(instrument_id, timeframe)
+        try:
+            return pages.read_stamps(path.parent)
+        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+            raise LSTMStrategyError(
+                f"{path} cannot be read ({_first_line(error)}); remove it and fetch again"
+            ) from error
+
     def merge(self, bars: Bars, *, replace: bool = False) -> MergeResult:
         """Add bars to those held, by stamp; bars already held with the same values change nothing.
 
@@ -111,7 +138,7 @@ class RawStore:
         """
         path = self.path(bars.instrument_id, bars.timeframe)
         with exclusive(path.parent):
-            if not path.exists():
+            if not self.has(bars.instrument_id, bars.timeframe):
                 if len(bars):
                     self._write(path, bars)
                 return MergeResult(len(bars), 0, 0, len(bars))
@@ -139,7 +166,7 @@ class RawStore:
         LSTMStrategyError
             Where nothing is, or the file does not read.
         """
-        path = self._folder(instrument_id) / "instrument.json"
+        path = self.market_folder(instrument_id) / "instrument.json"
         try:
             instrument = msgspec.json.decode(path.read_bytes(), type=Instrument)
         except FileNotFoundError as error:
@@ -152,22 +179,20 @@ class RawStore:
 
     def has_instrument(self, instrument_id: str) -> bool:
         """Say whether `read_instrument` has something to read."""
-        return (self._folder(instrument_id) / "instrument.json").exists()
+        return (self.market_folder(instrument_id) / "instrument.json").exists()
 
     def write_instrument(self, instrument: Instrument) -> None:
         """Keep what is known of the market, in place of what was known before."""
         encoded = msgspec.json.format(msgspec.json.encode(instrument), indent=2)
-        with atomic_write(self._folder(instrument.id) / "instrument.json") as temporary:
+        with atomic_write(self.market_folder(instrument.id) / "instrument.json") as temporary:
             temporary.write_bytes(encoded + b"\n")
 
-    def _folder(self, instrument_id: str) -> Path:
-        symbol, venue = split_id(instrument_id)
-        return self.root / "raw" / venue / symbol
-
     def _write(self, path: Path, bars: Bars) -> None:
-        table = pa.table([pa.array(column) for column in columns_of(bars).values()], names=list(COLUMNS))
+        """Write all there is to the file; pages that were there are in it and go."""
+        waiting = pages.page_files(path.parent)
         with atomic_write(path) as temporary:
-            pq.write_table(table.cast(_SCHEMA), temporary, compression="zstd")
+            pq.write_table(pages.table_of(bars), temporary, compression="zstd", row_group_size=pages.BLOCK)
+        pages.drop_pages(waiting)
 
     def _missing(self, instrument_id: str, timeframe: Timeframe | None) -> LSTMStrategyError:
         held = ", ".join(f"{name} {length}" for name, length in self.entries())
