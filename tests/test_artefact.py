@@ -293,3 +293,18 @@ def test_an_unknown_instrument_or_horizon_is_refused(tiny: Artefact) -> None:
     assert (tiny.shrinkage(1).slope, tiny.shrinkage(4).slope) == (0.5, 0.0)
     with pytest.raises(ArtefactError, match=r"sizing\.horizon is 24; model tiny/1 forecasts 1, 4"):
         tiny.shrinkage(24)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"calibration": [[0.0] * 7]}, "calibration is not a table of 2 horizons by 7 levels"),
+        ({"baseline": [[0.0] * 7, [0.0] * 6]}, "baseline is not a table of 2 horizons by 7 levels"),
+        ({"shrinkage": []}, "shrinkage has 0 rows for 2 horizons"),
+        ({"feature_ranges": []}, "feature_ranges do not name the features"),
+    ],
+)
+def test_a_manifest_whose_tables_do_not_fit_is_refused(changes, told, tiny_artefact):
+    manifest = artefact.load(tiny_artefact).manifest
+    with pytest.raises(LSTMStrategyError, match=told):
+        msgspec.structs.replace(manifest, **changes)

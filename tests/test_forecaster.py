@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lstm_strategy import artefact
-from lstm_strategy.artefact import Artefact
+from lstm_strategy.artefact import Artefact, FeatureRange
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import AsOf, FeatureConfig, Features, FeaturesConfig
@@ -60,7 +60,9 @@ def quick(tiny: Artefact) -> Artefact:
             short = (*short[:i], FeatureConfig("return", 2 + i), *short[i + 1 :])
     short = tuple(FeatureConfig("macd", 2, 5, 2) if f.kind == "macd" else f for f in short)
     features = FeaturesConfig(scale_span=5, max_gap_bars=3, features=short)
-    return Artefact(msgspec.structs.replace(tiny.manifest, features=features, warmup_bars=40), tiny.graph)
+    ranges = [FeatureRange(name, 0.0, 1.0, -8.0, 8.0) for name in features.names]
+    quick = msgspec.structs.replace(tiny.manifest, features=features, feature_ranges=ranges, warmup_bars=40)
+    return Artefact(quick, tiny.graph)
 
 
 @pytest.fixture(scope="module")
