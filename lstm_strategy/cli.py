@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from lstm_strategy import __version__
 from lstm_strategy.cli_data import data_app
 from lstm_strategy.cli_models import models_app
+from lstm_strategy.cli_replay import replay_command
 from lstm_strategy.cli_stages import backtest_command, demo_command, forecast_command, train_command
 from lstm_strategy.console import console
 from lstm_strategy.errors import LSTMStrategyError
@@ -37,6 +38,7 @@ app.command("train")(train_command)
 app.command("forecast")(forecast_command)
 app.command("backtest")(backtest_command)
 app.command("demo")(demo_command)
+app.command("replay")(replay_command)
 
 
 def _print_version(wanted: bool) -> None:

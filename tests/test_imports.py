@@ -31,6 +31,7 @@ FLOORS = {
     "features": (2, 0),
     "decision": (2, 0),
     "sources": (2, 0),
+    "replay": (3, 0),
     "artefact": (3, 0),
     "forecaster": (3, 1),
     "research": (4, 0),
