@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -16,10 +14,9 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, date_of
 from lstm_strategy.instrument import Instrument, split_id
+from lstm_strategy.toml_file import read_toml
 
 __all__ = ["BacktestConfig", "CostsConfig", "DataConfig", "Experiment", "load_experiment"]
-
-_LARGEST = 2**20
 
 
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,54 +105,4 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def load_experiment(path: Path) -> Experiment:
     """Read and validate an experiment; every mistake is one line naming the file, the key and what is allowed."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise LSTMStrategyError(f"{path}: larger than {_LARGEST} bytes; this is no experiment")
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        near = sorted(str(other) for other in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-        hint = f"; there are {', '.join(near[:8])}" if near else ""
-        raise LSTMStrategyError(f"{path}: no such file{hint}") from None
-    except OSError as error:
-        raise LSTMStrategyError(f"{path}: cannot be read ({error.strerror})") from None
-    except RecursionError:
-        raise LSTMStrategyError(f"{path}: not valid TOML: nested too deeply") from None
-    except ValueError as error:  # TOML, UTF-8, numbers without end
-        raise LSTMStrategyError(f"{path}: not valid TOML: {error}") from None
-    _require_known(path, document, Experiment, "")
-    try:
-        return msgspec.convert(_plain(document), Experiment)
-    except msgspec.ValidationError as error:
-        raise LSTMStrategyError(f"{path}: {_told(error)}") from None
-    except RecursionError:
-        raise LSTMStrategyError(f"{path}: nested too deeply; this is no experiment") from None
-    except LSTMStrategyError as error:
-        raise LSTMStrategyError(f"{path}: {error}") from None
-
-
-def _plain(value: Any) -> Any:
-    """TOML dates become the text that the sections take."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.isoformat() if hasattr(value, "isoformat") else value
-
-
-def _require_known(path: Path, table: dict[str, Any], section: type[msgspec.Struct], prefix: str) -> None:
-    fields = {field.name: field.type for field in msgspec.structs.fields(section)}
-    for key, value in table.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed here: {', '.join(sorted(fields))}"
-            shown = key[:80] if key.isprintable() else repr(key[:80])
-            raise LSTMStrategyError(f"{path}: unknown key {prefix}{shown}; {hint}")
-        kind = fields[key]
-        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            _require_known(path, value, kind, f"{prefix}{key}.")
-
-
-def _told(error: msgspec.ValidationError) -> str:
-    message, _, where = str(error).partition(" - at ")
-    key = where.strip("`").removeprefix("$.").removeprefix("$") or "the file"
-    return f"{key}: {message[:1].lower()}{message[1:]}"
+    return read_toml(path, Experiment)

@@ -204,7 +204,7 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     assert refusal(written(tmp_path, b'name = "\xff"')).startswith("not valid TOML: 'utf-8' codec can't decode")
     assert refusal(written(tmp_path, "a = 1\x00")).startswith("not valid TOML: ")
-    assert refusal(written(tmp_path, b" " * (2**20 + 1))) == "larger than 1048576 bytes; this is no experiment"
+    assert refusal(written(tmp_path, b" " * (2**20 + 1))) == "larger than 1048576 bytes; nothing here needs that"
 
 
 # Whatever stands in the file, it loads or is refused in one line

@@ -21,6 +21,7 @@ FLOORS = {
     "__init__": (0, 0),  # names only, loaded on first use
     "errors": (1, 0),
     "atomic": (1, 1),
+    "toml_file": (1, 1),
     "bars": (1, 1),
     "instrument": (1, 1),
     "features_kernel": (1, 1),

@@ -1,0 +1,71 @@
+"""TOML files into frozen, typed sections; every mistake is one line naming the file, the key and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lstm_strategy.errors import LSTMStrategyError
+
+__all__ = ["read_toml"]
+
+_LARGEST = 2**20
+
+
+def read_toml[Section: msgspec.Struct](path: Path, section: type[Section]) -> Section:
+    """Read a file of at most 1 MiB as ``section``; unknown keys are errors, TOML dates become ISO 8601 text."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise LSTMStrategyError(f"{path}: larger than {_LARGEST} bytes; nothing here needs that")
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = sorted(str(other) for other in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        hint = f"; there are {', '.join(near[:8])}" if near else ""
+        raise LSTMStrategyError(f"{path}: no such file{hint}") from None
+    except OSError as error:
+        raise LSTMStrategyError(f"{path}: cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise LSTMStrategyError(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOML, UTF-8, numbers without end
+        raise LSTMStrategyError(f"{path}: not valid TOML: {error}") from None
+    _require_known(path, document, section, "")
+    try:
+        return msgspec.convert(_plain(document), section)
+    except msgspec.ValidationError as error:
+        raise LSTMStrategyError(f"{path}: {_told(error)}") from None
+    except RecursionError:
+        raise LSTMStrategyError(f"{path}: nested too deeply; nothing here needs that") from None
+    except LSTMStrategyError as error:
+        raise LSTMStrategyError(f"{path}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """TOML dates become the text that the sections take."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _require_known(path: Path, table: dict[str, Any], section: type[msgspec.Struct], prefix: str) -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(section)}
+    for key, value in table.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed here: {', '.join(sorted(fields))}"
+            shown = key[:80] if key.isprintable() else repr(key[:80])
+            raise LSTMStrategyError(f"{path}: unknown key {prefix}{shown}; {hint}")
+        kind = fields[key]
+        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            _require_known(path, value, kind, f"{prefix}{key}.")
+
+
+def _told(error: msgspec.ValidationError) -> str:
+    message, _, where = str(error).partition(" - at ")
+    key = where.strip("`").removeprefix("$.").removeprefix("$") or "the file"
+    return f"{key}: {message[:1].lower()}{message[1:]}"
