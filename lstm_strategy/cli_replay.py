@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,8 +16,10 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.replay.faults import NO_FAULTS, load_faults
 from lstm_strategy.replay.market import Market
 from lstm_strategy.replay.recordings import load_funding, market_from_catalog, market_from_file, simulated_market
-from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
 from lstm_strategy.sources.simulate import SimulationConfig
+
+if TYPE_CHECKING:
+    from lstm_strategy.replay.server import ReplayConfig, ReplayServer
 
 __all__ = ["replay_command"]
 
@@ -50,6 +52,13 @@ def replay_command(
     ] = None,
     shift: Annotated[bool, typer.Option("--shift", help="Move stamps by whole days so that history ends now.")] = False,
     faults: Annotated[Path | None, typer.Option("--faults", help="TOML script of what goes wrong.")] = None,
+    closed_only: Annotated[
+        bool,
+        typer.Option(
+            "--closed-only",
+            help="Leave the unfinished candle out of history; for clients that tell it by their own clock.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of forming candles, faults and simulated bars.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the URLs as one JSON object once it listens.")] = False,
 ) -> None:
@@ -65,6 +74,8 @@ def replay_command(
 
       lstm-strategy replay --simulate 5000 --instrument BTCUSDT.BINANCE --timeframe 1m --start 4000 --shift
     """
+    from lstm_strategy.replay.server import ReplayConfig  # a web server is slow to import
+
     length = Timeframe.parse(timeframe) if timeframe else None
     with console.status("reading bars"):
         markets = _markets(data or [], instrument or [], length, stamp, catalog, simulated, seed)
@@ -80,6 +91,7 @@ def replay_command(
         seed=seed,
         faults=load_faults(faults) if faults else NO_FAULTS,
         exchange_info=exchange_info,
+        unfinished=not closed_only,
     )
     if not _only_this_machine(host):
         console.print(f"[yellow]open[/yellow] anyone who reaches {host} can ask this server and step its clock")
@@ -88,6 +100,8 @@ def replay_command(
 
 async def _serve(config: ReplayConfig, *, as_json: bool) -> None:
     """Serve until a signal; an error of the driver ends it too."""
+    from lstm_strategy.replay.server import serve
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -39,6 +39,7 @@ class Exchange:
     faults: FaultBook
     updates: int
     exchange_info: dict[str, dict[str, Any]]
+    unfinished: bool = True
     requests: int = 0
     listeners: list[Listener] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
@@ -166,7 +167,8 @@ def read_page(
     """Return the candles that a request asks for, as `Market.page` gives them, with the faults of pages worked in."""
     exchange = request.app[EXCHANGE]
     now = exchange.now()
-    candles = market.page(interval, now, start=start, end=end, limit=limit)
+    unfinished = exchange.unfinished
+    candles = market.page(interval, now, start=start, end=end, limit=limit, unfinished=unfinished)
     if not len(candles):
         return Page(candles, stamp_ns)
     newest = candles.closed == market.newest_closed(interval, now)
@@ -177,7 +179,7 @@ def read_page(
     )
     for fault, source in drawn:
         if fault.kind == "since_ignored":
-            candles = market.page(interval, now, end=end, limit=limit)
+            candles = market.page(interval, now, end=end, limit=limit, unfinished=unfinished)
         elif fault.kind == "overlap":
             before = market.page(interval, now, end=int(candles.opened[0]) - 1, limit=fault.rows)
             candles = Candles.join([before, candles])

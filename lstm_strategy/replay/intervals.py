@@ -32,7 +32,7 @@ class Interval:
         """Return the close [T] of the candles that open at ``opened``, nanoseconds UTC."""
         if self.ns:
             return np.asarray(opened + self.ns, dtype=np.int64)
-        following = opened.astype("datetime64[ns]").astype("datetime64[M]") + 1
+        following = opened.astype("datetime64[ns]").astype("datetime64[M]") + np.timedelta64(1, "M")
         return following.astype("datetime64[ns]").astype(np.int64)
 
     def made_from(self, timeframe: Timeframe) -> bool:

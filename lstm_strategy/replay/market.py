@@ -169,9 +169,16 @@ class Market:
         )
 
     def page(
-        self, interval: Interval, now: int, *, start: int | None = None, end: int | None = None, limit: int
+        self,
+        interval: Interval,
+        now: int,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int,
+        unfinished: bool = True,
     ) -> Candles:
-        """Return at most ``limit`` candles that are known at ``now``, oldest first, the forming one included.
+        """Return at most ``limit`` candles that are known at ``now``, oldest first, the unfinished one if wanted.
 
         ``start`` and ``end`` bound the opens, both inclusive (ns UTC). With ``start`` the oldest of them are returned,
         without it the newest.
@@ -180,7 +187,7 @@ class Market:
         known = int(np.searchsorted(made.closed, now, side="right"))
         first = 0 if start is None else int(np.searchsorted(made.opened[:known], start))
         last = known if end is None else int(np.searchsorted(made.opened[:known], end, side="right"))
-        forming = self.forming(interval, now) if last == known else made.take(slice(0, 0))
+        forming = self.forming(interval, now) if unfinished and last == known else made.take(slice(0, 0))
         if len(forming) and not (start or -1) <= forming.opened[0] <= (now if end is None else end):
             forming = made.take(slice(0, 0))
         if start is None:

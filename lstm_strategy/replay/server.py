@@ -57,6 +57,10 @@ class ReplayConfig:
         What goes wrong.
     exchange_info : Path, optional
         A saved ``exchangeInfo`` reply of Binance, from which spot markets take their rules.
+    unfinished : bool
+        Whether replies with history end with the forming candle, as venues do. A client that tells it by its own clock
+        (the NautilusTrader adapter does) takes it for a closed one where the venue's clock is behind, as it is unless
+        ``shift``: serve such a client without.
     updates : int
         Events of the forming candle in each recorded bar (at low speed one each 2 s); 0: closed candles alone.
     """
@@ -71,6 +75,7 @@ class ReplayConfig:
     seed: int = 1
     faults: FaultPlan = NO_FAULTS
     exchange_info: Path | None = None
+    unfinished: bool = True
     updates: int = 2
 
     def __post_init__(self) -> None:
@@ -128,7 +133,7 @@ async def serve(config: ReplayConfig) -> AsyncIterator[ReplayServer]:
     app = web.Application(client_max_size=_LARGEST_REQUEST, middlewares=[fault_gate])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     clock = Clock(laid.origin, config.speed, by_hand=config.step)
-    exchange = app[EXCHANGE] = Exchange(laid, clock, book, config.updates, saved)
+    exchange = app[EXCHANGE] = Exchange(laid, clock, book, config.updates, saved, config.unfinished)
     for register in PROTOCOLS:
         register(app)
     app.router.add_get("/replay/state", _state)
