@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 from lstm_strategy import __version__
 from lstm_strategy.cli_data import data_app
+from lstm_strategy.cli_download import download_command, rebuild_command
 from lstm_strategy.cli_models import models_app
 from lstm_strategy.cli_replay import replay_command
 from lstm_strategy.cli_stages import backtest_command, demo_command, forecast_command, train_command
@@ -32,6 +33,8 @@ app = typer.Typer(
     "[bold]Your own data[/bold]: lstm-strategy data import FILE --instrument BTCUSDT.BINANCE --timeframe 1h, then "
     "train, forecast and backtest with an experiment such as backtests/btcusdt_1h.toml.",
 )
+data_app.command("download")(download_command)
+data_app.command("rebuild")(rebuild_command)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.command("train")(train_command)
