@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from lstm_strategy.atomic import atomic_folder, atomic_write
+from lstm_strategy.bars import parse_ns
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
@@ -61,7 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything about a model but its numbers.
 
     Quantile tables are [H][Q], in units of σ√h. ``calibration`` is added to the network's quantiles; ``baseline`` are
-    the constant quantiles of the training span. ``shrinkage`` [H] is what means are multiplied by before they trade.
+    the constant quantiles of the training span. ``shrinkage`` [H] is how much of a mean is believed.
     ``warmup_bars`` is measured: after so many bars a cold start forecasts as a long run does.
     """
 
@@ -133,6 +134,11 @@ class Artefact:
         return self.manifest.shrinkage[horizons.index(horizon)]
 
     @property
+    def trained_until(self) -> int:
+        """Close stamp of the last bar that fitted, stopped or calibrated it; only later bars are out of sample."""
+        return max(parse_ns(end) for _, end in self.manifest.spans.values() if end)
+
+    @property
     def label(self) -> str:
         """Name and version, for messages."""
         return f"{self.manifest.name}/{self.manifest.version}"
@@ -184,8 +190,8 @@ def load(folder: Path) -> Artefact:
 
 
 def versions(models: Path) -> list[tuple[str, str]]:
-    """Return (name, version) of every artefact folder, sorted."""
-    found = models.glob(f"*/*/{_MANIFEST}")
+    """Return (name, version) of every artefact folder, sorted; hidden ones are what a crash left."""
+    found = models.glob(f"[!.]*/[!.]*/{_MANIFEST}")
     return sorted((path.parent.parent.name, path.parent.name) for path in found)
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from lstm_strategy import artefact
 from lstm_strategy.bars import Bars, Timeframe, format_ns, parse_ns
+from lstm_strategy.cli_tables import print_backtest, print_forecast, print_pairs
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
@@ -45,8 +44,8 @@ def train_command(
     [bold]Example[/bold]: lstm-strategy train backtests/btcusdt_1h.toml
     """
     result = _train(load_experiment(experiment), catalog, models)
-    _print_pairs("Trained", {key: value for key, value in result.items() if key != "path"})
-    console.print(f"artefact: {result['path']}", soft_wrap=True, highlight=False)
+    print_pairs("Trained", {key: value for key, value in result.items() if key != "path"})
+    console.print(f"artefact: {escape(result['path'])}", soft_wrap=True, highlight=False)
     if as_json:
         emit_json(result)
 
@@ -79,7 +78,7 @@ def forecast_command(
             f"{instrument_id}: {have} unbroken bars up to the newest are fewer than the {forecaster.warmup_bars} that"
             " the model needs to warm up; import more history"
         )
-    _print_forecast(instrument_id, float(recent.close[-1]), forecast)
+    print_forecast(instrument_id, float(recent.close[-1]), forecast)
     if as_json:
         emit_json(
             {
@@ -101,6 +100,7 @@ def backtest_command(
     catalog: CatalogOption = CATALOG,
     models: ModelsOption = MODELS,
     runs: RunsOption = RUNS,
+    in_sample: Annotated[bool, typer.Option("--in-sample", help="Allow bars that the model was trained on.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Trade the experiment's test span on the NautilusTrader engine, and write tables and an HTML report.
@@ -110,8 +110,8 @@ def backtest_command(
     [bold]Example[/bold]: lstm-strategy backtest backtests/btcusdt_1h.toml --json
     """
     setup = load_experiment(experiment)
-    summary = _backtest(setup, _instrument_of(setup, instrument), model, catalog, models, runs)
-    _print_backtest(summary)
+    summary = _backtest(setup, _instrument_of(setup, instrument), model, catalog, models, runs, in_sample=in_sample)
+    print_backtest(summary)
     if as_json:
         emit_json(summary)
 
@@ -148,7 +148,7 @@ def demo_command(
     forecast_command(_demo_experiment(), None, None, catalog, models, False)
     console.rule("4/4 backtest on bars that the model never saw")
     summary = _backtest(setup, instrument_id, None, catalog, models, runs)
-    _print_backtest(summary)
+    print_backtest(summary)
     summary["demo_seconds"] = round(time.perf_counter() - started, 1)
     console.print(f"the whole way took {summary['demo_seconds']:.0f} s")
     if as_json:
@@ -208,7 +208,14 @@ def _directional(manifest: artefact.Manifest) -> str:
 
 
 def _backtest(
-    setup: Experiment, instrument_id: str, model: str | None, catalog: Path, models: Path, runs: Path
+    setup: Experiment,
+    instrument_id: str,
+    model: str | None,
+    catalog: Path,
+    models: Path,
+    runs: Path,
+    *,
+    in_sample: bool = False,
 ) -> dict[str, Any]:
     from lstm_strategy.nautilus.backtest import BacktestSettings, run_backtest
     from lstm_strategy.report.page import write_report
@@ -217,9 +224,13 @@ def _backtest(
     loaded.require_instrument(instrument_id)
     test_start, test_end = setup.split.spans()["test"]
     start = parse_ns(setup.backtest.start) if setup.backtest.start else test_start
-    calibrated_to = setup.split.spans()["calibrate"][1]
-    if start is not None and calibrated_to is not None and start < calibrated_to:
-        console.print("[yellow]warning[/yellow] the backtest begins inside the model's own training data")
+    seen = start is None or start < loaded.trained_until
+    if seen and not in_sample:
+        begins, last = format_ns(start) if start else "the first bar", format_ns(loaded.trained_until)
+        raise LSTMStrategyError(
+            f"the backtest starts at {begins}, but model {loaded.label} was trained on bars up to {last}:"
+            " its results would flatter; start later, or say --in-sample"
+        )
     costs = setup.costs.of(RawStore(catalog).read_instrument(instrument_id))
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     settings = BacktestSettings(
@@ -240,6 +251,7 @@ def _backtest(
     with console.status("the engine runs"):
         summary = run_backtest(settings).summary
     with console.status("writing the report"):
+        summary["in_sample"] = seen
         summary["report"] = str(write_report(Path(summary["run_path"])))
     return summary
 
@@ -271,64 +283,3 @@ def _demo_experiment() -> Path:
     package = Path(__file__).parent
     installed = package / "demo.toml"
     return installed if installed.exists() else package.parent / "backtests" / "demo.toml"
-
-
-def _print_pairs(title: str, pairs: dict[str, Any]) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for key, value in pairs.items():
-        table.add_row(key.replace("_", " "), f"{value:,.5g}" if isinstance(value, float) else str(value))
-    console.print(table)
-
-
-def _print_forecast(instrument_id: str, close: float, forecast: Any) -> None:
-    title = f"{instrument_id} at {format_ns(forecast.ts_close)}, close {close:,.10g}, σ {forecast.scale:.3%} a bar"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("level", justify="right")
-    for horizon in forecast.horizons:
-        table.add_column(f"{horizon} bar{'s' * (horizon > 1)}", justify="right")
-        table.add_column("price", justify="right")
-    for column, level in enumerate(forecast.levels):
-        cells = []
-        for row in range(len(forecast.horizons)):
-            r = float(forecast.quantiles_HQ[row, column])
-            cells += [f"{r:+.3%}", f"{close * math.exp(r):,.8g}"]
-        table.add_row(f"{level:.0%}", *cells)
-    table.add_section()
-    gains = [(f"{forecast.probability_of_gain(horizon):.1%}", "") for horizon in forecast.horizons]
-    table.add_row("P(gain)", *(cell for pair in gains for cell in pair))
-    console.print(table)
-
-
-def _print_backtest(summary: dict[str, Any]) -> None:
-    table = Table(title="Backtest", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("", "strategy", "buy and hold"):
-        table.add_column(heading, justify="right" if heading else "left")
-    held = summary["buy_and_hold"]
-    table.add_row("net return", _percent(summary["net_return"]), _percent(held["net_return"]))
-    table.add_row("Sharpe, annualised", _number(summary["sharpe"]), _number(held["sharpe"]))
-    table.add_row("maximum drawdown", _percent(summary["max_drawdown"]), _percent(held["max_drawdown"]))
-    table.add_row("orders", f"{summary['orders']:,}", "")
-    table.add_row("fees", f"{summary['fees']:,.2f}", "")
-    table.add_row("days halted", str(summary["days_halted"]), "")
-    console.print(table)
-    table = Table(title="Forecasts on the same bars", title_justify="left", box=box.SIMPLE_HEAD)
-    headings = ("horizon", "pinball", "of constant quantiles", "better by", "inside 80 %", "inside 98 %")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in summary["by_horizon"]:
-        bars = f"{row['horizon']} bar{'s' * (row['horizon'] > 1)}"
-        better = _percent(1.0 - row["pinball"] / row["pinball_baseline"]) if row["pinball_baseline"] else "–"
-        losses = (_number(row["pinball"], 5), _number(row["pinball_baseline"], 5))
-        table.add_row(bars, *losses, better, _percent(row["coverage_80"]), _percent(row["coverage_98"]))
-    console.print(table)
-    console.print(f"report: {summary['report']}", soft_wrap=True, highlight=False)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.1%}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"

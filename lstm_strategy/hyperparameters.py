@@ -44,7 +44,9 @@ Spans = dict[str, tuple[int | None, int | None]]
 
 
 class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ends of the spans that follow each other: fit, stop, calibrate; the rest is the test (dates, UTC).
+    """Ends of the spans that follow each other: fit, stop, calibrate; the rest is the test.
+
+    Dates are UTC and mean their 00:00: a span that is to hold all of 2023 ends at 2024-01-01.
 
     ``fit`` teaches the weights and the scaler, ``stop`` ends the training and chooses, ``calibrate`` shifts the
     quantiles and shrinks the means. Labels that would reach over an end are left out (purge = the longest horizon).

@@ -247,6 +247,19 @@ def test_a_model_of_other_features_or_timeframe_is_refused(planted, tmp_path, mo
         assert told in err
 
 
+def test_a_backtest_on_bars_the_model_has_seen_is_refused(planted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "backtests" / "demo.toml").read_text()
+    # The split of the file lies about a model that was trained on later bars.
+    Path("leak.toml").write_text(text.replace("DEMOUSDT.SIM", "SIM.SIM"))
+    label = f"market/{planted.manifest.version}"
+    words = ("backtest", "leak.toml", "--model", label, "--models", str(planted.model.parents[1]))
+    code, _, err = run_cli(monkeypatch, capsys, *words, "--catalog", str(planted.catalog))
+    assert code == 1
+    assert "was trained on bars up to 2023-01-01T00:00:00Z" in err or "2022-12-31" in err
+    assert "--in-sample" in err
+
+
 def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
     import signal
     import subprocess

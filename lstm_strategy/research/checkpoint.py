@@ -1,15 +1,15 @@
-"""Checkpoints: everything a training needs to go on exactly where it was, in safetensors, after every epoch."""
+"""Checkpoints: all that a training needs to go on exactly where it was: hashed safetensors, after every epoch."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from lstm_strategy.atomic import atomic_write
@@ -37,12 +37,11 @@ class Checkpoint:
         """Go on from the file, where there is one; return whether there was."""
         if not self._path.exists():
             return False
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                progress = msgspec.json.decode(file.metadata()["progress"], type=_Progress)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, msgspec.MsgspecError, KeyError, TypeError) as error:
-            raise LSTMStrategyError(f"checkpoint {self._path} is damaged ({error}); remove it to train anew") from None
+        digest, content = (data := self._path.read_bytes())[:32], data[32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise LSTMStrategyError(f"checkpoint {self._path} is damaged; remove it to train anew")
+        tensors = load(content)
+        progress = msgspec.json.decode(bytes(tensors.pop("progress").tolist()), type=_Progress)
         self.epoch, self.best_epoch, self.best = progress.epoch, progress.best_epoch, progress.best
         shuffle.bit_generator.state = progress.shuffle
         torch.set_rng_state(tensors.pop("random"))
@@ -67,8 +66,10 @@ class Checkpoint:
         for number, moments in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{key}": tensor.contiguous() for key, tensor in moments.items()}
         progress = _Progress(self.epoch, self.best_epoch, self.best, dict(shuffle.bit_generator.state))
+        tensors["progress"] = torch.tensor(list(msgspec.json.encode(progress)), dtype=torch.uint8)
+        content = save(tensors)
         with atomic_write(self._path) as temporary:
-            save_file(tensors, temporary, {"progress": msgspec.json.encode(progress).decode()})
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}

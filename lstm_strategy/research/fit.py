@@ -75,7 +75,8 @@ def fit_model(
     data = {
         sample.bars.instrument_id: _data_hash(sample.bars.between(None, spans["calibrate"][1])) for sample in samples
     }
-    settings = msgspec.json.encode([features, target, split, network_config, config, data, __version__])
+    fits = [sample.fit for sample in samples]
+    settings = msgspec.json.encode([features, target, split, network_config, config, data, fits, __version__])
     checkpoint = models / name / f".checkpoint-{hashlib.sha256(settings).hexdigest()[:16]}.safetensors"
     trained = train(samples, spans, target, network_config, config, checkpoint, on_epoch)
 

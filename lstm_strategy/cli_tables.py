@@ -1,0 +1,77 @@
+"""What the commands show to people: pairs, a forecast, a backtest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from lstm_strategy.bars import format_ns
+from lstm_strategy.console import console
+from lstm_strategy.forecast import Forecast
+
+__all__ = ["print_backtest", "print_forecast", "print_pairs"]
+
+
+def print_pairs(title: str, pairs: dict[str, Any]) -> None:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, value in pairs.items():
+        table.add_row(key.replace("_", " "), f"{value:,.5g}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+def print_forecast(instrument_id: str, close: float, forecast: Forecast) -> None:
+    title = f"{instrument_id} at {format_ns(forecast.ts_close)}, close {close:,.10g}, σ {forecast.scale:.3%} a bar"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("level", justify="right")
+    for horizon in forecast.horizons:
+        table.add_column(f"{horizon} bar{'s' * (horizon > 1)}", justify="right")
+        table.add_column("price", justify="right")
+    for column, level in enumerate(forecast.levels):
+        cells = []
+        for row in range(len(forecast.horizons)):
+            r = float(forecast.quantiles_HQ[row, column])
+            cells += [f"{r:+.3%}", f"{close * math.exp(r):,.8g}"]
+        table.add_row(f"{level:.0%}", *cells)
+    table.add_section()
+    gains = [(f"{forecast.probability_of_gain(horizon):.1%}", "") for horizon in forecast.horizons]
+    table.add_row("P(gain)", *(cell for pair in gains for cell in pair))
+    console.print(table)
+
+
+def print_backtest(summary: dict[str, Any]) -> None:
+    table = Table(title="Backtest", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("", "strategy", "buy and hold"):
+        table.add_column(heading, justify="right" if heading else "left")
+    held = summary["buy_and_hold"]
+    table.add_row("net return", _percent(summary["net_return"]), _percent(held["net_return"]))
+    table.add_row("Sharpe, annualised", _number(summary["sharpe"]), _number(held["sharpe"]))
+    table.add_row("maximum drawdown", _percent(summary["max_drawdown"]), _percent(held["max_drawdown"]))
+    table.add_row("orders", f"{summary['orders']:,}", "")
+    table.add_row("fees", f"{summary['fees']:,.2f}", "")
+    table.add_row("days halted", str(summary["days_halted"]), "")
+    console.print(table)
+    table = Table(title="Forecasts on the same bars", title_justify="left", box=box.SIMPLE_HEAD)
+    headings = ("horizon", "pinball", "of constant quantiles", "better by", "inside 80 %", "inside 98 %")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in summary["by_horizon"]:
+        bars = f"{row['horizon']} bar{'s' * (row['horizon'] > 1)}"
+        better = _percent(1.0 - row["pinball"] / row["pinball_baseline"]) if row["pinball_baseline"] else "–"
+        losses = (_number(row["pinball"], 5), _number(row["pinball_baseline"], 5))
+        table.add_row(bars, *losses, better, _percent(row["coverage_80"]), _percent(row["coverage_98"]))
+    console.print(table)
+    console.print(f"report: {escape(summary['report'])}", soft_wrap=True, highlight=False)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.1%}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
