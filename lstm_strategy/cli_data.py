@@ -11,7 +11,9 @@ from rich import box
 from rich.table import Table
 
 from lstm_strategy.bars import Bars, Timeframe, format_ns
-from lstm_strategy.cli_data_check import check_catalog, check_file, print_entries, totals_of
+from lstm_strategy.cli_data_check import check_catalog, check_file, summary_of
+from lstm_strategy.cli_data_compare import check_against, is_file
+from lstm_strategy.cli_data_show import print_checked
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources.files import read_file
@@ -97,34 +99,59 @@ def check_command(
         str | None, typer.Option(help="Only this length of bar; of a file else told by its stamps.")
     ] = None,
     stamp: StampOption = "open",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|INSTRUMENT", help="A second source of the same bars to compare with; finer will do."
+        ),
+    ] = None,
+    against_stamp: Annotated[
+        Literal["open", "close"] | None,
+        typer.Option(help="What the second file's stamps mean, if not the same as the first's."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Draw the coverage, month by month, on a page.")
+    ] = None,
     catalog: CatalogOption = Path("catalog"),
     as_json: JsonOption = False,
 ) -> None:
-    """List gaps, duplicates, impossible prices, silent bars, outliers and unadjusted splits.
+    """List gaps, stale and impossible prices, silent bars, outliers, unadjusted splits, and what sources disagree on.
 
-    Gaps, zero volume, outliers and splits are warnings (exit code 0, with --strict 1); corruption is an error (exit
-    code 1). Catalog entries are also compared bar by bar with the engine's copy.
+    Gaps, stale prices, zero volume, outliers, splits and differences between sources are warnings (exit code 0, with
+    --strict 1); corruption is an error (exit code 1). Catalog entries are also compared bar by bar with the engine's
+    copy, finer bars with the coarser ones held of the same instrument, and a hole is told to be the venue's (all its
+    symbols share it) or one symbol's.
 
     [bold]Examples[/bold]
 
       lstm-strategy data check
 
-      lstm-strategy data check BTCUSDT.BINANCE --json
+      lstm-strategy data check BTCUSDT.BINANCE --json --report coverage.html
 
       lstm-strategy data check ~/downloads/aapl.csv --timeframe 1d --stamp close
+
+      lstm-strategy data check ~/downloads/btc_1m.csv --against BTCUSDT.BINANCE
     """
     length = Timeframe.parse(timeframe) if timeframe else None
-    if what is not None and (Path(what).is_file() or what.lower().endswith((".csv", ".gz", ".parquet", ".feather"))):
-        entries = [check_file(Path(what), length, stamp)]
+    store = RawStore(catalog)
+    if what is not None and is_file(what):
+        checked = check_file(Path(what), length, stamp)
     else:
-        entries = check_catalog(RawStore(catalog), what, length)
-    totals = totals_of(entries)
-    print_entries(entries)
+        checked = check_catalog(store, what, length)
+    if against is not None:
+        stamps = (stamp, against_stamp or stamp)
+        checked = checked._replace(comparison=check_against(store, what, against, length, stamps))
+    print_checked(checked)
+    if report is not None:
+        from lstm_strategy.report.coverage_page import write_coverage_page
+
+        write_coverage_page(report, checked.entries, checked.holes, checked.compared)
+        console.print(f"report: {report}", soft_wrap=True)
+    summary = summary_of(checked)
     if as_json:
-        emit_json(totals | {"entries": entries})
-    warned = strict and any(entry["warnings"] for entry in entries)
-    if totals["errors"] or warned:
+        emit_json(summary)
+    if summary["errors"] or (strict and checked.warnings):
         raise typer.Exit(1)
 
 

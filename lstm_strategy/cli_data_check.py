@@ -1,43 +1,76 @@
-"""What ``data check`` looks at and prints: raw bars, the engine's copy of them, files."""
+"""What ``data check`` looks at: raw bars, the engine's copy of them, files, and what they say of each other."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
 from lstm_strategy.bars import Timeframe, format_ns
+from lstm_strategy.cli_data_compare import agreements_of, file_side, not_held
 from lstm_strategy.console import console
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.instrument import Instrument
-from lstm_strategy.sources.files import commonest_step, read_columns, step_text
-from lstm_strategy.sources.quality import QualityReport, check
-from lstm_strategy.sources.store import COLUMNS, RawStore
+from lstm_strategy.instrument import Instrument, split_id
+from lstm_strategy.sources.agreement import Agreement
+from lstm_strategy.sources.files import Stamp
+from lstm_strategy.sources.integrity import (
+    Hole,
+    KnownHoles,
+    Timeline,
+    clean,
+    coverage,
+    find_holes,
+    gaps_at_fault,
+    stale_runs,
+    timeline,
+)
+from lstm_strategy.sources.quality import check
+from lstm_strategy.sources.store import COLUMNS, Columns, RawStore
 
-__all__ = ["check_catalog", "check_file", "print_entries", "totals_of"]
-
-_WORST = 5
+__all__ = ["Checked", "Entry", "check_catalog", "check_file", "summary_of"]
 
 type Entry = dict[str, Any]
 
 
-def check_file(path: Path, timeframe: Timeframe | None, stamp: Literal["open", "close"]) -> Entry:
+class Checked(NamedTuple):
+    """One report an entry, the holes told by who shares them, and each entry's bars against coarser ones held."""
+
+    entries: list[Entry]
+    holes: list[Hole]
+    agreements: list[Agreement]
+    comparison: Agreement | None = None
+
+    @property
+    def compared(self) -> list[Agreement]:
+        """All that was put side by side."""
+        return self.agreements + ([self.comparison] if self.comparison else [])
+
+    @property
+    def warnings(self) -> int:
+        """How many things a person should look at."""
+        found: int = sum(entry["warnings"] for entry in self.entries)
+        return found + sum(pair.warnings for pair in self.compared)
+
+
+def check_file(path: Path, timeframe: Timeframe | None, stamp: Stamp) -> Checked:
     """Return the report on one file; without a timeframe its commonest step counts."""
-    if timeframe is None:
-        step = commonest_step(read_columns(path, Timeframe.parse("1s"), stamp)["ts_close"])
-        if step is None:
-            raise LSTMStrategyError(f"{path}: one bar does not tell its timeframe; pass --timeframe")
-        timeframe = Timeframe.parse(step_text(step))
-    return _entry(str(path), timeframe, check(read_columns(path, timeframe, stamp), timeframe))
+    side = file_side(path, timeframe, stamp)
+    entry, line = _entry(side.name, side.timeframe, side.columns, None, [])
+    holes = find_holes([line] if line else [])
+    _tell_holes([entry], [line], holes)
+    return Checked([entry], holes, [])
 
 
-def check_catalog(store: RawStore, instrument_id: str | None, timeframe: Timeframe | None) -> list[Entry]:
+def check_catalog(
+    store: RawStore, instrument_id: str | None, timeframe: Timeframe | None, known: KnownHoles | None = None
+) -> Checked:
     """Return a report on each entry of the catalog, or those of one instrument or timeframe.
+
+    The venue's other entries bear witness to their holes; ``known`` are the holes that a venue itself has.
 
     Raises
     ------
@@ -51,22 +84,49 @@ def check_catalog(store: RawStore, instrument_id: str | None, timeframe: Timefra
         if instrument_id in (None, name) and (timeframe is None or timeframe == length)
     ]
     if not chosen:
-        if instrument_id is None and timeframe is None:
-            raise LSTMStrategyError(
-                f"catalog {store.root} holds nothing; bring bars in with"
-                " `lstm-strategy data import FILE --instrument BTCUSDT.BINANCE --timeframe 1h`"
-            )
-        told = ", ".join(f"{name} {length}" for name, length in held) or "nothing"
-        wanted = " ".join(str(part) for part in (instrument_id, timeframe) if part is not None)
-        raise LSTMStrategyError(f"catalog {store.root} does not hold {wanted}, nor is that a file; it holds {told}")
-    entries = []
+        raise not_held(store, instrument_id, timeframe)
+    entries: list[Entry] = []
+    lines: list[Timeline | None] = []
     for name, length in chosen:
         with console.status(f"checking {name} {length}"):
-            entries.append(_check_held(store, name, length))
-    return entries
+            entry, line = _check_held(store, name, length)
+        entries.append(entry)
+        lines.append(line)
+    venues = {split_id(name)[1] for name, _ in chosen}
+    witnesses = [
+        _witness(store, name, length)
+        for name, length in held
+        if split_id(name)[1] in venues and (name, length) not in chosen
+    ]
+    wanted = {(name, length.text) for name, length in chosen}
+    holes = [
+        hole
+        for hole in find_holes([line for line in (*lines, *witnesses) if line], known)
+        if any((name, hole.timeframe) in wanted for name in hole.instruments)
+    ]
+    _tell_holes(entries, lines, holes)
+    agreements = []
+    for name in dict.fromkeys(name for name, _ in chosen):
+        with console.status(f"comparing the bars of {name}"):
+            agreements += agreements_of(store, name, {length for other, length in chosen if other == name})
+    return Checked(entries, holes, agreements)
 
 
-def _check_held(store: RawStore, instrument_id: str, timeframe: Timeframe) -> Entry:
+def summary_of(checked: Checked) -> dict[str, Any]:
+    """Return what ``--json`` prints: sums over all entries, the largest gap, every error with its entry, and all."""
+    entries = checked.entries
+    summed = ("bars", "gaps", "missing_bars", "duplicates", "ohlc_violations", "zero_volume_bars", "outliers")
+    summary: dict[str, Any] = {key: sum(entry[key] for entry in entries) for key in summed}
+    summary["largest_gap_bars"] = max(entry["largest_gap_bars"] for entry in entries)
+    summary["errors"] = [
+        text if text.startswith(entry["instrument"]) else f"{entry['instrument']} {entry['timeframe']}: {text}"
+        for entry in entries
+        for text in entry["errors"]
+    ]
+    return summary | checked._asdict()
+
+
+def _check_held(store: RawStore, instrument_id: str, timeframe: Timeframe) -> tuple[Entry, Timeline | None]:
     errors: list[str] = []
     market = None
     try:
@@ -77,12 +137,60 @@ def _check_held(store: RawStore, instrument_id: str, timeframe: Timeframe) -> En
         columns = store.read_columns(instrument_id, timeframe)
     except LSTMStrategyError as error:
         empty = {name: np.empty(0, np.int64 if name == "ts_close" else np.float64) for name in COLUMNS}
-        report = msgspec.structs.replace(check(empty, timeframe, market), errors=[*errors, str(error)])
-        return _entry(instrument_id, timeframe, report)
+        return _entry(instrument_id, timeframe, empty, market, [*errors, str(error)], unread=True)
+    entry, line = _entry(instrument_id, timeframe, columns, market, errors)
+    if not entry["errors"]:
+        entry["errors"] = _differences(store, instrument_id, timeframe, market)
+    return entry, line
+
+
+def _witness(store: RawStore, instrument_id: str, timeframe: Timeframe) -> Timeline | None:
+    """Return when an entry that is not itself checked has bars; None where it cannot be read."""
+    try:
+        columns = clean(store.read_columns(instrument_id, timeframe), timeframe)
+        return timeline(instrument_id, columns, timeframe, store.read_instrument(instrument_id))
+    except LSTMStrategyError:
+        return None
+
+
+def _entry(
+    name: str,
+    timeframe: Timeframe,
+    columns: Columns,
+    market: Instrument | None,
+    errors: list[str],
+    *,
+    unread: bool = False,
+) -> tuple[Entry, Timeline | None]:
     report = check(columns, timeframe, market)
-    if not errors and not report.errors:
-        errors += _differences(store, instrument_id, timeframe, market)
-    return _entry(instrument_id, timeframe, msgspec.structs.replace(report, errors=report.errors + errors))
+    usable = clean(columns, timeframe)
+    months = coverage(usable, timeframe, market)
+    stale = stale_runs(usable, timeframe, market)
+    expected, missing = sum(month.expected for month in months), sum(month.missing for month in months)
+    entry = {
+        "instrument": name,
+        "timeframe": timeframe.text,
+        **msgspec.to_builtins(report),
+        "errors": errors if unread else report.errors + errors,
+        "covered": 1.0 - missing / expected if expected else 0.0,
+        "coverage": msgspec.to_builtins(months),
+        "stale_runs": msgspec.to_builtins(stale),
+        "warnings": report.warnings + len(stale),
+    }
+    return entry, timeline(name, usable, timeframe, market)
+
+
+def _tell_holes(entries: Sequence[Entry], lines: Sequence[Timeline | None], holes: Sequence[Hole]) -> None:
+    """Count the kinds of each entry's holes; those that are the venue's own are no warning."""
+    of: dict[tuple[str, str], list[Hole]] = {}
+    for hole in holes:
+        for name in hole.instruments:
+            of.setdefault((name, hole.timeframe), []).append(hole)
+    for entry, line in zip(entries, lines, strict=True):
+        own = of.get((entry["instrument"], entry["timeframe"]), [])
+        entry["holes"] = dict(Counter(hole.kind for hole in own))
+        if line is not None:
+            entry["warnings"] -= len(line.holes) - gaps_at_fault(line, own)
 
 
 def _differences(store: RawStore, instrument_id: str, timeframe: Timeframe, market: Instrument | None) -> list[str]:
@@ -113,73 +221,3 @@ def _differences(store: RawStore, instrument_id: str, timeframe: Timeframe, mark
             f" first at {when}; {remedy}"
         ]
     return []
-
-
-def _entry(name: str, timeframe: Timeframe, report: QualityReport) -> Entry:
-    return {
-        "instrument": name,
-        "timeframe": timeframe.text,
-        **msgspec.to_builtins(report),
-        "warnings": report.warnings,
-    }
-
-
-def totals_of(entries: list[Entry]) -> dict[str, Any]:
-    """Return sums over all entries, the largest gap, and every error with its entry named."""
-    summed = ("bars", "gaps", "missing_bars", "duplicates", "ohlc_violations", "zero_volume_bars", "outliers")
-    totals: dict[str, Any] = {key: sum(entry[key] for entry in entries) for key in summed}
-    totals["largest_gap_bars"] = max(entry["largest_gap_bars"] for entry in entries)
-    totals["errors"] = [
-        text if text.startswith(entry["instrument"]) else f"{entry['instrument']} {entry['timeframe']}: {text}"
-        for entry in entries
-        for text in entry["errors"]
-    ]
-    return totals
-
-
-def print_entries(entries: list[Entry]) -> None:
-    """Print a table of counts, then every error and the worst of each kind of warning."""
-    shown = {
-        "bars": "bars",
-        "gaps": "gaps",
-        "missing_bars": "missing",
-        "zero_volume_bars": "silent",
-        "outliers": "outliers",
-    }
-    table = Table("entry", *shown.values(), "splits", "errors", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.columns[0].overflow = "fold"
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for entry in entries:
-        counts = [f"{entry[key]:,}" for key in shown]
-        bad = f"[red]{len(entry['errors'])}[/red]" if entry["errors"] else "0"
-        table.add_row(_title(entry), *counts, str(len(entry["split_suspects"])), bad)
-    console.print(table)
-    for entry in entries:
-        _print_worst(entry)
-
-
-def _title(entry: Entry) -> str:
-    return f"{Path(entry['instrument']).name} {entry['timeframe']}"
-
-
-def _print_worst(entry: Entry) -> None:
-    gaps = sorted(entry["gap_list"], key=lambda gap: -gap["missing"])
-    runs = sorted(entry["zero_volume_runs"], key=lambda run: -run["bars"])
-    outliers = sorted(entry["outlier_list"], key=lambda outlier: -outlier["sigmas"])
-    lines = {
-        "gap": [f"{gap['missing']} bars between {gap['start']} and {gap['end']}" for gap in gaps],
-        "zero volume": [f"{run['bars']} bars from {run['start']} to {run['end']}" for run in runs],
-        "outlier": [
-            f"{np.expm1(item['log_return']):+.2%} at {item['ts']} ({item['sigmas']:.0f} sigma)" for item in outliers
-        ],
-        "split?": [f"ratio {split['ratio']:g} at {split['ts']}" for split in entry["split_suspects"]],
-    }
-    title = _title(entry)
-    for text in entry["errors"]:
-        console.print(f"[red]error[/red] {title}: {escape(text)}", soft_wrap=True, highlight=False)
-    for label, texts in lines.items():
-        for text in texts[:_WORST]:
-            console.print(f"[yellow]{label}[/yellow] {title}: {text}", soft_wrap=True, highlight=False)
-        if len(texts) > _WORST:
-            console.print(f"[yellow]{label}[/yellow] {title}: and {len(texts) - _WORST} more")

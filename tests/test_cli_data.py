@@ -16,6 +16,7 @@ from lstm_strategy.bars import Bars, Timeframe
 from lstm_strategy.cli_data import data_app
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.catalog import read_catalog, read_instrument
+from lstm_strategy.sources.agreement import aggregate
 from lstm_strategy.sources.simulate import SimulationConfig, simulate
 from lstm_strategy.sources.store import RawStore, columns_of
 
@@ -120,7 +121,7 @@ def test_check_counts_and_warns(catalog: Path) -> None:
     import_bars(catalog, holed)
     run("simulate", "--bars", 100, "--timeframe", "1d", "--catalog", catalog)
     report = told("check", "--catalog", catalog)
-    assert set(report) == TOTALS | {"entries"}
+    assert set(report) == TOTALS | {"entries", "holes", "agreements", "comparison"}
     assert (report["bars"], report["gaps"], report["missing_bars"], report["largest_gap_bars"]) == (390, 1, 10, 10)
     assert [(entry["instrument"], entry["timeframe"]) for entry in report["entries"]] == [
         ("ABCUSDT.SIM", "1h"),
@@ -128,13 +129,13 @@ def test_check_counts_and_warns(catalog: Path) -> None:
     ]
     for entry in report["entries"]:
         assert set(entry) >= TOTALS
-        assert {"split_suspects", "gap_list"} <= set(entry)
+        assert {"split_suspects", "gap_list", "coverage", "covered", "stale_runs", "holes", "warnings"} <= set(entry)
     assert report["entries"][0]["gap_list"] == [
         {"start": "2020-01-03T02:00:00Z", "end": "2020-01-03T13:00:00Z", "missing": 10}
     ]
     result = run("check", "--catalog", catalog, "--strict", code=1)
     assert result.stdout == ""
-    assert "10 bars between 2020-01-03T02:00:00Z" in result.stderr
+    assert "10 bars closing 2020-01-03T03:00:00Z to 2020-01-03T12:00:00Z" in result.stderr
     assert told("check", "SIM.SIM", "--catalog", catalog, "--strict")["bars"] == 100
     assert told("check", "--timeframe", "1d", "--catalog", catalog)["bars"] == 100
 
@@ -196,6 +197,60 @@ def test_a_file_is_checked_where_it_lies(tmp_path: Path) -> None:
         run("check", tmp_path / "none.csv")
 
 
+def test_two_sources_are_compared(catalog: Path, tmp_path: Path) -> None:
+    bars = simulated()
+    import_bars(catalog, bars)
+    columns = columns_of(bars) | {"close": bars.close.copy()}
+    columns["close"][7] = bars.low[7]
+    rows = np.delete(np.arange(300), [50, 51])
+    other = Bars("ABCUSDT.SIM", HOUR, **{name: column[rows] for name, column in columns.items()})
+    file = write_csv(tmp_path / "other.csv", other)
+    closes = ("--stamp", "close", "--catalog", catalog)
+    found = told("check", file, "--against", "ABCUSDT.SIM", *closes)["comparison"]
+    assert (found["compared"], found["differing_bars"], found["only_in_second"]) == (298, 1, 2)
+    assert found["mismatches"][0]["ts"] == "2020-01-01T08:00:00Z"
+    assert found["only_in_second_list"] == ["2020-01-03T03:00:00Z", "2020-01-03T04:00:00Z"]
+    run("check", file, "--against", "ABCUSDT.SIM", *closes, "--strict", code=1)
+    unsaid = tmp_path / "unsaid.csv"
+    unsaid.write_text(file.read_text().replace("ts_close", "ts"))
+    late = run("check", "ABCUSDT.SIM", "--against", unsaid, *closes, "--against-stamp", "open")
+    assert "the second seems 1 bar late; see --stamp" in late.stderr
+    with pytest.raises(LSTMStrategyError, match="--against x needs something to compare"):
+        run("check", "--against", "x", *closes)
+    with pytest.raises(LSTMStrategyError, match=r"does not hold X\.SIM"):
+        run("check", file, "--against", "X.SIM", *closes)
+    with pytest.raises(LSTMStrategyError, match="no such file"):
+        run("check", file, "--against", tmp_path / "none.csv", *closes)
+    import_bars(catalog, simulated(timeframe="4h"))
+    with pytest.raises(LSTMStrategyError, match=r"holds ABCUSDT\.SIM as 1h, 4h; pass --timeframe"):
+        run("check", "ABCUSDT.SIM", "--against", file, *closes)
+
+
+def test_lengths_of_bar_held_are_compared(catalog: Path) -> None:
+    hours = simulated(400)
+    columns, _ = aggregate(columns_of(hours), HOUR, Timeframe.parse("4h"))
+    import_bars(catalog, Bars("ABCUSDT.SIM", Timeframe.parse("4h"), **columns))
+    assert told("check", "--catalog", catalog)["agreements"] == []
+    import_bars(catalog, hours)
+    for only in ((), ("--timeframe", "4h"), ("ABCUSDT.SIM",)):
+        (found,) = told("check", *only, "--catalog", catalog)["agreements"]
+        assert (found["first_timeframe"], found["second_timeframe"]) == ("1h", "4h")
+        assert (found["compared"], found["incomplete"], found["differing_bars"]) == (100, 0, 0)
+    low = columns["low"].copy()
+    low[3] /= 2
+    import_bars(catalog, Bars("ABCUSDT.SIM", Timeframe.parse("4h"), **(columns | {"low": low})), "--replace")
+    (found,) = told("check", "--catalog", catalog)["agreements"]
+    assert [(one["ts"], one["columns"]) for one in found["mismatches"]] == [("2020-01-01T16:00:00Z", ["low"])]
+    assert "low" in run("check", "--catalog", catalog, "--strict", code=1).stderr
+
+
+def test_check_draws_a_report(catalog: Path, tmp_path: Path) -> None:
+    import_bars(catalog, simulated())
+    page = tmp_path / "coverage.html"
+    assert f"report: {page}" in run("check", "--catalog", catalog, "--report", page).stderr
+    assert "ABCUSDT.SIM 1h" in page.read_text(encoding="utf-8")
+
+
 def test_simulate_is_repeatable(catalog: Path) -> None:
     options = ("simulate", "--instrument", "E.SIM", "--bars", 500, "--edge", "0.2", "--seed", 4, "--catalog", catalog)
     assert told(*options)["added"] == 500
@@ -219,3 +274,4 @@ def test_real_bars_make_the_whole_way(data_folder: Path, catalog: Path) -> None:
     report = told("check", *into)
     assert report["errors"] == []
     assert (report["bars"], report["gaps"], report["missing_bars"]) == (75_377, 28, 128)
+    assert [hole["kind"] for hole in report["holes"]] == ["only_symbol"] * 28

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import format_ns
-from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.report import charts
 from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
+from lstm_strategy.report.html import extra_missing, write_html
 from lstm_strategy.report.run_folder import DecisionLog, Run, read_run
 from lstm_strategy.report.thin import BUCKETS
 from lstm_strategy.report.words import ACTIONS, REASONS, fixed, forecast_verdict, percent, strategy_verdict, whole
@@ -41,22 +40,12 @@ def write_report(run: Path) -> Path:
         Where plotly or jinja2 is not installed, or the folder is not a finished run. An old page stays as it was.
     """
     try:
-        from jinja2 import Environment, StrictUndefined
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise LSTMStrategyError(
-            f"the report needs {error.name or 'plotly'}, which is not installed; "
-            "install the extra: pip install 'lstm-strategy[report]'"
-        ) from error
+        raise extra_missing(error) from error
 
     contents = _contents(read_run(run))
-    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string(source).render(**contents, plotly_js=get_plotlyjs())
-    page = run / "report.html"
-    with atomic_write(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return page
+    return write_html(run / "report.html", "page.html.j2", contents | {"plotly_js": get_plotlyjs()})
 
 
 def _contents(run: Run) -> dict[str, Any]:
