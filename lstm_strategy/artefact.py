@@ -211,7 +211,7 @@ def current(models: Path, name: str) -> Path:
     try:
         version = pointer.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        raise ArtefactError(f"no model {name!r} in {models}; train it with: lstm-strategy train") from None
+        raise ArtefactError(f"no model {name!r} in {models}; train it with: lstm-strategy train EXPERIMENT.toml") from None
     _require_name(version)
     return models / name / version
 

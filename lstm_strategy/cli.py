@@ -70,7 +70,10 @@ def main() -> None:
     try:
         code = app([word for word in arguments if word != "--debug"], standalone_mode=False)
     except TyperException as error:
-        _fail(f"{getattr(error, 'format_message', error.__str__)()} (--help shows the way)", debug, 2)
+        message = getattr(error, "format_message", error.__str__)()
+        if not message:  # called without a command: the help has been shown
+            sys.exit(2)
+        _fail(f"{message} (--help shows the way)", debug, 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except LSTMStrategyError as error:

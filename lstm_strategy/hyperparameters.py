@@ -63,7 +63,8 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dates = [date_of(f"split.{name}", getattr(self, name)) for name in names]
         ends = [date for date in dates if date is not None]
         if ends != sorted(set(ends)):
-            raise LSTMStrategyError("split: start < fit_end < stop_end < calibrate_end < test_end must hold")
+            told = ", ".join(f"{name} {getattr(self, name)}" for name in names if getattr(self, name) is not None)
+            raise LSTMStrategyError(f"split: {told} do not follow each other in this order")
 
     def spans(self) -> Spans:
         """Return the spans as (start, end] stamps in nanoseconds; None is open."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -23,7 +23,8 @@ def read_toml[Section: msgspec.Struct](path: Path, section: type[Section]) -> Se
             raise LSTMStrategyError(f"{path}: larger than {_LARGEST} bytes; nothing here needs that")
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = sorted(str(other) for other in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        near = sorted(str(other) for folder in (path.parent, Path("backtests")) for other in folder.glob("*.toml"))
+        near = [other for other in near if Path(other).name != "pyproject.toml"]
         hint = f"; there are {', '.join(near[:8])}" if near else ""
         raise LSTMStrategyError(f"{path}: no such file{hint}") from None
     except OSError as error:
@@ -36,7 +37,7 @@ def read_toml[Section: msgspec.Struct](path: Path, section: type[Section]) -> Se
     try:
         return msgspec.convert(_plain(document), section)
     except msgspec.ValidationError as error:
-        raise LSTMStrategyError(f"{path}: {_told(error)}") from None
+        raise LSTMStrategyError(f"{path}: {_told(error, section)}") from None
     except RecursionError:
         raise LSTMStrategyError(f"{path}: nested too deeply; nothing here needs that") from None
     except LSTMStrategyError as error:
@@ -65,7 +66,22 @@ def _require_known(path: Path, table: dict[str, Any], section: type[msgspec.Stru
             _require_known(path, value, kind, f"{prefix}{key}.")
 
 
-def _told(error: msgspec.ValidationError) -> str:
+def _told(error: msgspec.ValidationError, section: type[msgspec.Struct]) -> str:
     message, _, where = str(error).partition(" - at ")
-    key = where.strip("`").removeprefix("$.").removeprefix("$") or "the file"
-    return f"{key}: {message[:1].lower()}{message[1:]}"
+    key = where.strip("`").removeprefix("$.").removeprefix("$")
+    choices = get_args(_type_at(section, key)) if "enum value" in message else ()
+    allowed = f"; it must be one of {', '.join(map(str, choices))}" if choices else ""
+    return f"{key or 'the file'}: {message[:1].lower()}{message[1:]}{allowed}"
+
+
+def _type_at(section: Any, key: str) -> Any:
+    """The declared type at a dotted key; list positions such as ``[...]`` or ``[0]`` lead to the items' type."""
+    for name in key.split("."):
+        name, _, position = name.partition("[")
+        fields = {field.name: field.type for field in msgspec.structs.fields(section)}
+        section = fields.get(name)
+        if position:
+            section = get_args(section)[0]
+        if not (isinstance(section, type) and issubclass(section, msgspec.Struct)):
+            return section
+    return section
