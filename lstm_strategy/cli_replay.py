@@ -51,7 +51,7 @@ def replay_command(
         str | None, typer.Option(help="Where the stream begins: a date, or a number of bars; else all bars are past.")
     ] = None,
     shift: Annotated[bool, typer.Option("--shift", help="Move stamps by whole days so that history ends now.")] = False,
-    faults: Annotated[Path | None, typer.Option("--faults", help="TOML script of what goes wrong.")] = None,
+    faults: Annotated[Path | None, typer.Option("--faults", help="TOML script of what goes wrong; see below.")] = None,
     closed_only: Annotated[
         bool,
         typer.Option(
@@ -73,6 +73,20 @@ def replay_command(
       lstm-strategy replay --catalog catalog --instrument BTCUSDT.BINANCE --start 2024-01-01 --speed 3600
 
       lstm-strategy replay --simulate 5000 --instrument BTCUSDT.BINANCE --timeframe 1m --start 4000 --shift
+
+    [bold]A fault script[/bold] has a table for each fault: its kind, where it happens, when (nth, at or probability)
+
+      \\[\\[faults]]
+      kind = "status"
+      status = 429
+      retry_after = 2
+      probability = 0.05
+
+      \\[\\[faults]]
+      kind = "drop"
+      on = "stream"
+      nth = 10
+      every = 100
     """
     from lstm_strategy.replay.server import ReplayConfig  # a web server is slow to import
 

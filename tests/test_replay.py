@@ -19,6 +19,7 @@ from replay_support import bounded, client, download, rows_of, simulated
 
 from lstm_strategy.bars import Bars, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.replay.faults import Fault, FaultPlan
 from lstm_strategy.replay.intervals import BINANCE_INTERVALS
 from lstm_strategy.replay.market import Candles, Funding, Market
 from lstm_strategy.replay.recordings import load_funding, market_from_catalog, market_from_file
@@ -301,11 +302,7 @@ def test_ccxt_coinbase_downloads_everything() -> None:
 def test_ccxt_futures_download_bars_and_funding() -> None:
     async def work() -> None:
         spot, swap = simulated(bars=100), simulated("BTCUSDT-PERP.BINANCE", bars=2_000, seed=3)
-        swap = Market(
-            swap.bars,
-            msgspec.structs.replace(swap.instrument, kind="perpetual", base="BTC"),
-            Funding(swap.bars.ts_close[7::8], np.linspace(-1e-4, 3e-4, 250)),
-        )
+        swap.funding = Funding(swap.bars.ts_close[7::8], np.linspace(-1e-4, 3e-4, 250))
         async with serve(ReplayConfig(markets=(spot, swap))) as server, client("binanceusdm", server.http_url) as venue:
             assert set(await venue.load_markets()) == {"BTC/USDT:USDT"}
             assert venue.markets["BTC/USDT:USDT"]["linear"]
@@ -466,6 +463,27 @@ def test_the_clock_is_stepped_over_http() -> None:
     bounded(work())
 
 
+def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_strategy.replay.stream._MOST_WAITING", 100)
+
+    async def work() -> None:
+        market = simulated(timeframe="1s", bars=60_000)
+        async with serve(ReplayConfig(markets=(market,), start="1", speed=1e6, updates=0)) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1_024)
+            writer.write(
+                b"GET /ws/btcusdt@kline_1s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.wait_for(server.driver, 20.0)
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):  # the end of a stream cut off
+                await reader.readexactly(1 << 30)
+            assert server.state()["left"] == 0
+            writer.close()
+
+    bounded(work())
+
+
 # -- where bars come from, and the command ---------------------------------------------------------------------------
 
 
@@ -553,13 +571,12 @@ def test_the_command_says_where_it_listens_and_ends_on_a_signal(name: signal.Sig
 # -- a NautilusTrader node, in a process of its own ------------------------------------------------------------------
 
 
-def test_a_nautilus_node_is_content() -> None:
-    market = simulated(timeframe="1s", bars=3_000)
+def node_on(market: Market, **options: object) -> dict:
+    """What a node heard: rows of history and stream with stamps in s (the close less 1 ms), and the steps."""
     script = Path(__file__).parent / "live" / "replay_node.py"
 
-    async def work() -> tuple[dict, dict]:
-        config = ReplayConfig(markets=(market,), start="700", speed=5.0, unfinished=False)
-        async with serve(config) as server:
+    async def work() -> dict:
+        async with serve(ReplayConfig(markets=(market,), start="700", speed=5.0, **options)) as server:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 str(script),
@@ -577,15 +594,22 @@ def test_a_nautilus_node_is_content() -> None:
             assert process.returncode == 0, text
             assert "RESULT " in text, text
             assert server.state()["unknown"] == {}, "the adapter asks for what is not served"
-            return json.loads(text.partition("RESULT ")[2]), server.state()
+            return json.loads(text.partition("RESULT ")[2])
 
-    heard, _ = asyncio.run(work())
-    right = [[ts_ms // 1_000, *values] for ts_ms, *values in rows_of(market.bars)]
+    heard = asyncio.run(work())
+    for name in ("history", "live"):
+        heard[name] = [[ts // 10**9, *(round(value, 8) for value in values)] for ts, *values in heard[name]]
+    return heard
 
-    def told(rows: list[list]) -> list[list[float]]:
-        return [[ts // 10**9, *(round(value, 8) for value in values)] for ts, *values in rows]
 
-    history, live = told(heard["history"]), told(heard["live"])
+def seconds_of(market: Market) -> list[list[float]]:
+    return [[ts_ms // 1_000, *values] for ts_ms, *values in rows_of(market.bars)]
+
+
+def test_a_nautilus_node_is_content() -> None:
+    market = simulated(timeframe="1s", bars=3_000)
+    heard, right = node_on(market, unfinished=False), seconds_of(market)
+    history, live = heard["history"], heard["live"]
     assert len(history) >= 700
     assert history == right[: len(history)]
     assert len(live) == 12
@@ -593,3 +617,23 @@ def test_a_nautilus_node_is_content() -> None:
     assert live == right[first : first + 12]
     assert first <= len(history), "no bar is missing between history and stream"
     assert heard["steps"] == {"tick": "0.01000000", "lot": "0.00100000", "min_notional": "0.00000000 USDT"}
+
+
+def test_what_a_nautilus_node_makes_of_faults() -> None:
+    market = simulated(timeframe="1s", bars=3_000)
+    faults = (
+        Fault(kind="drop", on="stream", nth=2),
+        Fault(kind="nan", on="stream", nth=3),
+        Fault(kind="truncated", on="stream", nth=4),
+        Fault(kind="duplicate", on="stream", nth=5),
+    )
+    heard, right = node_on(market, faults=FaultPlan(faults=faults)), seconds_of(market)
+    live = heard["live"]
+    assert all(row in right for row in live), "nothing wrong is passed on"
+    steps = np.diff([row[0] for row in live]).tolist()
+    assert steps.count(0) == 1, "the doubled bar is heard twice"
+    assert sum(step > 1 for step in steps) >= 1, "what was lost is not asked for"
+    assert max(steps) < 12, "back within two seconds"
+    # The adapter tells an unfinished candle by its own clock: here the venue's is years behind, so it takes one.
+    assert heard["history"][:-1] == right[: len(heard["history"]) - 1]
+    assert heard["history"][-1] not in right

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from aiohttp import web
@@ -45,6 +46,7 @@ class Exchange:
     unknown: dict[str, int] = field(default_factory=dict)
     _shut_until: float = 0.0
     _shut_closes: int = 0
+    _stepping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def now(self) -> int:
         """Return the venue's time, ns UTC."""
@@ -89,18 +91,16 @@ class Exchange:
 
     async def step(self, bars: int) -> int:
         """Move a clock that is moved by hand over the next closes; return how many there were."""
-        for done in range(bars):
-            target = self.plan.next_close(self.now())
-            if target is None:
-                return done
-            before = self.now()
-            for part in range(1, self.updates + 1):
-                moment = before + (target - before) * part // (self.updates + 1)
-                self.clock.set(moment)
-                await self.advance(before, moment)
-                before = moment
-            self.clock.set(target)
-            await self.advance(before, target)
+        async with self._stepping:
+            for done in range(bars):
+                begun, target = self.now(), self.plan.next_close(self.now())
+                if target is None:
+                    return done
+                moments = [begun + (target - begun) * part // (self.updates + 1) for part in range(self.updates + 2)]
+                for before, moment in pairwise(moments):
+                    self.clock.set(moment)
+                    await self.advance(before, moment)
+                await asyncio.sleep(0)  # so that requests are answered in between
         return bars
 
     def state(self) -> dict[str, Any]:

@@ -41,8 +41,10 @@ def market_from_catalog(root: Path, instrument_id: str, timeframe: Timeframe | N
 
 
 def simulated_market(config: SimulationConfig) -> Market:
-    """Return a simulated market."""
-    return Market(simulate(config), simulated_instrument(config))
+    """Return a simulated market; a symbol that ends as a perpetual's, such as BTCUSDT-PERP, makes it one."""
+    bars = simulate(config)
+    inferred = infer_instrument(bars, tick=config.tick, lot=config.lot)
+    return Market(bars, inferred if inferred.kind == "perpetual" else simulated_instrument(config))
 
 
 def load_funding(path: Path) -> Funding:

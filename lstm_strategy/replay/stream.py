@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -39,10 +38,13 @@ class Connection:
         self.futures = request.path.startswith(("/market", "/public"))
         self.streams: dict[str, None] = {}  # a set in order
         self._request = request
+        self._over = False
         self._waiting: asyncio.Queue[str] = asyncio.Queue(_MOST_WAITING)
 
     def offer(self, text: str) -> None:
         """Put a message on its way; a client with too many unread ones is cut off."""
+        if self._over:
+            return
         try:
             self._waiting.put_nowait(text)
         except asyncio.QueueFull:
@@ -50,8 +52,16 @@ class Connection:
 
     def cut(self) -> None:
         """End the connection without a word."""
+        self.forget()
         if self._request.transport is not None:
             self._request.transport.abort()
+
+    def forget(self) -> None:
+        """Take nothing more, and drop what waits."""
+        self._over = True
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
+            self._waiting.task_done()
 
     async def write(self) -> None:
         """Send what is offered, until the socket is closed."""
@@ -65,9 +75,11 @@ class Connection:
                 self._waiting.task_done()
 
     async def drained(self) -> None:
-        """Wait until all that was offered has left, at most two seconds."""
-        with suppress(TimeoutError):
+        """Wait until all that was offered has left; a client that does not read for two seconds is cut off."""
+        try:
             await asyncio.wait_for(self._waiting.join(), 2.0)
+        except TimeoutError:
+            self.cut()
 
 
 class Hub:
@@ -251,6 +263,7 @@ async def _socket(request: web.Request) -> web.StreamResponse:
                 connection.offer(hub.answer(connection, message.data.decode("utf-8", "replace")))
     finally:
         hub.connections.discard(connection)
+        connection.forget()
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
     return socket
