@@ -16,7 +16,9 @@ from lstm_strategy.errors import LSTMStrategyError
 
 __all__ = ["models_app"]
 
-models_app = typer.Typer(name="models", help="List and verify trained models.", no_args_is_help=True)
+models_app = typer.Typer(
+    name="models", help="List and verify trained models.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 ModelsOption = Annotated[Path, typer.Option("--models", help="Folder of the models.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -24,7 +26,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 @models_app.command("list")
 def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = False) -> None:
-    """List every model version; an asterisk marks the one in use."""
+    """List every model version; an asterisk marks the one in use.
+
+    [bold]Example[/bold]: lstm-strategy models list --json
+    """
     rows: list[dict[str, Any]] = []
     for name, version in artefact.versions(models):
         try:
@@ -47,11 +52,11 @@ def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = Fa
         )
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("model", "version", "in use", "instruments", "bars", "pinball, held out", "problem"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for row in rows:
         score = "" if row["pinball"] is None else f"{row['pinball']:.5f}"
         mark, names = "*" if row["current"] else "", ", ".join(row["instruments"])
-        table.add_row(row["model"], row["version"], mark, names, row["timeframe"], score, row["problem"])
+        table.add_row(row["model"], row["version"], mark, names, row["timeframe"], score, escape(row["problem"]))
     console.print(table if rows else f"no models in {models}; train one with: lstm-strategy train EXPERIMENT.toml")
     if as_json:
         emit_json({"models": rows})
@@ -65,7 +70,7 @@ def verify_command(
 ) -> None:
     """Check that an artefact is whole, of this schema, and byte for byte what was saved.
 
-    Examples: lstm-strategy models verify btcusdt_1h; lstm-strategy models verify models/btcusdt_1h/VERSION
+    [bold]Examples[/bold]: lstm-strategy models verify btcusdt_1h; lstm-strategy models verify models/btcusdt_1h/VERSION
     """
     ok, reason = True, ""
     try:

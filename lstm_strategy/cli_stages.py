@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lstm_strategy import artefact
 from lstm_strategy.bars import Bars, Timeframe, format_ns, parse_ns
-from lstm_strategy.cli_tables import print_backtest, print_forecast, print_pairs
+from lstm_strategy.cli_tables import print_backtest, print_forecast, print_training
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
@@ -44,7 +44,7 @@ def train_command(
     [bold]Example[/bold]: lstm-strategy train backtests/btcusdt_1h.toml
     """
     result = _train(load_experiment(experiment), catalog, models)
-    print_pairs("Trained", {key: value for key, value in result.items() if key != "path"})
+    print_training(result)
     console.print(f"artefact: {escape(result['path'])}", soft_wrap=True, highlight=False)
     if as_json:
         emit_json(result)
@@ -78,7 +78,7 @@ def forecast_command(
             f"{instrument_id}: {have} unbroken bars up to the newest are fewer than the {forecaster.warmup_bars} that"
             " the model needs to warm up; import more history"
         )
-    print_forecast(instrument_id, float(recent.close[-1]), forecast)
+    print_forecast(instrument_id, float(recent.close[-1]), loaded.require_instrument(instrument_id).tick, forecast)
     if as_json:
         emit_json(
             {
@@ -124,7 +124,10 @@ def demo_command(
 ) -> None:
     """Walk the whole way once on a simulated market: bars, training, forecast, backtest, report.
 
-    The market is made up, with a small momentum planted in it, so that there is something to find.
+    The market is made up, with a small momentum planted in it, so that there is something to find, and fees of 0.01 %,
+    a tenth of a venue's usual, so that it can be earned.
+
+    [bold]Example[/bold]: lstm-strategy demo --folder /tmp/demo
     """
     from lstm_strategy.nautilus.catalog import write_catalog
     from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
@@ -141,7 +144,8 @@ def demo_command(
     store.write_instrument(described)
     store.merge(bars, replace=True)
     write_catalog(catalog, bars, described)
-    console.print(f"{len(bars):,} bars of {instrument_id}, planted momentum of {market.edge} σ")
+    fee = setup.costs.of(described).fee
+    console.print(f"{len(bars):,} bars of {instrument_id}, planted momentum of {market.edge} σ, fee {fee:.2%} a side")
     console.rule("2/4 training")
     trained = _train(setup, catalog, models)
     console.rule("3/4 the newest forecast")
@@ -276,6 +280,9 @@ def _model_of(setup: Experiment, models: Path, model: str | None) -> artefact.Ar
     loaded = artefact.load(_model_folder(setup, models, model))
     loaded.require(timeframe=setup.data.timeframe, features=setup.features)
     loaded.shrinkage(setup.sizing.horizon)
+    if (loaded.manifest.network, loaded.manifest.training) != (setup.network, setup.train):
+        told = f"model {loaded.label} was trained with another \\[network] or \\[train] than the experiment says now"
+        console.print(f"[yellow]warning[/yellow] {told}", soft_wrap=True, highlight=False)
     return loaded
 
 

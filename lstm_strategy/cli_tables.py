@@ -13,20 +13,29 @@ from lstm_strategy.bars import format_ns
 from lstm_strategy.console import console
 from lstm_strategy.forecast import Forecast
 
-__all__ = ["print_backtest", "print_forecast", "print_pairs"]
+__all__ = ["print_backtest", "print_forecast", "print_training"]
 
 
-def print_pairs(title: str, pairs: dict[str, Any]) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+def print_training(result: dict[str, Any]) -> None:
+    """Show what `train` reports."""
+    table = Table(title=f"Trained {escape(result['model'])}", title_justify="left", box=box.SIMPLE, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for key, value in pairs.items():
-        table.add_row(key.replace("_", " "), f"{value:,.5g}" if isinstance(value, float) else str(value))
+    table.add_row("version", result["version"])
+    table.add_row("pinball loss, calibration span (held out)", _number(result["pinball"], 5))
+    table.add_row("of constant quantiles there", _number(result["pinball_baseline"], 5))
+    table.add_row("directional skill there", result["directional_skill"])
+    table.add_row("warm-up, measured", f"{result['warmup_bars']:,} bars")
+    table.add_row("epochs", f"{result['epochs']:,}")
+    table.add_row("seconds in the training loop", f"{result['seconds']:,.1f}")
+    table.add_row("targets a second", f"{result['targets_per_second']:,}")
     console.print(table)
 
 
-def print_forecast(instrument_id: str, close: float, forecast: Forecast) -> None:
-    title = f"{instrument_id} at {format_ns(forecast.ts_close)}, close {close:,.10g}, σ {forecast.scale:.3%} a bar"
+def print_forecast(instrument_id: str, close: float, tick: float, forecast: Forecast) -> None:
+    decimals = min(12, max(0, -math.floor(math.log10(tick) + 1e-9)))
+    told = f"at {format_ns(forecast.ts_close)}, close {close:,.{decimals}f}, σ {forecast.scale:.3%} a bar"
+    title = f"{escape(instrument_id)} {told}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("level", justify="right")
     for horizon in forecast.horizons:
@@ -36,7 +45,7 @@ def print_forecast(instrument_id: str, close: float, forecast: Forecast) -> None
         cells = []
         for row in range(len(forecast.horizons)):
             r = float(forecast.quantiles_HQ[row, column])
-            cells += [f"{r:+.3%}", f"{close * math.exp(r):,.8g}"]
+            cells += [f"{r:+.3%}", f"{close * math.exp(r):,.{decimals}f}"]
         table.add_row(f"{level:.0%}", *cells)
     table.add_section()
     gains = [(f"{forecast.probability_of_gain(horizon):.1%}", "") for horizon in forecast.horizons]

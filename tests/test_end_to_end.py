@@ -181,13 +181,13 @@ def test_real_bitcoin_from_file_to_report(data_folder, tmp_path, monkeypatch, ca
     code, out, _ = run_cli(monkeypatch, capsys, "backtest", experiment, "--json")
     tested = json.loads(out)
     assert code == 0
-    assert tested["bars"] == tested["decisions"] == 8_808
+    assert tested["bars"] == tested["decisions"] == 8_784
     assert tested["pinball"] < tested["pinball_baseline"]
     assert tested["coverage_80"] == pytest.approx(0.80, abs=0.05)
     assert tested["coverage_98"] == pytest.approx(0.98, abs=0.02)
     assert tested["orders"] > 0
     assert tested["fees"] > 0
-    assert tested["buy_and_hold"]["net_return"] == pytest.approx(1.206, abs=0.01)
+    assert tested["buy_and_hold"]["net_return"] == pytest.approx(1.200, abs=0.01)
     run = tmp_path / tested["run_path"]
     tables = ("orders", "fills", "positions", "equity", "decisions", "forecasts")
     assert {path.name for path in run.iterdir()} == {
