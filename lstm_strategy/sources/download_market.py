@@ -18,7 +18,7 @@ from lstm_strategy.sources.ccxt_markets import instrument_id_of, instrument_of
 from lstm_strategy.sources.ccxt_page import Page
 from lstm_strategy.sources.download_plan import FIRST, SOURCE, DownloadConfig, Downloaded, Source, told, wanted_of
 from lstm_strategy.sources.funding import funding_path, keep_funding, read_funding
-from lstm_strategy.sources.holes import Reason, VenueHole, read_holes, record_holes
+from lstm_strategy.sources.holes import Reason, record_holes
 from lstm_strategy.sources.instruments import decimals_of
 from lstm_strategy.sources.spans import Spans
 from lstm_strategy.sources.store import RawStore
@@ -71,18 +71,16 @@ class MarketDownload:
             keep=self._keep,
             passed=lambda at: self.progress(self.symbol, min(total, (at - start) // step), total, self.added),
         )
-        holes: list[VenueHole] = read_holes(self.folder)
         try:
             if len(wanted):
                 denied = await sweep.fill(wanted, now // step * step - step)
-                holes = record_holes(self.folder, held, _reasons(denied, sweep.withheld, held, now))
+                record_holes(self.folder, held, _reasons(denied, sweep.withheld, held, now))
             self.progress(self.symbol, total, total, self.added)
         finally:
             await asyncio.to_thread(pages.fold, self.folder)
         result = told(self.config, self.store, self.symbol, self.id)
         result.added, result.pages, result.seconds = self.added, self.pages, round(time.monotonic() - started, 3)
         result.requests, result.retries = self.client.requests, self.client.retries
-        result.withheld = [(hole.start, hole.end) for hole in holes if hole.reason == "withheld"]
         if self.config.funding:
             result.funding_added = await self._funding(now)
             result.funding_held = len(read_funding(self.store, self.id).ts) if self._has_funding() else 0
@@ -138,8 +136,8 @@ class MarketDownload:
         """Bring in the rates that are missing before the first and after the last held."""
         since = parse_ns(self.config.since or FIRST)
         until = min(now, parse_ns(self.config.until)) if self.config.until else now
-        stamps = self.store.stamps(self.id, self.timeframe)
-        since = asked_from = max(since, int(stamps[0]) - self.timeframe.ns) if len(stamps) else since
+        bars = self.store.spans(self.id, self.timeframe)
+        since = asked_from = max(since, bars.start) if len(bars) else since
         added = 0
         if self._has_funding():
             held = read_funding(self.store, self.id).ts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import msgspec
-import numpy as np
 
 from lstm_strategy.bars import Timeframe, format_ns, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
@@ -132,7 +131,7 @@ def wanted_of(
     step = timeframe.ns
     held, settled = Spans(), Spans()
     if instrument_id is not None:
-        held = Spans.of(store.stamps(instrument_id, timeframe) - step, step)
+        held = store.spans(instrument_id, timeframe)
         holes = read_holes(store.folder(instrument_id, timeframe))
         settled = spans_of([hole for hole in holes if not config.repair or hole.asked >= _REPAIRS])
     if config.since is None and not len(held):
@@ -151,16 +150,16 @@ def wanted_of(
 def told(config: DownloadConfig, store: RawStore, symbol: str, instrument_id: str) -> Downloaded:
     """Return what is held of a symbol."""
     timeframe = Timeframe.parse(config.timeframe)
-    stamps = store.stamps(instrument_id, timeframe)
+    held = store.spans(instrument_id, timeframe)
     holes = read_holes(store.folder(instrument_id, timeframe))
     return Downloaded(
         symbol=symbol,
         instrument=instrument_id,
         timeframe=timeframe.text,
-        held=len(stamps),
-        first=format_ns(int(stamps[0])) if len(stamps) else None,
-        last=format_ns(int(stamps[-1])) if len(stamps) else None,
+        held=held.length // timeframe.ns,
+        first=format_ns(held.start + timeframe.ns) if len(held) else None,
+        last=format_ns(held.end) if len(held) else None,
         holes=len(holes),
-        hole_bars=int(np.sum([end - start for start, end in (hole.span for hole in holes)], dtype=np.int64))
-        // timeframe.ns,
+        hole_bars=spans_of(holes).length // timeframe.ns,
+        withheld=[(hole.start, hole.end) for hole in holes if hole.reason == "withheld"],
     )

@@ -6,14 +6,17 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lstm_strategy.atomic import atomic_write, exclusive
 from lstm_strategy.bars import Bars, Stamps
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.sources.spans import Spans
 
 __all__ = [
     "BLOCK",
@@ -23,7 +26,7 @@ __all__ = [
     "fold",
     "page_files",
     "prepare",
-    "read_stamps",
+    "read_spans",
     "read_table",
     "sweep_up",
     "table_of",
@@ -54,8 +57,8 @@ def write_page(folder: Path, bars: Bars) -> Path:
 
 def table_of(bars: Bars) -> pa.Table:
     """Return bars in the schema of the files."""
-    stamps = pa.array(bars.ts_close).cast(SCHEMA.field("ts_close").type)
-    return pa.table([stamps, *(pa.array(getattr(bars, name)) for name in COLUMNS[1:])], schema=SCHEMA)
+    columns = [_arrow(getattr(bars, name), field.type) for name, field in zip(COLUMNS, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def read_table(folder: Path) -> pa.Table:
@@ -67,12 +70,16 @@ def read_table(folder: Path) -> pa.Table:
     return _merged([*tables, *pages])
 
 
-def read_stamps(folder: Path) -> Stamps:
-    """Return the close stamps of a folder, sorted, each once."""
-    files = [path for path in (folder / "bars.parquet",) if path.exists()] + page_files(folder)
-    if not files:
-        return np.empty(0, np.int64)
-    return np.unique(np.concatenate([_stamps(_read(path, ["ts_close"])) for path in files]))
+def read_spans(folder: Path, step: int) -> Spans:
+    """Return the opening times that the bars of a folder, each ``step`` ns long, cover; one row group at a time."""
+    spans = Spans()
+    for path in (*((folder / "bars.parquet",) if (folder / "bars.parquet").exists() else ()), *page_files(folder)):
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                stamps = np.sort(_stamps(file.read_row_group(group, columns=["ts_close"], use_threads=False)))
+                for span in Spans.of(stamps - step, step):
+                    spans.add(*span)
+    return spans
 
 
 def fold(folder: Path) -> None:
@@ -84,7 +91,7 @@ def fold(folder: Path) -> None:
     with (
         exclusive(folder),
         atomic_write(path) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as out,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd", use_dictionary=False) as out,
     ):
         waiting: list[pa.Table] = []
         rows = 0
@@ -100,6 +107,7 @@ def fold(folder: Path) -> None:
         if rows:
             out.write_table(pa.concat_tables(waiting).combine_chunks(), row_group_size=BLOCK)
     drop_pages(pages)
+    pa.default_memory_pool().release_unused()
 
 
 def drop_pages(pages: list[Path]) -> None:
@@ -140,7 +148,7 @@ def _in_order(path: Path, pages: list[Path]) -> Iterator[pa.Table]:
     if path.exists():
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                stamps = _stamps(file.read_row_group(group, columns=["ts_close"]))
+                stamps = _stamps(file.read_row_group(group, columns=["ts_close"], use_threads=False))
                 if len(stamps):
                     runs.append(((int(stamps[0]), int(stamps[-1])), path, group))
     runs.sort(key=lambda run: (run[0][0], run[2] is None))
@@ -160,7 +168,7 @@ def _read_run(source: Path, group: int | None) -> pa.Table:
     if group is None:
         return _read(source)
     with pq.ParquetFile(source) as file:
-        return file.read_row_group(group, columns=list(COLUMNS)).cast(SCHEMA)
+        return file.read_row_group(group, columns=list(COLUMNS), use_threads=False).cast(SCHEMA)
 
 
 def _merged(tables: list[pa.Table]) -> pa.Table:
@@ -172,18 +180,27 @@ def _merged(tables: list[pa.Table]) -> pa.Table:
         return whole
     order = np.argsort(stamps, kind="stable")
     once = np.concatenate([[True], np.diff(stamps[order]) > 0])
-    return whole.take(pa.array(order[once]))
+    return whole.take(_arrow(order[once].astype(np.int64), pa.int64()))
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _read(path: Path) -> pa.Table:
     with pq.ParquetFile(path) as file:
-        return file.read(columns=columns or list(COLUMNS)).cast(
-            pa.schema([SCHEMA.field(name) for name in columns or COLUMNS])
-        )
+        return file.read(columns=list(COLUMNS), use_threads=False).cast(SCHEMA)
 
 
 def _stamps(table: pa.Table) -> Stamps:
-    return np.asarray(table["ts_close"].cast(pa.int64()))
+    """Return close stamps without pandas, which `to_numpy` would import."""
+    column = table["ts_close"].cast(SCHEMA.field("ts_close").type).cast(pa.int64())
+    if column.null_count:
+        raise ValueError("stamps are missing")
+    parts = [
+        np.frombuffer(part.buffers()[1], np.int64)[part.offset : part.offset + len(part)] for part in column.chunks
+    ]
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _arrow(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _range_of(page: Path) -> tuple[int, int]:

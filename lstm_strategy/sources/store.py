@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lstm_strategy.atomic import atomic_write, exclusive
-from lstm_strategy.bars import Bars, BarsError, Stamps, Timeframe, format_ns
+from lstm_strategy.bars import Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument, folder_of, split_id, symbol_of
 from lstm_strategy.sources import pages
 from lstm_strategy.sources.pages import COLUMNS
+from lstm_strategy.sources.spans import Spans
 
 __all__ = ["COLUMNS", "Columns", "MergeResult", "RawStore", "columns_of"]
 
@@ -118,11 +119,11 @@ class RawStore:
                 f"{self.path(instrument_id, timeframe)}: {error}; see `lstm-strategy data check`"
             ) from error
 
-    def stamps(self, instrument_id: str, timeframe: Timeframe) -> Stamps:
-        """Return the close stamps held, sorted; none where there are no bars."""
+    def spans(self, instrument_id: str, timeframe: Timeframe) -> Spans:
+        """Return the opening times (ns) that bars cover; none where there are no bars. Little memory is needed."""
         path = self.path(instrument_id, timeframe)
         try:
-            return pages.read_stamps(path.parent)
+            return pages.read_spans(path.parent, timeframe.ns)
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             raise LSTMStrategyError(
                 f"{path} cannot be read ({_first_line(error)}); remove it and fetch again"
