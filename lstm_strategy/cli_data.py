@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from lstm_strategy.bars import Bars, Timeframe, format_ns
@@ -29,6 +30,8 @@ data_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+
+_DEFAULTS = ("maker_fee", "taker_fee", "inverse", "multiplier", "settlement")
 
 CatalogOption = Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -70,8 +73,8 @@ def import_command(
       lstm-strategy data import spy.csv --instrument SPY.ARCA --timeframe 1d --taker-fee 0.0002
     """
     store = RawStore(catalog)
-    known = store.has_instrument(instrument)
-    with console.status(f"reading {file}"):
+    held = store.read_instrument(instrument) if store.has_instrument(instrument) else None
+    with console.status(f"reading {escape(str(file))}"):
         bars, rounded = on_grid(read_file(file, instrument, Timeframe.parse(timeframe), stamp))
     if rounded:
         console.print(f"[yellow]rounded[/yellow] {rounded:,} prices with more digits than a tick can have")
@@ -86,7 +89,7 @@ def import_command(
     }
     market = _market(store, bars, named)
     result = _keep(store, bars, market, replace=replace)
-    _tell_instrument(market, named, "catalog" if known else "inferred")
+    _tell_instrument(market, named, held)
     _tell_result(bars, result, catalog, as_json=as_json)
 
 
@@ -147,7 +150,7 @@ def check_command(
         from lstm_strategy.report.coverage_page import write_coverage_page
 
         write_coverage_page(report, checked.entries, checked.holes, checked.compared)
-        console.print(f"report: {report}", soft_wrap=True)
+        console.print(f"report: {escape(str(report))}", soft_wrap=True)
     summary = summary_of(checked)
     if as_json:
         emit_json(summary)
@@ -206,11 +209,8 @@ def _market(store: RawStore, bars: Bars, named: dict[str, Any]) -> Instrument:
         for instrument_id, timeframe in store.entries():
             if instrument_id == bars.instrument_id:
                 infer_instrument(store.read(instrument_id, timeframe), tick=named["tick"])
-    finer = {
-        name: getattr(inferred, name)
-        for name in ("tick", "lot")
-        if step_decimals(getattr(held, name)) < step_decimals(getattr(inferred, name))
-    }
+    # Prices must fit the tick; volumes need not fit the lot, which is a rule for orders.
+    finer = {"tick": inferred.tick} if step_decimals(held.tick) < step_decimals(inferred.tick) else {}
     return msgspec.structs.replace(held, **(finer | named))
 
 
@@ -231,11 +231,18 @@ def _keep(store: RawStore, bars: Bars, market: Instrument, *, replace: bool) -> 
     return result
 
 
-def _tell_instrument(market: Instrument, named: dict[str, Any], otherwise: str) -> None:
+def _tell_instrument(market: Instrument, named: dict[str, Any], held: Instrument | None) -> None:
     table = Table("instrument", market.id, "from", box=box.SIMPLE_HEAD)
     for name, value in msgspec.to_builtins(market).items():
-        if name != "id" and value is not None:
-            table.add_row(name, str(value), "option" if name in named else otherwise)
+        if name == "id" or value is None:
+            continue
+        if name in named:
+            origin = "option"
+        elif held is not None and getattr(held, name) == value:
+            origin = "catalog"
+        else:
+            origin = "default" if name in _DEFAULTS else "the bars"
+        table.add_row(name, str(value), origin)
     console.print(table)
 
 

@@ -90,6 +90,14 @@ def test_a_finer_tick_reaches_every_length_of_bar(catalog: Path) -> None:
     assert [str(length) for _, length in RawStore(catalog).entries()] == ["1h", "1d"]
 
 
+def test_importing_again_keeps_the_venues_rules(catalog: Path) -> None:
+    import_bars(catalog, simulated(), "--lot", "0.1", "--min-notional", "5")
+    import_bars(catalog, simulated())
+    held = RawStore(catalog).read_instrument("ABCUSDT.SIM")
+    assert (held.lot, held.min_notional) == ("0.1", 5.0)
+    assert read_instrument(catalog, "ABCUSDT.SIM").lot == "0.1"
+
+
 def test_other_values_need_replace(catalog: Path) -> None:
     import_bars(catalog, simulated())
     with pytest.raises(LSTMStrategyError, match="--replace"):

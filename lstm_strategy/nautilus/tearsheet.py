@@ -40,10 +40,10 @@ def write_tearsheet(path: Path, title: str, ts_close: Stamps, equity: Float, buy
     analyzer: Any = PortfolioAnalyzer()
     span = (ts_close[-1] - ts_close[0]) / _NS_PER_DAY
     per_year = min(365, max(1, round(len(returns) / max(span, 1.0) * 365.25)))  # trading days, counted from the data
-    for statistic in (CAGR, ReturnsVolatility, SharpeRatio, SortinoRatio, CalmarRatio):
-        analyzer.register_statistic(statistic(per_year))
-    for statistic in (ReturnsAverage, MaxDrawdown, ProfitFactor):
-        analyzer.register_statistic(statistic())
+    annual = (CAGR, ReturnsVolatility, SharpeRatio, SortinoRatio, CalmarRatio)
+    plain = (ReturnsAverage, MaxDrawdown, ProfitFactor)
+    for statistic in (*(kind(per_year) for kind in annual), *(kind() for kind in plain)):
+        analyzer.register_statistic(statistic)
     for when, value in returns.items():
         analyzer.add_return(when, value)
     change = float(equity[-1]) - cash
