@@ -65,6 +65,19 @@ def test_longer_candles_are_those_of_pandas(interval: str, rule: str) -> None:
     assert (made.closed[:-1] <= made.opened[1:]).all()
 
 
+def test_an_hour_of_real_minutes_is_the_real_hour(data_folder: Path) -> None:
+    minutes = market_from_file(data_folder / "crypto" / "BTCUSDT-1m.parquet", "BTCUSDT.BINANCE")
+    hours = market_from_file(data_folder / "crypto" / "BTCUSDT-1h.parquet", "BTCUSDT.BINANCE").base
+    assert minutes.timeframe.text == "1m"
+    made = minutes.candles(BINANCE_INTERVALS["1h"])
+    native = hours.take(np.flatnonzero(np.isin(hours.opened, made.opened)))
+    assert np.isin(made.opened, hours.opened).all()
+    assert len(made) > 8_700
+    for name in ("open", "high", "low", "close"):
+        assert (getattr(made, name) == getattr(native, name)).mean() > 0.999
+    np.testing.assert_allclose(made.volume, native.volume, rtol=1e-6)
+
+
 def test_shorter_or_crooked_candles_are_not_offered() -> None:
     market = simulated(timeframe="4h", bars=10)
     offered = {text for text, interval in BINANCE_INTERVALS.items() if market.offers(interval)}
@@ -437,6 +450,19 @@ def test_a_running_clock_streams_every_bar_in_order() -> None:
             assert server.state()["left"] == 0
 
     bounded(work())
+
+
+def test_an_error_of_the_streams_reaches_the_caller() -> None:
+    async def broken(before: int, now: int, in_time: bool) -> None:
+        raise RuntimeError("a listener broke")
+
+    async def work() -> None:
+        async with serve(ReplayConfig(markets=(simulated(bars=20),), start="10", speed=1e6)) as server:
+            server.exchange.listeners.append(broken)
+            await asyncio.wait({server.driver}, timeout=5.0)
+
+    with pytest.raises(RuntimeError, match="a listener broke"):
+        bounded(work())
 
 
 def test_the_clock_is_stepped_over_http() -> None:

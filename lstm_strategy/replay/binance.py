@@ -1,4 +1,4 @@
-"""Binance over HTTP: spot (``/api/v3``) and USDⓈ-M futures (``/fapi/v1``), as ccxt and the NautilusTrader adapter ask.
+"""Binance's answers: spot (``/api/v3``) and USDⓈ-M futures (``/fapi/v1``), as ccxt and the NautilusTrader adapter ask.
 
 What a recording does not hold is invented in a stated way: quote volume is volume times the mean of the four prices,
 half of all volume is bought by takers, a candle that traded has one trade for each whole unit of volume, and one more.
@@ -16,10 +16,10 @@ from aiohttp import web
 
 from lstm_strategy.replay.binance_rules import exchange_info
 from lstm_strategy.replay.exchange import EXCHANGE, FAULTS, Page, read_page
-from lstm_strategy.replay.intervals import BINANCE_INTERVALS
+from lstm_strategy.replay.intervals import BINANCE_INTERVALS, Interval
 from lstm_strategy.replay.market import Candles, Market
 
-__all__ = ["binance_error", "kline_rows", "register_binance"]
+__all__ = ["binance_error", "kline_event", "kline_rows", "register_binance"]
 
 _MS = 1_000_000
 _SPOT_LIMITS, _FUTURES_LIMITS, _FUNDING_LIMITS = (500, 1_000), (500, 1_500), (100, 1_000)  # default and most
@@ -65,6 +65,18 @@ def kline_rows(candles: Candles, stamp_ns: int = _MS) -> Iterator[Row]:
         *(quote, count, candles.volume / 2.0, quote / 2.0),
     )
     return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def kline_event(
+    market: Market, interval: Interval, candle: Candles, now: int, *, closed: bool, stamp_ns: int = _MS
+) -> str:
+    """Return the stream's event of one candle, as text, as it is told at ``now``, ns UTC."""
+    opened, first, high, low, last, volume, end, quote, count, taken, taken_quote = next(kline_rows(candle, stamp_ns))
+    prices = {name: f"{value:.8f}" for name, value in zip("ochl", (first, last, high, low), strict=True)}
+    volumes = {name: f"{value:.8f}" for name, value in zip("vqVQ", (volume, quote, taken, taken_quote), strict=True)}
+    kline = {"t": opened, "T": end, "s": market.symbol, "i": interval.text, "f": 0 if count else -1, "L": count - 1}
+    kline |= prices | volumes | {"n": count, "x": closed, "B": "0"}
+    return msgspec.json.encode({"e": "kline", "E": now // stamp_ns, "s": market.symbol, "k": kline}).decode()
 
 
 async def _ping(_: web.Request) -> web.Response:

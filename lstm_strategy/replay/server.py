@@ -154,6 +154,8 @@ async def serve(config: ReplayConfig) -> AsyncIterator[ReplayServer]:
             driver = asyncio.create_task(exchange.run())
         name = f"[{config.host}]" if ":" in config.host else config.host
         yield ReplayServer(f"http://{name}:{port}", f"ws://{name}:{port}", port, exchange, driver)
+        if driver is not None and driver.done():
+            driver.result()  # an error of the streams is the caller's to know
     finally:
         if driver is not None:
             driver.cancel()

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from lstm_strategy.replay.binance import kline_rows
+from lstm_strategy.replay.binance import kline_event
 from lstm_strategy.replay.exchange import EXCHANGE, Exchange
 from lstm_strategy.replay.faults import STREAM_KINDS, Fault
 from lstm_strategy.replay.intervals import BINANCE_INTERVALS, Interval
@@ -112,7 +112,7 @@ class Hub:
             closed += [(int(row.closed[0]), key, market, interval, row) for row in rows]
             opened = market.forming(interval, now) if in_time else made.take(slice(0, 0))
             if len(opened):
-                forming.append((key, _event(market, interval, opened, now, closed=False)))
+                forming.append((key, kline_event(market, interval, opened, now, closed=False)))
         for _, key, market, interval, candle in sorted(closed, key=lambda entry: entry[:2]):
             self._close(wanted[key], key, market, interval, candle)
         for key, text in forming:
@@ -182,7 +182,7 @@ class Hub:
         now = int(candle.closed[0])
         drawn = self.exchange.faults.draw("stream", STREAM_KINDS, first=now, last=now, symbol=market.symbol)
         fault, source = next(iter(drawn), (None, None))
-        right = _event(market, interval, candle, now, closed=True)
+        right = kline_event(market, interval, candle, now, closed=True)
         held = self._held.pop(key, [])
         texts = [right]
         if fault is not None and source is not None:
@@ -199,7 +199,7 @@ class Hub:
                 texts = []
             elif fault.kind in ("revise", "unfinished"):
                 wrong = alter(candle, 0, fault, market)
-                texts = [_event(market, interval, wrong, now, closed=True), right]
+                texts = [kline_event(market, interval, wrong, now, closed=True), right]
             elif fault.kind == "duplicate":
                 texts = [right, right]
             elif fault.kind == "skip":
@@ -269,16 +269,6 @@ async def _socket(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-def _event(market: Market, interval: Interval, candle: Candles, now: int, *, closed: bool, stamp_ns: int = _MS) -> str:
-    """Return the kline event of one candle as it is told at ``now``, ns UTC."""
-    opened, first, high, low, last, volume, end, quote, count, taken, taken_quote = next(kline_rows(candle, stamp_ns))
-    prices = {name: f"{value:.8f}" for name, value in zip("ochl", (first, last, high, low), strict=True)}
-    volumes = {name: f"{value:.8f}" for name, value in zip("vqVQ", (volume, quote, taken, taken_quote), strict=True)}
-    kline = {"t": opened, "T": end, "s": market.symbol, "i": interval.text, "f": 0 if count else -1, "L": count - 1}
-    kline |= prices | volumes | {"n": count, "x": closed, "B": "0"}
-    return _json({"e": "kline", "E": now // stamp_ns, "s": market.symbol, "k": kline})
-
-
 def _garbled(
     fault: Fault, source: random.Random, market: Market, interval: Interval, candle: Candles, right: str
 ) -> str:
@@ -291,10 +281,10 @@ def _garbled(
     if fault.kind == "reorder":  # after the last one comes none to change places with
         return right
     if fault.kind == "clock_skew":
-        return _event(market, interval, candle, now + int(fault.seconds * 1e9), closed=True)
+        return kline_event(market, interval, candle, now + int(fault.seconds * 1e9), closed=True)
     if fault.kind == "wrong_unit":
-        return _event(market, interval, candle, now, closed=True, stamp_ns=1_000 * _MS)
-    return _event(market, interval, spoil_rows(candle, fault, source), now, closed=True)
+        return kline_event(market, interval, candle, now, closed=True, stamp_ns=1_000 * _MS)
+    return kline_event(market, interval, spoil_rows(candle, fault, source), now, closed=True)
 
 
 def _refusal(identity: Any, code: int, message: str) -> str:
