@@ -211,7 +211,8 @@ def current(models: Path, name: str) -> Path:
     try:
         version = pointer.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        raise ArtefactError(f"no model {name!r} in {models}; train it with: lstm-strategy train EXPERIMENT.toml") from None
+        way_out = "train it with: lstm-strategy train EXPERIMENT.toml"
+        raise ArtefactError(f"no model {name!r} in {models}; {way_out}") from None
     _require_name(version)
     return models / name / version
 
