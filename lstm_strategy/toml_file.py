@@ -69,7 +69,7 @@ def _require_known(path: Path, table: dict[str, Any], section: type[msgspec.Stru
 def _told(error: msgspec.ValidationError, section: type[msgspec.Struct]) -> str:
     message, _, where = str(error).partition(" - at ")
     key = where.strip("`").removeprefix("$.").removeprefix("$")
-    choices = get_args(_type_at(section, key)) if "enum value" in message else ()
+    choices = get_args(getattr(kind := _type_at(section, key), "__value__", kind)) if "enum value" in message else ()
     allowed = f"; it must be one of {', '.join(map(str, choices))}" if choices else ""
     return f"{key or 'the file'}: {message[:1].lower()}{message[1:]}{allowed}"
 

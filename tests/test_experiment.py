@@ -137,6 +137,10 @@ def test_sections_are_frozen() -> None:
         ("[train]\nepochs = 0", "train.epochs is 0; it must be 1 or above"),
         ("[train]\nchunk = 64", "train.burn_in is 64, train.chunk 64; burn_in must be smaller"),
         ("[train]\nlearning_rate = nan", "train.learning_rate must be in (0, 1)"),
+        (
+            '[sizing]\nmode = "kelly"',
+            "sizing.mode: invalid enum value 'kelly'; it must be one of volatility_target, mean_variance",
+        ),
         ("[network]\nlayers = 0", "network.layers is 0; it must be 1 to 16"),
         ("[network]\ndropout = 1.0", "network.dropout is 1.0; it must be at least 0 and below 1"),
         ("[backtest]\ncash = 0", "backtest.cash is 0.0; it must be above 0, at most 1e12"),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-import tomllib
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.toml_file import read_toml
 
 __all__ = ["NO_FAULTS", "PAGE_KINDS", "REQUEST_KINDS", "STREAM_KINDS", "Fault", "FaultBook", "FaultPlan", "load_faults"]
 
@@ -136,16 +136,7 @@ def load_faults(path: Path) -> FaultPlan:
     LSTMStrategyError
         One line naming the file and the key.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LSTMStrategyError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise LSTMStrategyError(f"{path}: not valid TOML: {error}") from None
-    try:
-        return msgspec.convert(_plain(document), FaultPlan)
-    except (msgspec.ValidationError, LSTMStrategyError) as error:
-        raise LSTMStrategyError(f"{path}: {error}") from None
+    return read_toml(path, FaultPlan)
 
 
 class FaultBook:
@@ -213,11 +204,3 @@ class _Entry:
             due = late >= 0 and late % (fault.every or 1) == 0
         self._hit += due
         return due
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.isoformat() if hasattr(value, "isoformat") else value
