@@ -538,7 +538,7 @@ def test_a_catalog_and_funding_are_read(tmp_path: Path) -> None:
         (["--simulate", "10", "--instrument", "A.B", "--speed", "0"], "speed is 0"),
         (["--simulate", "10", "--instrument", "A.B", "--start", "11"], "start is 11 bars"),
         (["--simulate", "10", "--instrument", "A.B", "--host", "203.0.113.7"], "cannot listen"),
-        (["--simulate", "10", "--instrument", "A.B", "--faults", "none.toml"], "none.toml: cannot be read"),
+        (["--simulate", "10", "--instrument", "A.B", "--faults", "none.toml"], "none.toml: no such file"),
         (["--simulate", "10", "--instrument", "A.B", "--exchange-info", "none.json"], "none.json: cannot be read"),
         (["--simulate", "10", "--instrument", "A.B", "--funding", "none.parquet"], "for 0 perpetuals"),
     ],

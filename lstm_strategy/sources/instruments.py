@@ -15,6 +15,8 @@ __all__ = ["Kind", "decimals_of", "infer_instrument", "on_grid", "step_decimals"
 type Kind = Literal["spot", "perpetual", "equity"]
 
 _MAX_DECIMALS = 8
+_RECENT = 5_000  # bars whose volumes tell the lot: venues coarsen it as a market grows
+_MOST = 0.98  # of them; a few hold dust that no order could trade
 _MAX_DECIMALS_SMALL = 12  # where a price is below 0.0001
 _PERPETUAL = ("-PERP", "_PERP", "-SWAP", "_SWAP")
 _QUOTES = (
@@ -29,12 +31,16 @@ _FEES: dict[Kind, tuple[float, float]] = {
 }
 
 
-def decimals_of(values: Float) -> int:
-    """Return the fewest decimals that write every value to within 1 part in 10^14; 8 at most, 12 for tiny values."""
+def decimals_of(values: Float, share: float = 1.0) -> int:
+    """Return the fewest decimals that write every value, or a ``share`` of them, to within 1 part in 10^14.
+
+    8 at most, 12 for tiny values.
+    """
     positive = values[values > 0]
     most = _MAX_DECIMALS_SMALL if len(positive) and positive.min() < 1e-4 else _MAX_DECIMALS
     for decimals in range(most):
-        if np.all(np.abs(values - np.round(values, decimals)) <= 1e-14 * np.abs(values)):
+        exact = np.abs(values - np.round(values, decimals)) <= 1e-14 * np.abs(values)
+        if exact.all() or exact.mean() >= share:
             return decimals
     return most
 
@@ -73,10 +79,10 @@ def infer_instrument(
 ) -> Instrument:
     """Describe the market of ``bars``; what is named is taken, the rest is inferred.
 
-    The symbol's ending tells the quote currency and a perpetual swap; without one it is an equity in USD. Tick and
-    lot are the decimals that prices and volumes need (see `decimals_of`); an equity's tick is 0.01 at the coarsest,
-    its lot 1. Default fees (maker, taker) as fractions: spot 0.001, 0.001; perpetual 0.0002, 0.0005; equity 0.0001,
-    0.0001.
+    The symbol's ending tells the quote currency and a perpetual swap; without one it is an equity in USD. The tick is
+    the decimals that all prices need, the lot those that nearly all of the newest volumes need (see `decimals_of`); an
+    equity's tick is 0.01 at the coarsest, its lot 1. Default fees (maker, taker) as fractions: spot 0.001, 0.001;
+    perpetual 0.0002, 0.0005; equity 0.0001, 0.0001.
 
     Raises
     ------
@@ -95,7 +101,7 @@ def infer_instrument(
             f"{bars.instrument_id}: tick {tick} is coarser than prices with {decimals} decimals; leave --tick out"
         )
     if lot is None:
-        lot = "1" if kind == "equity" else _step(decimals_of(bars.volume))
+        lot = "1" if kind == "equity" else _step(decimals_of(bars.volume[-_RECENT:], _MOST))
     maker, taker = _FEES[kind]
     return Instrument(
         id=bars.instrument_id,
