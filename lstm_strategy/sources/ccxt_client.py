@@ -19,7 +19,7 @@ import ccxt.async_support as ccxt
 
 from lstm_strategy.bars import Float, Stamps, Timeframe
 from lstm_strategy.sources.ccxt_config import ClientConfig, DownloadError
-from lstm_strategy.sources.ccxt_guard import PAGE_BYTES, Limit, bounded_response, guarded, hope, reason_of
+from lstm_strategy.sources.ccxt_guard import PAGE_BYTES, Hope, Limit, bounded_response, guarded, hope, reason_of
 from lstm_strategy.sources.ccxt_markets import MarketKind
 from lstm_strategy.sources.ccxt_page import Page, page_of, rates_of
 
@@ -27,6 +27,7 @@ __all__ = ["Client", "open_client"]
 
 _MOST_BYTES = 64 << 20  # of a list of all markets
 _LONGEST_PAUSE_S, _LONGEST_WAIT_S = 30.0, 600.0
+_DOUBTS = 2  # retries of what is rather a wrong server than a bad moment
 _CLOCK_AGE_S, _CLOCK_SLACK_S, _DAY_S = 600.0, 2.0, 86_400.0
 _CREDENTIALS = {"apiKey": "API_KEY", "secret": "API_SECRET", "password": "API_PASSPHRASE"}
 
@@ -150,6 +151,7 @@ class Client:
 
     async def _ask[T](self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         """Return what ``call`` gives; repeat it on what may pass, and raise `DownloadError` on what will not."""
+        doubts = 0
         for failures in itertools.count():
             quiet = self._quiet_until - time.monotonic()
             if quiet > 0:
@@ -158,18 +160,20 @@ class Client:
             try:
                 return await call()
             except Exception as error:
-                pause = self._pause_after(what, error, failures)
+                doubts += hope(error) is Hope.SOME
+                pause = self._pause_after(what, error, failures, doubts)
             self.retries += 1
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _pause_after(self, what: str, error: Exception, failures: int) -> float:
+    def _pause_after(self, what: str, error: Exception, failures: int, doubts: int) -> float:
         """Return the seconds to wait before the next try, or raise that there is none."""
         reason = self.clean(reason_of(error))
-        tries = hope(error, self.config.retries)
-        if failures >= tries and tries < self.config.retries:
+        if hope(error) is Hope.NONE:
             raise DownloadError(f"{self.name} refuses {what}: {reason}") from None
-        if failures >= tries:
+        if doubts > _DOUBTS:
+            raise DownloadError(f"{self.name} gives no sound {what}: {reason}; what came before is kept") from None
+        if failures >= self.config.retries:
             raise DownloadError(
                 f"{self.name} does not give {what} after {failures} retries: {reason}; all that came is kept, and the"
                 " same command goes on from there"

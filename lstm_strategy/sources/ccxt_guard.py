@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
+from enum import IntEnum
 from typing import Any
 
 import aiohttp
@@ -11,10 +12,9 @@ import ccxt.async_support as ccxt
 
 from lstm_strategy.sources.ccxt_page import BadPageError
 
-__all__ = ["PAGE_BYTES", "Limit", "bounded_response", "guarded", "hope", "reason_of"]
+__all__ = ["PAGE_BYTES", "Hope", "Limit", "bounded_response", "guarded", "hope", "reason_of"]
 
 PAGE_BYTES = 8 << 20
-_FEW = 2  # retries of what is rather a wrong server than a bad moment
 
 
 class Limit:
@@ -97,21 +97,29 @@ def guarded(kind: type) -> type:
     return Guarded
 
 
-def hope(error: BaseException, retries: int) -> int:
-    """Return how many retries this error is worth, of at most ``retries``."""
+class Hope(IntEnum):
+    """What asking again may help."""
+
+    NONE = 0
+    SOME = 1  # the server seems wrong rather than busy
+    MUCH = 2
+
+
+def hope(error: BaseException) -> Hope:
+    """Say whether asking again may help."""
     cause = error.__cause__
     if isinstance(error, BadPageError | _TooLongError) or isinstance(cause, aiohttp.TooManyRedirects):
-        return min(_FEW, retries)
+        return Hope.SOME
     if isinstance(error, ccxt.AuthenticationError | ccxt.BadSymbol | ccxt.NotSupported | _RefusedError):
-        return -1
+        return Hope.NONE
     if isinstance(cause, aiohttp.InvalidURL):
-        return -1
-    passing = ccxt.NetworkError | ccxt.BadResponse | ccxt.NullResponse
+        return Hope.NONE
+    passing = ccxt.OperationFailed | ccxt.BadResponse | ccxt.NullResponse
     if isinstance(cause, aiohttp.ClientError) or isinstance(error, passing | aiohttp.ClientError | OSError):
-        return retries
+        return Hope.MUCH
     # A reply that CCXT could not take apart may come right; what the exchange itself refuses will not.
     torn = isinstance(error, LookupError | TypeError | ValueError | AttributeError | ArithmeticError)
-    return retries if torn else -1
+    return Hope.SOME if torn else Hope.NONE
 
 
 def reason_of(error: BaseException) -> str:
