@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["Bar", "Bars", "BarsError", "Timeframe", "format_ns", "parse_ns"]
+__all__ = ["Bar", "Bars", "BarsError", "Timeframe", "format_ns", "parse_ns", "utc_day"]
 
 Float = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
@@ -46,6 +46,11 @@ def parse_ns(text: str) -> int:
     if not 1678 <= when.year <= 2261:
         raise LSTMStrategyError(f"{text!r} does not fit into a stamp in nanoseconds; years run from 1678 to 2261")
     return int(when.replace(microsecond=0).timestamp()) * 1_000_000_000 + when.microsecond * 1_000
+
+
+def utc_day[T: (int, npt.NDArray[np.int64])](ts_close: T) -> T:
+    """Return the day since 1970 that a bar belongs to; the one that closes at 00:00 UTC ends the day before."""
+    return (ts_close - 1) // _NS_PER_UNIT["d"]
 
 
 @dataclass(frozen=True, slots=True)

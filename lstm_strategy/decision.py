@@ -9,10 +9,12 @@ from typing import Literal
 
 import msgspec
 
+from lstm_strategy.bars import utc_day
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 
 __all__ = [
+    "HALTS",
     "Costs",
     "Decision",
     "LimitsConfig",
@@ -25,8 +27,6 @@ __all__ = [
     "decide",
     "resume",
 ]
-
-_NS_PER_DAY = 86_400_000_000_000
 
 
 class Reason(StrEnum):
@@ -41,6 +41,10 @@ class Reason(StrEnum):
     HALT_DAILY_LOSS = "halt_daily_loss"
     HALT_DRAWDOWN = "halt_drawdown"
     HALT_NO_EQUITY = "halt_no_equity"
+
+
+HALTS = frozenset({Reason.HALT_DAILY_LOSS, Reason.HALT_DRAWDOWN, Reason.HALT_NO_EQUITY})
+"""The reasons that flatten whatever the forecast says, and before there is one."""
 
 
 class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +64,8 @@ class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     target_volatility, volatility_floor : float
         Annualised (0.3 = 30 % a year). The floor bounds σ from below.
     holding_bars : int, optional
-        Bars over which a change of exposure is expected to earn its utility gain; the horizon where not given.
+        Bars over which a change of exposure is expected to earn its utility gain, 1 to 1,000,000; the horizon where not
+        given.
     no_trade_band : float
         A change is made where its utility gain exceeds this multiple of its cost. 0 trades always.
     without_forecast : str
@@ -85,7 +90,7 @@ class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             _require(0.0 <= getattr(self, name) < math.inf, f"sizing.{name}", getattr(self, name), "0 or above")
         _require(self.horizon >= 1, "sizing.horizon", self.horizon, "1 or above")
         if self.holding_bars is not None:
-            _require(self.holding_bars >= 1, "sizing.holding_bars", self.holding_bars, "1 or above")
+            _require(1 <= self.holding_bars <= 1_000_000, "sizing.holding_bars", self.holding_bars, "1 to 1000000")
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,23 +168,20 @@ class RiskState(msgspec.Struct, frozen=True):
     @classmethod
     def start(cls, ts_close: int, equity: float) -> RiskState:
         """Begin with no loss behind."""
-        return cls(_day_of(ts_close), equity, equity, equity)
+        return cls(utc_day(ts_close), equity, equity, equity)
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioState:
     """The account as a decision sees it.
 
-    ``equity`` is marked to market, net of costs; ``exposure`` is the signed position value as a fraction of it;
-    ``working_exposure`` what open orders would add.
+    ``equity`` is marked to market, net of costs; ``exposure`` is the signed position value as a fraction of it.
     """
 
     ts_close: int
     equity: float
     exposure: float
     risk: RiskState
-    working_exposure: float = 0.0
-    bars_since_trade: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig)
     """Return the halts' state after a bar closed with this equity; an equity that is not finite tells them nothing."""
     if not math.isfinite(equity):
         return risk
-    day = _day_of(ts_close)
+    day = utc_day(ts_close)
     new_day = day != risk.day
     day_start = risk.equity if new_day else risk.day_start_equity
     peak = max(risk.peak_equity, equity)
@@ -301,10 +303,6 @@ def decide(
     if gain * periods <= sizing.no_trade_band * costs.per_side * abs(change) and sizing.no_trade_band > 0.0:
         return Decision(state.ts_close, held, held, Reason.WITHIN_BAND, tuple(bound))
     return Decision(state.ts_close, held, target, Reason.REBALANCE, tuple(bound))
-
-
-def _day_of(ts_close: int) -> int:
-    return (ts_close - 1) // _NS_PER_DAY
 
 
 def _require(fine: bool, name: str, value: float, allowed: str) -> None:

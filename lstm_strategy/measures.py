@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from lstm_strategy.bars import Float, Stamps
+from lstm_strategy.bars import Float, Stamps, utc_day
 from lstm_strategy.forecast import Forecasts
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "sharpe",
 ]
 
-_NS_PER_DAY = 86_400_000_000_000
 _DAYS_PER_YEAR = 365.25
 
 
@@ -107,7 +106,7 @@ def daily_returns(ts_close: Stamps, equity: Float, start: float) -> tuple[npt.ND
 
     The bar that closes at 00:00 belongs to the day before. ``start`` is the equity before the first bar.
     """
-    days = (ts_close - 1) // _NS_PER_DAY
+    days = utc_day(ts_close)
     last = np.flatnonzero(np.append(np.diff(days) != 0, True)) if len(days) else np.empty(0, np.int64)
     ends = np.concatenate([[start], equity[last]])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -118,8 +117,10 @@ def sharpe(ts_close: Stamps, equity: Float, start: float) -> float:
     """Return mean / standard deviation (n − 1) of daily returns, times the root of trading days a year.
 
     Trading days a year are counted from the data: days with bars over calendar days, times 365.25. NaN with fewer than
-    two days or without variation. No interest is subtracted.
+    two days, without variation, and for a ruined account: there is no return on nothing. No interest is subtracted.
     """
+    if start <= 0.0 or np.any(equity <= 0.0):
+        return math.nan
     days, returns = daily_returns(ts_close, equity, start)
     if len(returns) < 2:
         return math.nan
@@ -131,6 +132,6 @@ def sharpe(ts_close: Stamps, equity: Float, start: float) -> float:
 
 
 def max_drawdown(equity: Float, start: float) -> float:
-    """Return the largest fall of equity from its running peak, as a positive fraction of the peak."""
+    """Return the largest fall of equity from its running peak, as a positive fraction of the peak; 1 is ruin."""
     path = np.concatenate([[start], equity])
-    return float(np.max(1.0 - path / np.maximum.accumulate(path)))
+    return min(float(np.max(1.0 - path / np.maximum.accumulate(path))), 1.0)

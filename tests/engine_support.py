@@ -14,7 +14,7 @@ from lstm_strategy.decision import Costs, LimitsConfig, Shrinkage, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.instrument import Instrument
-from lstm_strategy.nautilus import backtest, strategy
+from lstm_strategy.nautilus import backtest, session
 from lstm_strategy.nautilus.backtest import BacktestRun, BacktestSettings, run_backtest
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.model import Model
@@ -108,7 +108,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, mean: Callable[[int], float], warmup_b
         return Model(made[-1], "told/1", Shrinkage(1.0, 0.0, 0.0))
 
     manifest = SimpleNamespace(name="told", version="1", horizons=(1,), levels=LEVELS, baseline=[list(NORMAL)])
-    monkeypatch.setattr(strategy, "open_model", open_model)
+    monkeypatch.setattr(session, "open_model", open_model)
     monkeypatch.setattr(backtest.artefact, "load", lambda _: SimpleNamespace(manifest=manifest))
     return made
 

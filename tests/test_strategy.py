@@ -201,23 +201,23 @@ def test_late_history_and_early_live_bars_are_used_once_each(
     made = tell(monkeypatch, lambda _: 0.001, warmup_bars=25)
     bars = random_bars(40)
     data = engine_bars(bars)
-    strategy = LateHistory(config())
+    strategy = LateHistory(config(history_timeout_s=7200.0))
     strategy.answer_at = int(bars.ts_close[29])
     strategy.answer = (*data[10:26], *data[:12])  # pages in the wrong order, overlapping, with bars also seen live
     play(engines, strategy, data[20:])
     assert strategy.failure is None
     assert made[0].seen == bars.ts_close.tolist()
     actions = strategy.record.actions
-    assert [decision.ts_close for decision in strategy.record.decisions] == bars.ts_close[26:].tolist()
-    assert actions[:2] == [Action.NOT_READY] * 2  # buffered bars that are not the newest
-    assert Action.SENT in actions
+    assert [decision.ts_close for decision in strategy.record.decisions] == bars.ts_close[20:].tolist()
+    assert actions[:8] == [Action.NOT_READY] * 8  # watched while the history is on its way
+    assert actions[8] == Action.SENT  # decided anew, being the newest
 
 
 def test_a_bar_that_still_forms_is_no_history(engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch) -> None:
     made = tell(monkeypatch, lambda _: 0.001, warmup_bars=25)
     bars = random_bars(40)
     data = engine_bars(bars)
-    strategy = LateHistory(config())
+    strategy = LateHistory(config(history_timeout_s=7200.0))
     strategy.answer_at = int(bars.ts_close[29])
     strategy.answer = tuple(data[:31])  # at the close of bar 29 venues add bar 30, which has only begun
     play(engines, strategy, data[25:])

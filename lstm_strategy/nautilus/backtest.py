@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,22 +17,21 @@ from nautilus_trader.trading.config import ImportableStrategyConfig
 from lstm_strategy import artefact
 from lstm_strategy.artefact import Manifest
 from lstm_strategy.atomic import atomic_folder
-from lstm_strategy.bars import Bars, Float, Stamps, Timeframe, format_ns
-from lstm_strategy.decision import Costs, LimitsConfig, Reason, SizingConfig
+from lstm_strategy.bars import Bars, Float, Stamps, Timeframe, format_ns, utc_day
+from lstm_strategy.decision import HALTS, Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
 from lstm_strategy.measures import coverage, labels, max_drawdown, pinball, scaled_quantiles, sharpe
-from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument
+from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument, require_current
+from lstm_strategy.nautilus.engine import EngineInstrument
 from lstm_strategy.nautilus.fills import open_quotes
 from lstm_strategy.nautilus.instruments import from_engine
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.simulation import Simulation, simulate
 from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_table
+from lstm_strategy.nautilus.tearsheet import write_tearsheet
 
 __all__ = ["BacktestRun", "BacktestSettings", "run_backtest"]
-
-_HALTS = (Reason.HALT_DAILY_LOSS, Reason.HALT_DRAWDOWN, Reason.HALT_NO_EQUITY)
-_NS_PER_DAY = 86_400_000_000_000
 
 
 class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,13 +49,15 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     cash : float
         Starting balance in quote currency.
     delay : int
-        0 fills a decision at the next bar's open, n moves the fill n bars on.
+        0 fills a decision at the next bar's open, n moves the fill n bars on. With any delay, purchases on a cash
+        account leave a larger reserve (see `Desk`); a jump beyond it overdraws the account all the same, as the
+        summary's ``lowest_cash`` shows.
     volume_share : float
         The part of a bar's volume offered at its open; what an order takes beyond it fills one tick worse.
     run_folder : Path, optional
         Where the results go; it must not exist yet. Nothing is written where None.
     tearsheet : bool
-        Whether the engine's own tearsheet is drawn into the run folder (needs plotly, takes seconds).
+        Whether the engine's own tearsheet is drawn into the run folder (takes seconds; left out without plotly).
     """
 
     catalog: Path
@@ -103,17 +103,22 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     Raises
     ------
     LSTMStrategyError
-        For anything missing from the catalog, a model that does not fit, a run that stopped before its last bar.
+        For anything missing from the catalog, one that is not made from the raw bars beside it, a model that does not
+        fit, a run folder that exists, a run that stopped before its last bar.
     Exception
         Whatever stopped the strategy, unchanged.
     """
     began = time.perf_counter()
+    if settings.run_folder is not None and settings.run_folder.exists():
+        raise LSTMStrategyError(f"{settings.run_folder} exists already and is never overwritten; choose another name")
     timeframe = Timeframe.parse(settings.timeframe)
     manifest = artefact.load(settings.model).manifest
     instrument = read_engine_instrument(settings.catalog, settings.instrument_id)
     if settings.account == "cash" and from_engine(instrument).kind == "perpetual":
         raise LSTMStrategyError(f'{settings.instrument_id} is a perpetual; it needs backtest.account = "margin"')
-    bars = _span(settings, read_catalog(settings.catalog, settings.instrument_id, timeframe))
+    held = read_catalog(settings.catalog, settings.instrument_id, timeframe)
+    require_current(settings.catalog, held)
+    bars = _span(settings, held)
     simulation = Simulation(
         catalog=settings.catalog,
         bar_type=bar_type(settings.instrument_id, timeframe),
@@ -155,15 +160,15 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
             "decisions": record.decisions_table(),
             "forecasts": forecasts.to_table(f"{manifest.name}/{manifest.version}"),
         }
-        currency = instrument.quote_currency.code
-        summary = _summary(settings, manifest, currency, bars, record, forecasts, tables)
+        summary = _summary(settings, manifest, instrument, bars, record, forecasts, tables)
+        summary["lowest_cash"] = _lowest_cash(engine, instrument, settings.cash)
         summary["seconds"] = time.perf_counter() - began
         if settings.run_folder is not None:
             with atomic_folder(settings.run_folder) as folder:
                 for name, table in tables.items():
                     pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-                if settings.tearsheet:
-                    _tearsheet(engine, folder / "tearsheet.html")
+                if settings.tearsheet and _tearsheet(summary, tables["equity"], settings.cash, folder):
+                    summary["tearsheet"] = "tearsheet.html"
                 (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
     return BacktestRun(summary, record, forecasts, tables)
 
@@ -189,6 +194,8 @@ def _strategy(settings: BacktestSettings, timeframe: Timeframe) -> ImportableStr
             "sizing": msgspec.to_builtins(settings.sizing),
             "limits": msgspec.to_builtins(settings.limits),
             "costs": msgspec.to_builtins(settings.costs),
+            "delay_bars": settings.delay,
+            "refill_holes": False,  # the catalog holds all that there is
             "record": True,
         },
     )
@@ -197,19 +204,20 @@ def _strategy(settings: BacktestSettings, timeframe: Timeframe) -> ImportableStr
 def _summary(
     settings: BacktestSettings,
     manifest: Manifest,
-    currency: str,
+    instrument: EngineInstrument,
     bars: Bars,
     record: RunRecord,
     forecasts: Forecasts,
     tables: dict[str, pa.Table],
 ) -> dict[str, Any]:
     equity = tables["equity"]
-    halted = {(d.ts_close - 1) // _NS_PER_DAY for d in record.decisions if d.reason in _HALTS}
+    own = equity["equity"].to_numpy()
+    halted = {utc_day(d.ts_close) for d in record.decisions if d.reason in HALTS}
     fees = tables["fills"]["fee"].to_numpy()
     return {
         "name": manifest.name,
         "model": f"{manifest.name}/{manifest.version}",
-        "currency": currency,
+        "currency": instrument.quote_currency.code,
         "instrument": settings.instrument_id,
         "timeframe": settings.timeframe,
         "start": format_ns(bars.ts_close[0]),
@@ -220,12 +228,32 @@ def _summary(
         "fills": len(tables["fills"]),
         "refusals": len(record.refusals),
         "fees": float(fees.sum()),
-        **_results(bars.ts_close, equity["equity"].to_numpy(), settings.cash),
+        **_results(bars.ts_close, own, settings.cash),
+        "ruined": bool((own <= 0.0).any()),
         "days_halted": len(halted),
         **_scores(manifest, bars, forecasts),
         "buy_and_hold": _results(bars.ts_close, equity["buy_and_hold"].to_numpy(), settings.cash),
+        "notes": _notes(settings, instrument),
+        "tearsheet": None,
         "run_path": None if settings.run_folder is None else str(settings.run_folder),
     }
+
+
+def _notes(settings: BacktestSettings, instrument: EngineInstrument) -> list[str]:
+    """Return what the figures leave out, in plain sentences."""
+    notes = []
+    if from_engine(instrument).kind == "perpetual":
+        notes.append("Funding is not included: a perpetual pays or earns it every few hours, here it does not.")
+    if settings.account == "margin":
+        notes.append("Liquidation is not modelled: the margin account trades on whatever it has lost.")
+    return notes
+
+
+def _lowest_cash(engine: Any, instrument: EngineInstrument, cash: float) -> float:
+    """Return the lowest balance in quote currency that any fill left; below 0 the account was overdrawn."""
+    events = engine.portfolio.account(instrument.id.venue).events
+    totals = [float(b.total) for event in events for b in event.balances if b.currency == instrument.quote_currency]
+    return min([cash, *totals])
 
 
 def _results(ts_close: Stamps, equity: Float, cash: float) -> dict[str, float]:
@@ -257,12 +285,9 @@ def _scores(manifest: Manifest, bars: Bars, forecasts: Forecasts) -> dict[str, A
     return means | {"by_horizon": by_horizon}
 
 
-def _tearsheet(engine: Any, path: Path) -> None:
-    """Draw the engine's own page; without plotly the run is kept without it."""
-    try:
-        from nautilus_trader.analysis.tearsheet import create_tearsheet
-    except ImportError:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        create_tearsheet(engine, output_path=str(path))
+def _tearsheet(summary: dict[str, Any], equity: pa.Table, cash: float, folder: Path) -> bool:
+    """Draw the engine's own page; say whether there is one."""
+    ts_close = equity["ts_close"].cast(pa.int64()).to_numpy()
+    own, held = (equity[name].to_numpy() for name in ("equity", "buy_and_hold"))
+    title = f"{summary['name']} on {summary['instrument']} {summary['timeframe']}"
+    return write_tearsheet(folder / "tearsheet.html", title, ts_close, own, held, cash)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from nautilus_trader.persistence.catalog import ParquetDataCatalog
@@ -27,6 +29,7 @@ from lstm_strategy.nautilus.engine import (
 )
 from lstm_strategy.nautilus.fixed import decode, encode, precision_of, to_steps
 from lstm_strategy.nautilus.instruments import from_engine, price_precision, to_engine
+from lstm_strategy.sources.store import RawStore
 
 __all__ = [
     "bar_type",
@@ -34,6 +37,7 @@ __all__ = [
     "read_engine_instrument",
     "read_instrument",
     "require_catalog",
+    "require_current",
     "write_catalog",
 ]
 
@@ -82,14 +86,11 @@ def write_catalog(root: Path, bars: Bars, instrument: Instrument) -> None:
         raise LSTMStrategyError(f"{instrument.id} {bars.timeframe}: no bars to write")
     name = str(bar_type(instrument.id, bars.timeframe))
     engine_instrument, table = to_engine(instrument), _to_table(bars, instrument, name)
-    with exclusive(root), _staging(root) as staging:
+    with exclusive(root):
+        _sweep(root)
         _mark(root)
-        _stage_instrument(root, engine_instrument, staging)
-        new = staging / "bars"
-        new.mkdir()
-        stem = "_".join(_name_stamp(int(ts)) for ts in bars.ts_close[[0, -1]])
-        pq.write_table(table, new / f"{stem}.parquet", use_dictionary=False, row_group_size=50_000)
-        _swap(new, _folder(root, name), staging)
+        _write_instrument(root, engine_instrument)
+        _write_bars(_folder(root, name), "_".join(_name_stamp(int(ts)) for ts in bars.ts_close[[0, -1]]), table)
 
 
 def read_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Bars:
@@ -102,19 +103,30 @@ def read_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Bars:
     """
     _check_mark(root)
     name = str(bar_type(instrument_id, timeframe))
-    files = sorted(_folder(root, name).glob("*.parquet"))
-    if not files:
-        raise LSTMStrategyError(f"{root} has no bars {name}; import them with 'lstm-strategy data import'")
+    folder = _folder(root, name)
     try:
-        table = pa.concat_tables([pq.read_table(path) for path in files]).combine_chunks()
-        metadata = pq.read_schema(files[0]).metadata
+        table = _read_files(folder)
+        if table is None:
+            raise LSTMStrategyError(f"{root} has no bars {name}; import them with 'lstm-strategy data import'")
+        metadata = table.schema.metadata
         precisions = int(metadata[b"price_precision"]), int(metadata[b"size_precision"])
         ts_close = table["ts_event"].to_numpy().astype(np.int64)
         columns = [_decode_column(table, column, precisions[0], ts_close, name) for column in _PRICES]
         columns.append(_decode_column(table, "volume", precisions[1], ts_close, name))
     except (pa.ArrowException, KeyError, OSError) as error:
-        raise LSTMStrategyError(f"{files[0].parent} cannot be read as bars: {error}") from error
+        raise LSTMStrategyError(f"{folder} cannot be read as bars: {error}") from error
     return Bars(instrument_id, timeframe, ts_close, *columns)
+
+
+def _read_files(folder: Path) -> pa.Table | None:
+    """Return all there is; looks again where a writer has just renamed a file that was listed."""
+    for _ in range(5):
+        files = sorted(folder.glob("*.parquet"))
+        try:
+            return pa.concat_tables([pq.read_table(path) for path in files]).combine_chunks() if files else None
+        except FileNotFoundError:
+            continue
+    raise OSError(f"{folder} is being written again and again")
 
 
 def read_engine_instrument(root: Path, instrument_id: str) -> EngineInstrument:
@@ -137,6 +149,37 @@ def require_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Non
     folder = _folder(root, str(bar_type(instrument_id, timeframe)))
     if not any(folder.glob("*.parquet")):
         raise LSTMStrategyError(f"{root} has no bars {folder.name}; import them with 'lstm-strategy data import'")
+
+
+def require_current(root: Path, bars: Bars) -> None:
+    """Raise `LSTMStrategyError` where the raw bars beside the catalog are not these; a catalog alone is its own truth.
+
+    Volumes may differ by the lot that they are rounded to.
+    """
+    store = RawStore(root)
+    if not store.has(bars.instrument_id, bars.timeframe):
+        return
+    raw = store.read(bars.instrument_id, bars.timeframe)
+    volume_step = 10.0 ** -precision_of(read_instrument(root, bars.instrument_id).lot)
+    if len(raw) != len(bars):
+        difference = f"holds {len(bars)} bars, the raw files {len(raw)}"
+    elif (other := ~_same_bars(raw, bars, volume_step)).any():
+        difference = f"differs from the raw files in {int(other.sum())} bars, first at"
+        difference += f" {format_ns(raw.ts_close[int(other.argmax())])}"
+    else:
+        return
+    raise LSTMStrategyError(
+        f"{bars.instrument_id} {bars.timeframe}: the engine's catalog {difference}; write it anew with"
+        " 'lstm-strategy data rebuild', or import the bars again with 'lstm-strategy data import'"
+    )
+
+
+def _same_bars(raw: Bars, bars: Bars, volume_step: float) -> npt.NDArray[np.bool_]:
+    same = raw.ts_close == bars.ts_close
+    for column in _PRICES:
+        same &= np.isclose(getattr(raw, column), getattr(bars, column), rtol=1e-12, atol=0.0)
+    rounded = np.abs(raw.volume - bars.volume)
+    return np.asarray(same & (rounded <= 0.500001 * volume_step + 1e-12 * raw.volume))
 
 
 def _folder(root: Path, name: str) -> Path:
@@ -188,35 +231,50 @@ def _decode_column(table: pa.Table, column: str, precision: int, ts_close: Stamp
     return values
 
 
-def _stage_instrument(root: Path, instrument: EngineInstrument, staging: Path) -> None:
+def _write_bars(folder: Path, stem: str, table: pa.Table) -> None:
+    """Put the file in place of the one there: a single rename, so that at no moment there is none, or two.
+
+    The engine reads the span of a file off its name; the old file takes the new one's first, where they differ.
+    """
+    path = folder / f"{stem}.parquet"
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary, use_dictionary=False, row_group_size=50_000)
+        old = sorted(folder.glob("*.parquet"))
+        if old and path not in old:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())  # a full disk must show before the old file is renamed
+            os.replace(old[0], path)
+    for other in old:
+        if other != path:
+            other.unlink(missing_ok=True)
+
+
+def _write_instrument(root: Path, instrument: EngineInstrument) -> None:
     """Put the instrument in place, alone: of two copies the engine would take the older."""
-    staged = ParquetDataCatalog(staging / "instrument")
-    staged.write_data([instrument])
-    (new,) = (staging / "instrument" / "data").glob("*/*")
-    target = root / "data" / new.parent.name / new.name
-    for other in (root / "data").glob(f"*/{new.name}"):
+    with _staging(root) as staging:
+        ParquetDataCatalog(staging).write_data([instrument])
+        (new,) = (staging / "data").glob("*/*/*.parquet")
+        target = root / "data" / new.relative_to(staging / "data")
+        with atomic_write(target) as temporary:
+            shutil.copyfile(new, temporary)
+    for other in (root / "data").glob(f"*/{target.parent.name}/*.parquet"):
         if other != target:
-            shutil.rmtree(other)
-    _swap(new, target, staging)
+            other.unlink()
+            if other.parent != target.parent:
+                shutil.rmtree(other.parent, ignore_errors=True)
 
 
-def _swap(new: Path, target: Path, staging: Path) -> None:
-    """Rename ``new`` to ``target``; what was there goes to the staging folder, or comes back if the rename fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    old = staging / f"old-{new.name}"
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
+def _sweep(root: Path) -> None:
+    """Remove what a killed writer left; the caller holds the catalog, so nobody is at work there."""
+    for left in root.glob(".staging-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in (root / "data").glob("*/*/.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 @contextmanager
 def _staging(root: Path) -> Iterator[Path]:
-    # Inside the root, so that renames stay on one file system; outside data/, so that no reader globs into it.
+    # Outside data/, so that no reader globs into it.
     staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=root))
     try:
         yield staging

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 from nautilus_trader.trading.strategy import Strategy
@@ -14,6 +15,9 @@ from lstm_strategy.nautilus.orders import Action, Rules, plan_order
 
 __all__ = ["Desk"]
 
+# How many of its deviations a price may rise between decision and fill before a full purchase overdraws the account.
+_RESERVE_DEVIATIONS = 3.0
+
 
 class Desk:
     """Turns decisions into market orders.
@@ -23,10 +27,17 @@ class Desk:
 
     Parameters
     ----------
+    may_short : bool
+        Whether limits allow a short position; a cash account never does.
+    costs : Costs
+        Kept back from every purchase on a cash account.
+    cash_buffer : float
+        Share of a purchase's price kept back beside the costs, for a higher fill.
+    delay_bars : int
+        Bars between a decision and its fill; with any, three deviations of the price over 1 + ``delay_bars`` bars are
+        kept back where that is more than ``cash_buffer``. A larger jump overdraws the account nonetheless.
     tolerance : float
         How far, as a fraction of equity, the target may move before a working order is cancelled.
-    set_aside : float
-        Share of a purchase's price kept for its costs and for a higher fill (cash accounts).
     """
 
     def __init__(
@@ -37,59 +48,76 @@ class Desk:
         may_short: bool,
         costs: Costs,
         cash_buffer: float,
+        delay_bars: int,
         tolerance: float,
     ) -> None:
         neutral = from_engine(instrument)
         self._strategy, self._instrument = strategy, instrument
         self._rules, self._spot = Rules.of(neutral), neutral.kind == "spot"
         self._may_short, self._tolerance = may_short, tolerance
-        self._set_aside = costs.per_side + cash_buffer
+        self._cost, self._buffer, self._delay_bars = costs.per_side, cash_buffer, delay_bars
         self._last_order: Order | None = None
+        self._price = math.inf  # before the first bar no order is below a minimum notional
 
     def look(self, price: float) -> Holdings:
         """Return what we hold, have working, and are worth at this price."""
+        self._price = price
         strategy = self._strategy
         return look(
             strategy.cache, strategy.portfolio, self._instrument, strategy.id, price, self._last_order, spot=self._spot
         )
 
-    def act(self, decision: Decision, held: Holdings, price: float) -> tuple[Decimal, Action]:
-        """Send, cancel or wait; return the signed quantity sent, and what was done."""
+    def act(self, decision: Decision, held: Holdings, price: float, scale: float = 0.0) -> tuple[Decimal, Action]:
+        """Send, cancel or wait; return the signed quantity sent, and what was done. ``scale``: volatility of a bar."""
         if held.working:
             moved = decision.target * held.equity - float(held.position + held.pending) * price
             if abs(moved) <= self._tolerance * held.equity:
                 return Decimal(0), Action.AWAITING_ORDER
-            # One in flight cannot be called back before the venue knows it.
-            cancellable = [order for order in held.working if order.is_open and not order.is_pending_cancel]
-            for order in cancellable:
-                self._strategy.cancel_order(order)
-            return Decimal(0), Action.CANCELLING if cancellable else Action.AWAITING_ORDER
+            return Decimal(0), Action.CANCELLING if self._cancel(held) else Action.AWAITING_ORDER
         if decision.target == decision.exposure:
             return Decimal(0), Action.HELD
+        return self._place(decision.target, held, price, scale)
+
+    def close(self, *, flatten: bool) -> Action:
+        """Cancel our orders; if ``flatten``, send what closes the position, as much as one order may.
+
+        To be called again at every event until it says `Action.HELD`: nothing is left then, nor can anything arrive.
+        """
+        held = self.look(self._price)
+        self._cancel(held)
+        long = held.position > 0
+        closing = any((order.side == OrderSide.SELL) == long for order in held.working)
+        if not (flatten and held.position) or closing:
+            return Action.AWAITING_ORDER if held.working else Action.HELD
+        return self._place(0.0, held, self._price, 0.0)[1]
+
+    def _cancel(self, held: Holdings) -> bool:
+        """Call back what can be: an order in flight cannot before the venue knows it."""
+        cancellable = [order for order in held.working if order.is_open and not order.is_pending_cancel]
+        for order in cancellable:
+            self._strategy.cancel_order(order)
+        return bool(cancellable)
+
+    def _place(self, target: float, held: Holdings, price: float, scale: float) -> tuple[Decimal, Action]:
         quantity, action = plan_order(
-            decision.target,
+            target,
             held.equity,
             price,
             held.position,
             self._rules,
             can_short=self._may_short and not held.cash,
             sellable=held.sellable,
-            spendable=None if held.spendable is None else held.spendable / (1.0 + self._set_aside),
+            spendable=None if held.spendable is None else held.spendable / (1.0 + self._set_aside(scale)),
         )
         if quantity:
-            self._send(quantity, closes=quantity == -held.position)
+            self._send(quantity, closes=target == 0.0 or quantity == -held.position)
         return quantity, action
 
-    def close(self, *, flatten: bool) -> None:
-        """Cancel our orders; close the position too if ``flatten``, less what working orders may still close."""
-        held = self.look(0.0)
-        self._strategy.cancel_all_orders(self._instrument.id)
-        if flatten and held.position:
-            side = 1 if held.position > 0 else -1
-            closing = max(Decimal(0), -side * held.pending)
-            left = abs(held.position) - closing
-            if left > 0:
-                self._send(-side * left, closes=not closing)
+    def _set_aside(self, scale: float) -> float:
+        if not self._delay_bars:
+            return self._cost + self._buffer
+        jump = _RESERVE_DEVIATIONS * scale * math.sqrt(1 + self._delay_bars)
+        return self._cost + max(self._buffer, jump)
 
     def _send(self, quantity: Decimal, *, closes: bool) -> None:
         self._last_order = self._strategy.order_factory.market(

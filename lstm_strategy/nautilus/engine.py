@@ -11,7 +11,7 @@ from nautilus_trader.core.nautilus_pyo3 import FIXED_PRECISION
 from nautilus_trader.model.data import Bar as EngineBar
 from nautilus_trader.model.data import BarType, QuoteTick
 from nautilus_trader.model.enums import AccountType, OrderSide, OrderStatus
-from nautilus_trader.model.events import OrderFilled
+from nautilus_trader.model.events import OrderDenied, OrderFilled, OrderRejected
 from nautilus_trader.model.identifiers import InstrumentId, StrategyId, Symbol, Venue
 from nautilus_trader.model.instruments import CryptoPerpetual, CurrencyPair, Equity
 from nautilus_trader.model.instruments import Instrument as EngineInstrument
@@ -35,6 +35,8 @@ __all__ = [
     "InstrumentId",
     "Money",
     "Order",
+    "OrderDenied",
+    "OrderRejected",
     "OrderSide",
     "OrderStatus",
     "Price",

@@ -1,16 +1,19 @@
-"""Bars as the engine delivers them: stamps put on the timeframe's grid, history and early live bars merged."""
+"""Bars as the engine delivers them: put on the timeframe's grid; those that are missing asked for and merged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
+from nautilus_trader.trading.strategy import Strategy
 
-from lstm_strategy.bars import Bar, Bars, Timeframe
+from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.nautilus.engine import BarType, EngineBar
+from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
 
-__all__ = ["History", "on_grid", "timeframe_of", "to_bar", "to_bars"]
+__all__ = ["Backfill", "History", "on_grid", "timeframe_of", "to_bar", "to_bars"]
 
 
 def on_grid(ts: int, timeframe: Timeframe) -> int | None:
@@ -27,9 +30,14 @@ def to_bar(bar: EngineBar, ts_close: int) -> Bar:
 
     The engine's own conversion rounds twice and is off by one unit in the last place for a quarter of all prices:
     enough for live features to differ from those of the raw history.
+
+    Raises
+    ------
+    BarsError
+        For prices that cannot be.
     """
     price_unit, size_unit = 10.0**bar.close.precision, 10.0**bar.volume.precision
-    return Bar(
+    made = Bar(
         ts_close,
         round(bar.open.as_double() * price_unit) / price_unit,
         round(bar.high.as_double() * price_unit) / price_unit,
@@ -37,6 +45,9 @@ def to_bar(bar: EngineBar, ts_close: int) -> Bar:
         round(bar.close.as_double() * price_unit) / price_unit,
         round(bar.volume.as_double() * size_unit) / size_unit,
     )
+    if not (0.0 < made.low <= min(made.open, made.close) and max(made.open, made.close) <= made.high):
+        raise BarsError(f"the bar closed at {format_ns(ts_close)} has impossible prices: {bar}")
+    return made
 
 
 def to_bars(instrument_id: str, timeframe: Timeframe, bars: Iterable[Bar]) -> Bars:
@@ -66,11 +77,99 @@ class History:
         return len(self._live)
 
     def merged(self, after: int | None) -> tuple[list[Bar], list[Bar]]:
-        """Return history and, separately, the live bars later than it; sorted, unique, later than ``after``."""
+        """Return history and, separately, the live bars later than it; sorted, unique, later than ``after``.
+
+        The newest live bar stays one, even where the history holds it too: it is there to be decided upon.
+        """
         edge = -1 if after is None else after
-        past = [self._past[ts] for ts in sorted(self._past) if ts > edge]
+        newest = max(self._live, default=None)
+        past = [self._past[ts] for ts in sorted(self._past) if ts > edge and (newest is None or ts < newest)]
         edge = past[-1].ts_close if past else edge
         return past, [self._live[ts] for ts in sorted(self._live) if ts > edge]
+
+
+class Backfill:
+    """Asks for missing bars, and waits a bounded time while they are on their way.
+
+    Answers may come at once, late, more than once, or never. A request that is not answered within ``timeout_s`` wall
+    seconds is repeated; after ``attempts`` of them the bars that came by themselves must do.
+
+    Parameters
+    ----------
+    on_done : callable
+        Given the `History` that came together, once.
+
+    Attributes
+    ----------
+    history : History or None
+        What is being collected; None where nothing is missing.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        bar_type: BarType,
+        *,
+        timeout_s: float,
+        attempts: int,
+        on_done: Callable[[History], None],
+    ) -> None:
+        self.history: History | None = None
+        self._strategy, self._bar_type, self._on_done = strategy, bar_type, on_done
+        self._timeout_s, self._attempts = timeout_s, attempts
+        self._since = self._asked = 0
+        self._timer = f"{strategy.id}-history"
+
+    def ask(self, since: int, *first_live: Bar) -> None:
+        """Ask for the bars from ``since`` on; ``first_live`` is what showed that they are missing."""
+        self.history = History()
+        for bar in first_live:
+            self.history.add_live(bar)
+        self._since, self._asked = since, 0
+        self._request(self.history)
+        if self.history is not None:  # not answered at once, as it is in a backtest
+            interval = timedelta(seconds=self._timeout_s)
+            self._strategy.clock.set_timer(self._timer, interval, callback=self._on_timeout)
+
+    def stop(self) -> None:
+        """Wait no longer."""
+        self.history = None
+        if self._timer in self._strategy.clock.timer_names:
+            self._strategy.clock.cancel_timer(self._timer)
+
+    def finish(self) -> None:
+        """Go on with what has come."""
+        history = self.history
+        self.stop()
+        if history is not None:
+            self._on_done(history)
+
+    def fail(self, where: str, error: Exception) -> None:
+        """Stop the strategy because of ``error``, raised in ``where``."""
+        self._strategy.fail(where, error)
+
+    def _request(self, history: History) -> None:
+        self._asked += 1
+        start = datetime.fromtimestamp(max(self._since, 0) / 1e9, UTC)
+        # The answer to an earlier question must not end the waiting for this one.
+        self._strategy.request_bars(self._bar_type, start=start, callback=lambda _id: self._on_answer(history))
+
+    @loud
+    def _on_answer(self, history: History) -> None:
+        if history is self.history:
+            self.finish()
+
+    @loud
+    def _on_timeout(self, _event: Any) -> None:
+        if self.history is None:
+            return
+        log, what = self._strategy.log, f"No history of {self._bar_type} after {self._asked} requests"
+        if self._asked < self._attempts:
+            log.warning(f"{what}; asking again")
+            self._request(self.history)
+        else:
+            log.error(f"{what}; going on with live bars alone")
+            self.finish()
 
 
 def timeframe_of(bar_type: BarType) -> Timeframe:

@@ -24,6 +24,10 @@ class Action(StrEnum):
     NOT_READY = "not_ready"
 
 
+# The venue values an order at its own price, not at the close that it was planned with.
+_NOTIONAL_MARGIN = 1.02
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """A venue's steps and minimums, in units of the instrument and, for the notional, of its quote currency."""
@@ -57,6 +61,8 @@ def plan_order(
 ) -> tuple[Decimal, Action]:
     """Return the signed quantity that brings ``position`` towards ``target``, rounded towards zero, and why.
 
+    An order that does not close the whole position must exceed the venue's minimum notional by 2 %.
+
     Parameters
     ----------
     target : float
@@ -80,17 +86,20 @@ def plan_order(
         change = -position
         if change >= 0:
             return Decimal(0), Action.SHORT_REFUSED
-    if not _acceptable(change, price, rules):
+    margin = 1.0 if change == -position else _NOTIONAL_MARGIN
+    if not _acceptable(change, price, rules, margin):
         return Decimal(0), Action.BELOW_MINIMUM
     if change < 0 and sellable is not None:
         change = max(change, -max(sellable, Decimal(0)))
     if change > 0 and spendable is not None:
         change = min(change, Decimal(max(spendable, 0.0) / price))
-    size = _acceptable(change, price, rules)
+    size = _acceptable(change, price, rules, margin)
     return size.copy_sign(change), Action.SENT if size else Action.NOT_ENOUGH_FUNDS
 
 
-def _acceptable(change: Decimal, price: float, rules: Rules) -> Decimal:
+def _acceptable(change: Decimal, price: float, rules: Rules, margin: float) -> Decimal:
     """Return the size in whole lots, at most the venue's maximum; zero where it is below a minimum."""
     size = (min(abs(change), rules.max_quantity) / rules.lot).to_integral_value(ROUND_FLOOR) * rules.lot
-    return Decimal(0) if size < rules.min_quantity or size * Decimal(price) < rules.min_notional else size
+    if not size or size < rules.min_quantity:
+        return Decimal(0)
+    return Decimal(0) if size * Decimal(price) < rules.min_notional * Decimal(margin) else size

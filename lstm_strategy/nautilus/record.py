@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,13 +40,29 @@ class RunRecord:
         price: float,
         equity: float,
     ) -> None:
-        """Keep one bar's decision and what came of it."""
+        """Keep one bar's decision and what came of it; a second look at the last bar counts, unless one was sent."""
+        if self.decisions and self.decisions[-1].ts_close == decision.ts_close:
+            if self.quantities[-1]:
+                return
+            for column in self._columns:
+                column.pop()
         self.decisions.append(decision)
         self.actions.append(action)
         self.quantities.append(quantity)
         self.prices.append(price)
         self.equities.append(equity)
         self.forecasts.append(forecast)
+
+    @property
+    def _columns(self) -> tuple[list[Any], ...]:
+        return (
+            self.decisions,
+            self.actions,
+            self.quantities,
+            self.prices,
+            self.equities,
+            self.forecasts,
+        )
 
     def __len__(self) -> int:
         return len(self.decisions)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import traceback
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from nautilus_trader.trading.config import StrategyConfig
 from nautilus_trader.trading.strategy import Strategy
 
-from lstm_strategy.bars import Bar, Timeframe, format_ns
+from lstm_strategy.bars import Bar, BarsError, format_ns
 from lstm_strategy.decision import (
+    HALTS,
     Costs,
     LimitsConfig,
     PortfolioState,
@@ -25,23 +25,16 @@ from lstm_strategy.decision import (
     decide,
 )
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.nautilus.desk import Desk
-from lstm_strategy.nautilus.engine import (
-    AccountType,
-    BarType,
-    EngineBar,
-    InstrumentId,
-    loud,
-)
-from lstm_strategy.nautilus.history import History, on_grid, timeframe_of, to_bar, to_bars
-from lstm_strategy.nautilus.model import Model, open_model
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, OrderDenied, OrderRejected, loud
+from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import RunRecord
+from lstm_strategy.nautilus.session import Session, open_session
 
 __all__ = ["LSTMStrategy", "LSTMStrategyConfig"]
 
-# More than the warm-up is asked for, since weekends and outages leave holes in a span of time.
-_HISTORY_FACTOR, _HISTORY_SLACK_BARS = 1.7, 72
+_CLOSING_RETRIES = 10  # of an order that was refused, after a stop
 
 
 class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
@@ -61,8 +54,14 @@ class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
         How far, as a fraction of equity, the target may move before a working order is cancelled.
     flatten_on_stop : bool
         Whether a stop closes the position; orders are cancelled in any case.
+    delay_bars : int
+        Bars between a decision and its fill, where it is known to be late: a larger reserve is kept then.
     history_timeout_s : float
         Wall seconds after which an unanswered request for history is repeated.
+    history_attempts : int
+        Requests after which it goes on with live bars alone.
+    refill_holes : bool
+        Whether bars that are missing between live ones are asked for. A backtest has all that there are.
     record : bool
         Whether to keep every bar's decision in memory (backtests).
     """
@@ -76,17 +75,11 @@ class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     cash_buffer: float = 0.002
     retarget_tolerance: float = 0.02
     flatten_on_stop: bool = False
+    delay_bars: int = 0
     history_timeout_s: float = 30.0
+    history_attempts: int = 10
+    refill_holes: bool = True
     record: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """What exists from start on."""
-
-    timeframe: Timeframe
-    model: Model
-    desk: Desk
 
 
 class LSTMStrategy(Strategy):  # type: ignore[misc]
@@ -106,151 +99,137 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self.failure: Exception | None = None
         self.record = RunRecord(config.instrument_id.value) if config.record else None
         self.risk: RiskState | None = None
-        self._session: _Session | None = None
-        self._history: History | None = None
+        self._session: Session | None = None
+        self._backfill: Backfill | None = None
         self._restored: bytes | None = None
-        self._armed = False
-        self._bars_since_trade = 0
+        self._armed = self._stopped = False
+        self._marked_ts = self._closings = 0
 
     def on_start(self) -> None:
         """Verify model and instrument, then ask for history; a problem here is raised, before any order."""
         settings = self.settings
-        self._session = session = self._open_session()
+        self._stopped, self._closings = False, 0
+        self._session = session = open_session(self)
+        self._backfill = backfill = Backfill(
+            self,
+            settings.bar_type,
+            timeout_s=settings.history_timeout_s,
+            attempts=settings.history_attempts,
+            on_done=self._on_history,
+        )
         if self._restored is not None:
             try:
                 session.model.forecaster.restore(self._restored)
             except LSTMStrategyError as error:
                 self.log.warning(f"{error}; warming up from history")
-        self._history = History()
         self.subscribe_bars(settings.bar_type)
-        self._request_history(session)
-        if self._history is not None:  # not answered at once, as it is in a backtest
-            interval = timedelta(seconds=settings.history_timeout_s)
-            self.clock.set_timer(f"{self.id}-history", interval, callback=self._on_history_timeout)
+        backfill.ask(session.history_from(self.clock.timestamp_ns()))
         if self.failure is not None:
             raise self.failure
 
-    def _open_session(self) -> _Session:
-        settings = self.settings
-        instrument = self.cache.instrument(settings.instrument_id)
-        if instrument is None:
-            raise LSTMStrategyError(f"{settings.instrument_id} is not known to the engine; nothing can be traded")
-        if settings.bar_type.instrument_id != settings.instrument_id:
-            raise LSTMStrategyError(f"bar_type {settings.bar_type} is not of instrument {settings.instrument_id}")
-        may_short = settings.limits.side == "long_short"
-        account = self.portfolio.account(settings.instrument_id.venue)
-        if may_short and account is not None and account.type == AccountType.CASH:
-            raise LSTMStrategyError(f"limits.side is long_short; the cash account {account.id} cannot short")
-        desk = Desk(
-            self,
-            instrument,
-            may_short=may_short,
-            costs=settings.costs,
-            cash_buffer=settings.cash_buffer,
-            tolerance=settings.retarget_tolerance,
-        )
-        timeframe = timeframe_of(settings.bar_type)
-        model = open_model(Path(settings.model), settings.instrument_id.value, timeframe, settings.sizing.horizon)
-        return _Session(timeframe, model, desk)
-
-    def _request_history(self, session: _Session) -> None:
-        needed = session.model.forecaster.warmup_bars * _HISTORY_FACTOR + _HISTORY_SLACK_BARS
-        start = datetime.fromtimestamp(max(self.clock.timestamp_ns() - needed * session.timeframe.ns, 0) / 1e9, UTC)
-        self.request_bars(self.settings.bar_type, start=start, callback=self._on_history)
-
     def on_historical_data(self, data: Any) -> None:
         """Keep a bar of the requested history; everything else, and everything later, is somebody else's."""
-        session = self._session
-        if session is None or self._history is None:
+        session, history = self._session, None if self._backfill is None else self._backfill.history
+        if session is None or history is None:
             return
         if isinstance(data, EngineBar) and data.bar_type == self.settings.bar_type:
             ts_close = on_grid(data.ts_event, session.timeframe)
             # A venue's newest bar may still be forming: it is no bar yet.
             if ts_close is not None and ts_close <= self.clock.timestamp_ns():
-                self._history.add_past(to_bar(data, ts_close))
+                try:
+                    history.add_past(to_bar(data, ts_close))
+                except BarsError as error:
+                    self.log.warning(f"Skipped a bar of the history: {error}")
 
     @loud
-    def _on_history(self, _request_id: Any) -> None:
-        if self._session is not None and self._history is not None:
-            self._finish_warm_up(self._session, self._history)
-
-    @loud
-    def _on_history_timeout(self, _event: Any) -> None:
-        if self._session is not None and self._history is not None:
-            self.log.warning(f"No history of {self.settings.bar_type} yet; asking again")
-            self._request_history(self._session)
-
-    def _finish_warm_up(self, session: _Session, history: History) -> None:
+    def _on_history(self, history: History) -> None:
         """Take the history and the live bars that came before it; only the newest bar may lead to an order."""
+        session = self._session
+        if session is None:
+            return
         forecaster = session.model.forecaster
         past, live = history.merged(forecaster.last_ts)
-        self._history = None
-        self.clock.cancel_timers()
         if past:
             forecaster.warm_up(to_bars(self.settings.instrument_id.value, session.timeframe, past))
         if not forecaster.ready:
             self.log.warning(f"History is too short: {len(past)} bars; the warm-up takes {forecaster.warmup_bars}")
         for bar in live:
-            self._take(session, bar, may_trade=bar is live[-1])
+            self._take(session, bar, newest=bar is live[-1])
 
     @loud
     def on_bar(self, bar: EngineBar) -> None:
-        """Decide on a closed bar; put it aside while history is on its way."""
-        session = self._session
-        if session is None or bar.bar_type != self.settings.bar_type or self.failure is not None:
+        """Decide on a closed bar; while earlier ones are on their way, put it aside and watch the halts."""
+        session, backfill = self._session, self._backfill
+        if session is None or backfill is None or bar.bar_type != self.settings.bar_type or self.failure is not None:
             return
         ts_close = on_grid(bar.ts_event, session.timeframe)
         if ts_close is None:
             self.log.warning(f"Ignored a bar stamped {format_ns(bar.ts_event)}: not a close of {session.timeframe}")
             return
-        if self._history is None:
-            self._take(session, to_bar(bar, ts_close), may_trade=True)
+        last_ts = session.model.forecaster.last_ts
+        if last_ts is not None and ts_close <= last_ts:
+            self.log.debug(f"Ignored a repeated or late bar of {format_ns(ts_close)}")
             return
-        self._history.add_live(to_bar(bar, ts_close))
-        if self._history.live_bars > session.model.forecaster.warmup_bars:
-            self._finish_warm_up(session, self._history)
+        try:
+            closed = to_bar(bar, ts_close)
+        except BarsError as error:
+            self.log.warning(f"Skipped, as if it were missing: {error}")
+            return
+        if backfill.history is not None:
+            backfill.history.add_live(closed)
+        elif self.settings.refill_holes and session.misses_bars_before(ts_close):
+            self.log.warning(f"Bars before {format_ns(ts_close)} are missing; asking for them")
+            backfill.ask(session.history_from(self.clock.timestamp_ns()), closed)
+        else:
+            self._take(session, closed, newest=True)
+        if backfill.history is None:  # taken
+            return
+        self._decide(session, closed, None, waiting=True)
+        if backfill.history.live_bars > session.model.forecaster.warmup_bars:
+            backfill.finish()
 
-    def _take(self, session: _Session, bar: Bar, *, may_trade: bool) -> None:
-        """Forecast, mark to market, decide, act, record."""
-        forecaster, settings = session.model.forecaster, self.settings
-        if forecaster.last_ts is not None and bar.ts_close <= forecaster.last_ts:
-            self.log.debug(f"Ignored a repeated or late bar of {format_ns(bar.ts_close)}")
+    def _take(self, session: Session, bar: Bar, *, newest: bool) -> None:
+        """Forecast; decide where this is the newest bar. Earlier ones were marked to market as they came."""
+        forecaster = session.model.forecaster
+        try:
+            forecast = forecaster.update(bar)
+        except BarsError as error:
+            self.log.warning(f"Skipped, as if it were missing: {error}")
             return
-        forecast = forecaster.update(bar)
         self._armed = self._armed or forecaster.ready
-        self._bars_since_trade += 1
+        if newest:
+            self._decide(session, bar, forecast)
+
+    def _decide(self, session: Session, bar: Bar, forecast: Forecast | None, *, waiting: bool = False) -> None:
+        """Mark to market, run the halts, decide, act, record; while ``waiting`` for bars hold, unless halted."""
+        if bar.ts_close < self._marked_ts:
+            return
+        self._marked_ts = bar.ts_close
+        settings = self.settings
         held = session.desk.look(bar.close)
-        risk = self.risk or RiskState.start(bar.ts_close, held.equity)
-        if math.isfinite(held.equity):
-            self.risk = risk = advance(risk, bar.ts_close, held.equity, settings.limits)
+        start = RiskState.start(bar.ts_close, held.equity)
+        risk = advance(self.risk or start, bar.ts_close, held.equity, settings.limits)
+        if math.isfinite(risk.equity):  # it was known once
+            self.risk = risk
         unit = bar.close / held.equity if held.equity else math.nan
-        state = PortfolioState(
-            ts_close=bar.ts_close,
-            equity=held.equity,
-            exposure=float(held.position) * unit,
-            working_exposure=float(held.pending) * unit,
-            risk=risk,
-            bars_since_trade=self._bars_since_trade,
-        )
         decision = decide(
             forecast,
-            state,
+            PortfolioState(bar.ts_close, held.equity, float(held.position) * unit, risk),
             settings.sizing,
             settings.limits,
             settings.costs,
             shrinkage=session.model.shrinkage,
             bars_per_year=session.timeframe.bars_per_year,
         )
+        halted = decision.reason in HALTS
+        if waiting and not halted:
+            decision = replace(decision, target=decision.exposure)
         quantity, action = Decimal(0), Action.NOT_READY
-        if self._armed and may_trade:
-            quantity, action = session.desk.act(decision, held, bar.close)
+        if halted or (not waiting and (self._armed or abs(decision.target) < abs(decision.exposure))):
+            scale = 0.0 if forecast is None else forecast.scale
+            quantity, action = session.desk.act(decision, held, bar.close, scale)
         if self.record is not None:
             self.record.add(decision, forecast, action, float(quantity), bar.close, held.equity)
-
-    @loud
-    def on_order_filled(self, event: Any) -> None:
-        """Count bars since the last trade from here."""
-        self._bars_since_trade = 0
 
     @loud
     def _on_refusal(self, event: Any) -> None:
@@ -270,10 +249,56 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             self.stop()
 
     def on_stop(self) -> None:
-        """Cancel our orders, and close the position if so configured."""
-        self.clock.cancel_timers()
-        if self._session is not None:
-            self._session.desk.close(flatten=self.settings.flatten_on_stop)
+        """Cancel our orders, and close the position if so configured; `handle_event` sees to what still arrives."""
+        self._stopped, self._closings = True, 0
+        if self._backfill is not None:
+            self._backfill.stop()
+        self._wind_up()
+
+    def on_resume(self) -> None:
+        """Trade again; bars missed meanwhile show as a hole."""
+        self._stopped = False
+
+    def handle_event(self, event: Any) -> None:
+        """Go on closing after a stop: an order in flight then may still fill, a position may take several orders."""
+        super().handle_event(event)
+        if not self._stopped:
+            return
+        if not isinstance(event, OrderDenied | OrderRejected):
+            self._wind_up()
+        elif self._closings < _CLOSING_RETRIES:
+            self._closings += 1
+            self.log.error(f"Not closed, trying again in a second: {event.reason}")
+            self.clock.set_time_alert(
+                f"{self.id}-closing-{self._closings}",
+                self.clock.utc_now() + timedelta(seconds=1),
+                callback=self._on_closing_retry,
+            )
+        else:
+            self.log.error(f"A position is left open after {self._closings} attempts: {event.reason}")
+
+    def _on_closing_retry(self, _event: Any) -> None:
+        if self._stopped:
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        if self._session is None:
+            return
+        try:
+            action = self._session.desk.close(flatten=self.settings.flatten_on_stop)
+        except Exception as error:  # nobody is left to be stopped by it
+            self.failure = self.failure or error
+            self.log.error(f"Not closed:\n{''.join(traceback.format_exception(error))}")
+            return
+        if action not in (Action.SENT, Action.HELD, Action.AWAITING_ORDER):
+            self.log.error(f"A position is left open: {action.value}")
+
+    def on_reset(self) -> None:
+        """Forget everything but the settings."""
+        self.failure = self.risk = self._session = self._backfill = self._restored = None
+        self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
+        self._armed = self._stopped = False
+        self._marked_ts = self._closings = 0
 
     def on_save(self) -> dict[str, bytes]:
         """Return the forecaster's snapshot and the halts; the engine takes keys such as "time" for stamps."""

@@ -1,0 +1,77 @@
+"""What a strategy works with from start on: verified model, timeframe, order desk; nothing that does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lstm_strategy.bars import Timeframe
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.desk import Desk
+from lstm_strategy.nautilus.engine import AccountType
+from lstm_strategy.nautilus.history import timeframe_of
+from lstm_strategy.nautilus.model import Model, open_model
+
+if TYPE_CHECKING:
+    from lstm_strategy.nautilus.strategy import LSTMStrategy
+
+__all__ = ["Session", "open_session"]
+
+# More than the warm-up is asked for, since weekends and outages leave holes in a span of time.
+_HISTORY_FACTOR, _HISTORY_SLACK_BARS = 1.7, 72
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What exists from start on."""
+
+    timeframe: Timeframe
+    model: Model
+    desk: Desk
+
+    def history_from(self, now: int) -> int:
+        """Return the stamp from which on bars are needed: a warm-up ago, or from the last bar taken where later."""
+        forecaster = self.model.forecaster
+        needed = int((forecaster.warmup_bars * _HISTORY_FACTOR + _HISTORY_SLACK_BARS) * self.timeframe.ns)
+        # Venues ask by the stamp of the open: the bar before the last one, once more, costs nothing.
+        known = 0 if forecaster.last_ts is None else forecaster.last_ts - self.timeframe.ns
+        return max(now - needed, known, 0)
+
+    def misses_bars_before(self, ts_close: int) -> bool:
+        """Say whether there is a hole between the last bar taken and one closed at ``ts_close``."""
+        last = self.model.forecaster.last_ts
+        return last is not None and ts_close > last + self.timeframe.ns
+
+
+def open_session(strategy: LSTMStrategy) -> Session:
+    """Return what the strategy's settings ask for.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where the engine does not know the instrument, bars are of another one, the account cannot short, or the model
+        does not fit.
+    """
+    settings = strategy.settings
+    instrument = strategy.cache.instrument(settings.instrument_id)
+    if instrument is None:
+        raise LSTMStrategyError(f"{settings.instrument_id} is not known to the engine; nothing can be traded")
+    if settings.bar_type.instrument_id != settings.instrument_id:
+        raise LSTMStrategyError(f"bar_type {settings.bar_type} is not of instrument {settings.instrument_id}")
+    may_short = settings.limits.side == "long_short"
+    account = strategy.portfolio.account(settings.instrument_id.venue)
+    if may_short and account is not None and account.type == AccountType.CASH:
+        raise LSTMStrategyError(f"limits.side is long_short; the cash account {account.id} cannot short")
+    timeframe = timeframe_of(settings.bar_type)
+    model = open_model(Path(settings.model), settings.instrument_id.value, timeframe, settings.sizing.horizon)
+    desk = Desk(
+        strategy,
+        instrument,
+        may_short=may_short,
+        costs=settings.costs,
+        cash_buffer=settings.cash_buffer,
+        delay_bars=settings.delay_bars,
+        tolerance=settings.retarget_tolerance,
+    )
+    return Session(timeframe, model, desk)
