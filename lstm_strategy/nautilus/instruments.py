@@ -113,8 +113,8 @@ def from_engine(engine_instrument: EngineInstrument) -> Instrument:
             " spot pairs, linear perpetuals and equities can be traded"
         )
 
-    def text(value: Price | Quantity | None) -> str | None:
-        return None if value is None else str(value)
+    def text(value: Quantity | None) -> str | None:
+        return None if value is None else f"{value.as_decimal().normalize():f}"
 
     tick = str(engine_instrument.price_increment)
     finer = precision_of(tick) < engine_instrument.price_precision
