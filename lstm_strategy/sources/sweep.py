@@ -172,7 +172,7 @@ class Sweep:
                 full = middle
             else:
                 empty = middle
-        return min(empty + self.timeframe.ns, full) if full - empty <= window else full
+        return empty + window
 
     async def _judge(self, cursor: int, first: int, end: int) -> None:
         """Note the time before ``first`` as withheld where longer bars show that there was trade in it."""
@@ -207,19 +207,23 @@ class _Coarse:
     async def first(self, start: int, end: int) -> int | None:
         """Return the opening time of the first bar that ends after ``start`` and opens before ``end``."""
         step = self.timeframe.ns
-        while True:
+        while start < end:
             if not self._known[0] <= start < self._known[1]:
-                since = start - start % step - step
-                page = await self._client.candles(self._symbol, self.timeframe, since, self._limit, probe=True)
-                self._opens = page.opens[page.opens >= since]
-                reach = int(self._opens[-1]) + step if len(self._opens) else since + self._limit * step
-                self._known = (since, max(reach, start + step))
+                await self._look_from(start - start % step - step, start)
             later = self._opens[self._opens + step > start]
             if len(later):
                 return int(later[0]) if later[0] < end else None
             start = self._known[1]
-            if start >= end:
-                return None
+        return None
+
+    async def _look_from(self, since: int, start: int) -> None:
+        """Ask for bars until it is known what there is at ``start``."""
+        step, reach = self.timeframe.ns, since
+        while reach <= start:
+            page = await self._client.candles(self._symbol, self.timeframe, reach, self._limit, probe=True)
+            opens = page.opens[page.opens >= reach]
+            since, reach = reach, int(opens[-1]) + step if len(opens) else reach + self._limit * step
+            self._opens, self._known = opens, (since, reach)
 
 
 _NO_PROBE = _Coarse.__new__(_Coarse)
