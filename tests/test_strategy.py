@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from engine_support import FREE, HOUR, LOOSE, PERPETUAL, SIGN, SPOT, ToldForecaster, random_bars, tell
+from engine_support import FREE, HOUR, LOOSE, PERPETUAL, SIGN, SPOT, ToldForecaster, make_bars, random_bars, tell
 from hypothesis import given
 from hypothesis import strategies as st
 from nautilus_trader.backtest.config import BacktestEngineConfig
@@ -18,12 +21,15 @@ from nautilus_trader.backtest.models import LatencyModel
 from nautilus_trader.common.config import LoggingConfig
 from nautilus_trader.model.currencies import USDT
 from nautilus_trader.model.data import Bar as EngineBar
-from nautilus_trader.model.enums import AccountType, OmsType
+from nautilus_trader.model.enums import AccountType, OmsType, OrderStatus, TradingState
+from nautilus_trader.model.events import OrderDenied
 from nautilus_trader.model.identifiers import Venue
 from nautilus_trader.model.objects import Money
+from nautilus_trader.test_kit.stubs.events import TestEventStubs
+from nautilus_trader.test_kit.stubs.identifiers import TestIdStubs
 from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyFactory
 
-from lstm_strategy.bars import Bar, Bars
+from lstm_strategy.bars import Bar, Bars, BarsError
 from lstm_strategy.decision import LimitsConfig, RiskState
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument
@@ -113,8 +119,9 @@ class LateHistory(LSTMStrategy):
     answer_at = 0
     answer: tuple[EngineBar, ...] = ()
 
-    def request_bars(self, *_: Any, callback: Any, **__: Any) -> None:
+    def request_bars(self, *_: Any, start: datetime, callback: Any, **__: Any) -> None:
         self.callbacks = [*getattr(self, "callbacks", []), callback]
+        self.asked_from = [*getattr(self, "asked_from", []), int(start.timestamp()) * 10**9]
 
     def on_bar(self, bar: EngineBar) -> None:
         if bar.ts_event == self.answer_at:
@@ -155,6 +162,8 @@ def test_history_is_sorted_and_unique() -> None:
     past, live = history.merged(after=1 * HOUR.ns)
     assert [b.ts_close // HOUR.ns for b in past] == [2, 3]
     assert [b.ts_close // HOUR.ns for b in live] == [4, 5]
+    history.add_past(bar(5, 9.0))  # the newest live bar is there to be decided upon
+    assert [b.ts_close // HOUR.ns for b in history.merged(None)[1]] == [4, 5]
 
 
 # -- orders ------------------------------------------------------------------------------------------------------------
@@ -190,6 +199,18 @@ def test_closing_closes_all_and_funds_are_respected() -> None:
     assert plan_order(1.0, 1e3, 100.0, Decimal(0), RULES, can_short=False, spendable=500.0)[0] == Decimal(5)
     none = plan_order(1.0, 1e3, 100.0, Decimal(0), RULES, can_short=False, spendable=-1.0)
     assert none == (Decimal(0), Action.NOT_ENOUGH_FUNDS)
+
+
+def test_an_order_near_the_minimum_notional_leaves_room_for_the_venues_own_price() -> None:
+    for target, sent in ((0.101, Action.BELOW_MINIMUM), (0.103, Action.SENT)):
+        assert plan_order(target, 100.0, 10.0, Decimal(0), RULES, can_short=False)[1] == sent
+    # To be rid of all of a position is worth the try.
+    assert plan_order(0.0, 100.0, 10.0, Decimal("1.01"), RULES, can_short=False) == (Decimal("-1.01"), Action.SENT)
+
+
+def test_closing_before_any_price_is_known_asks_no_notional() -> None:
+    assert plan_order(0.0, 0.0, np.inf, Decimal("0.002"), RULES, can_short=False)[1] == Action.SENT
+    assert plan_order(0.0, 0.0, np.inf, Decimal("0.0001"), RULES, can_short=False)[1] == Action.BELOW_MINIMUM
 
 
 # -- the strategy on the engine ----------------------------------------------------------------------------------------
@@ -284,6 +305,283 @@ def test_refused_orders_are_recorded_and_tried_anew(
     assert strategy.failure is None
     assert len(strategy.record.refusals) >= 5
     assert "no market" in strategy.record.refusals[0]
+
+
+# -- stops, halts, holes ----------------------------------------------------------------------------------------------
+
+
+class Breaks(LSTMStrategy):
+    """Breaks down right after its decision on one bar."""
+
+    breaks_at = 0
+
+    def _take(self, session: Any, bar: Bar, *, newest: bool) -> None:
+        super()._take(session, bar, newest=newest)
+        if bar.ts_close == self.breaks_at:
+            raise ZeroDivisionError("planted")
+
+
+class Holds(LateHistory):
+    """Bought 50 at the first bar, as if the position were left from an earlier run."""
+
+    def on_bar(self, bar: EngineBar) -> None:
+        if self._session and not self.cache.orders():
+            self._session.desk._send(Decimal(50), closes=False)
+        super().on_bar(bar)
+
+
+def position(engine: BacktestEngine) -> Decimal:
+    return sum((held.signed_decimal_qty() for held in engine.cache.positions_open()), Decimal(0))
+
+
+def told(strategy: LSTMStrategy) -> list[tuple[str, Action]]:
+    return [(d.reason.value, a) for d, a in zip(strategy.record.decisions, strategy.record.actions, strict=True)]
+
+
+def test_a_purchase_in_flight_at_the_stop_is_sold_again(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda ts: 0.001 if ts >= 3 * HOUR.ns else -0.001)
+    bars = random_bars(20)
+    strategy = Breaks(config(flatten_on_stop=True))
+    strategy.breaks_at = 3 * HOUR.ns
+    play(engines, strategy, engine_bars(bars), quotes=bars)
+    assert strategy.is_stopped
+    assert isinstance(strategy.failure, ZeroDivisionError)
+    bought, sold = engines[0].cache.orders()
+    assert bought.filled_qty == sold.filled_qty > 0
+    assert position(engines[0]) == 0
+    kept = Breaks(config(flatten_on_stop=False))
+    kept.breaks_at = 3 * HOUR.ns
+    play(engines, kept, engine_bars(bars), quotes=bars)
+    assert position(engines[1]) > 0  # as configured
+
+
+def test_closing_takes_as_many_orders_as_the_venue_asks_for(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda ts: 0.001)
+    small = msgspec.structs.replace(SPOT, max_quantity="10")
+    bars = random_bars(60, volatility=1e-4)
+    strategy = Breaks(config(flatten_on_stop=True))
+    strategy.breaks_at = 20 * HOUR.ns
+    play(engines, strategy, engine_bars(bars), instrument=small, quotes=bars)
+    sold = [order for order in engines[0].cache.orders() if order.is_sell]
+    assert len(sold) == 10
+    assert all(earlier.ts_last <= later.ts_init for earlier, later in pairwise(sold))  # one at a time
+    assert position(engines[0]) == 0
+    assert not engines[0].cache.orders_open()
+
+
+def test_a_halt_closes_over_as_many_bars_as_the_venue_asks_for(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda ts: 0.001)
+    small = msgspec.structs.replace(SPOT, max_quantity="20")
+    closes = np.round(1000.0 * np.where(np.arange(40) < 12, 1.0, 0.8), 2)
+    bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes)
+    strategy = LSTMStrategy(config(limits=LimitsConfig(daily_loss=1.0, max_drawdown=0.1, drift_tolerance=10.0)))
+    play(engines, strategy, engine_bars(bars), instrument=small, quotes=bars)
+    halted = [(d.exposure, a) for d, a in zip(strategy.record.decisions, strategy.record.actions, strict=True)][12:]
+    assert [action for _, action in halted[:5]] == [Action.SENT] * 5
+    assert position(engines[0]) == halted[5][0] == 0
+
+
+@pytest.mark.parametrize("refusals", [3, 99])
+def test_closing_orders_that_the_venue_rejects_are_tried_again_a_few_times(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    tell(monkeypatch, lambda ts: 0.001 if ts >= 3 * HOUR.ns else -0.001)
+    bars = random_bars(40)
+
+    class Refused(Breaks):
+        seen = 0
+
+        def on_stop(self) -> None:
+            engines[0].kernel.risk_engine.set_trading_state(TradingState.HALTED)
+            super().on_stop()
+
+        def handle_event(self, event: Any) -> None:
+            if isinstance(event, OrderDenied):  # as if the venue had said so
+                self.seen += 1
+                if self.seen == refusals:
+                    engines[0].kernel.risk_engine.set_trading_state(TradingState.ACTIVE)
+                order = self.cache.order(event.client_order_id)
+                event = TestEventStubs.order_rejected(order, account_id=TestIdStubs.account_id())
+            super().handle_event(event)
+
+    strategy = Refused(config(flatten_on_stop=True))
+    strategy.breaks_at = 3 * HOUR.ns
+    play(engines, strategy, engine_bars(bars), quotes=bars)
+    assert strategy.seen == min(refusals, 12)  # the fill, the new position, and ten more
+    assert (position(engines[0]) == 0) == (refusals == 3)
+
+
+def test_a_closing_order_that_our_own_engine_denies_is_not_repeated(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda ts: 0.001)
+    bars = random_bars(20)
+
+    class Refused(Breaks):
+        def on_stop(self) -> None:
+            engines[0].kernel.risk_engine.set_trading_state(TradingState.HALTED)
+            super().on_stop()
+
+    strategy = Refused(config(flatten_on_stop=True))
+    strategy.breaks_at = 5 * HOUR.ns
+    play(engines, strategy, engine_bars(bars), quotes=bars)
+    assert [order.status for order in engines[0].cache.orders()].count(OrderStatus.DENIED) == 1
+    assert position(engines[0]) > 0
+
+
+TIGHT = LimitsConfig(max_drawdown=0.01, daily_loss=0.01, drift_tolerance=10.0)
+
+
+def falling(n: int) -> Bars:
+    closes = np.round(1000.0 * 0.995 ** np.arange(n), 2)
+    return make_bars(np.concatenate([[1000.0], closes[:-1]]), closes)
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["history too short", "history never comes"])
+def test_a_halt_flattens_before_the_warm_up_is_over(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    tell(monkeypatch, lambda ts: 0.001, warmup_bars=500)
+    bars = falling(30)
+    settings = {"limits": TIGHT, "sizing": msgspec.structs.replace(SIGN, without_forecast="hold")}
+    strategy = Holds(config(**settings, history_timeout_s=1e6))
+    strategy.answer_at = int(bars.ts_close[0]) if answered else 0
+    play(engines, strategy, engine_bars(bars), quotes=bars)
+    assert strategy.risk.drawdown_halt
+    assert position(engines[0]) == 0
+    assert ("halt_drawdown", Action.SENT) in told(strategy)
+    assert len(strategy.record) == 30
+    assert [order.is_sell for order in engines[0].cache.orders()] == [False, True]
+
+
+def test_while_history_is_on_its_way_a_position_is_held_and_then_given_up_as_configured(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tell(monkeypatch, lambda ts: 0.001, warmup_bars=20)
+    bars = random_bars(40, volatility=1e-4)
+    strategy = Holds(config(history_timeout_s=3.5 * 3600.0, history_attempts=3))
+    play(engines, strategy, engine_bars(bars), quotes=bars)
+    assert len(strategy.callbacks) == 3  # then it went on with what came by itself
+    rows = told(strategy)
+    assert rows[:9] == [("no_forecast", Action.NOT_READY)] * 9
+    assert rows[9] == ("no_forecast", Action.SENT)  # half a bar on it gave up: without_forecast = "flatten"
+    assert strategy.record.decisions[9].exposure == pytest.approx(0.5, abs=0.01)
+    assert made[0].seen == bars.ts_close.tolist()
+    assert position(engines[0]) > 0  # forecasts came with the 20th bar
+
+
+def without(data: list[EngineBar], *missing: int) -> list[EngineBar]:
+    return [bar for row, bar in enumerate(data) if row not in missing]
+
+
+def test_a_hole_in_the_live_bars_is_asked_for_and_filled_before_features_move_on(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tell(monkeypatch, lambda _: 0.001, warmup_bars=5)
+    bars = random_bars(40)
+    data = engine_bars(bars)
+
+    class Fills(LateHistory):
+        def on_bar(self, bar: EngineBar) -> None:
+            if bar.ts_event == bars.ts_close[24]:
+                self.callbacks[0](None)  # an answer to the question at the start: too late, and not this one's
+            if bar.ts_event == bars.ts_close[25]:
+                for past in data[18:26]:
+                    self.on_historical_data(past)
+                self.callbacks[-1](None)
+            super().on_bar(bar)
+
+    strategy = Fills(config(history_timeout_s=4 * 3600.0))
+    strategy.answer_at = int(bars.ts_close[1])
+    play(engines, strategy, without(data, 20, 21), quotes=bars)
+    assert made[0].seen == bars.ts_close.tolist()
+    assert len(strategy.callbacks) == 2
+    assert strategy.asked_from[1] == bars.ts_close[18]
+    decided = dict(zip(strategy.record.ts_close.tolist(), told(strategy), strict=True))
+    assert [decided[ts] for ts in bars.ts_close[[22, 23]].tolist()] == [("no_forecast", Action.NOT_READY)] * 2
+    assert decided[int(bars.ts_close[26])][0] == "rebalance"
+    assert len(strategy.record) == 38
+
+
+def test_a_hole_that_nobody_fills_is_waited_for_a_bounded_time(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tell(monkeypatch, lambda _: 0.001, warmup_bars=30)
+    bars = random_bars(80)
+    strategy = LateHistory(config(history_timeout_s=1.5 * 3600.0, history_attempts=2))
+    strategy.answer_at = int(bars.ts_close[0])
+    play(engines, strategy, without(engine_bars(bars), 40, 41, 60), quotes=bars)
+    assert len(strategy.callbacks) == 1 + 2 + 2
+    assert made[0].seen == np.delete(bars.ts_close, [40, 41, 60]).tolist()
+    assert strategy.failure is None
+    assert strategy.record.actions[-1] != Action.NOT_READY
+
+
+def test_a_malformed_bar_is_skipped_and_asked_for_again(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tell(monkeypatch, lambda _: 0.001, warmup_bars=5)
+    bars = random_bars(30)
+    data, true = engine_bars(bars), engine_bars(bars)
+    zero = to_engine(SPOT).make_price(0.0)
+    bad = data[15]
+    data[15] = EngineBar(bad.bar_type, bad.open, bad.high, zero, bad.close, bad.volume, bad.ts_event, bad.ts_init)
+
+    class Fills(LateHistory):
+        def on_bar(self, bar: EngineBar) -> None:
+            if bar.ts_event == bars.ts_close[17]:
+                for past in (data[15], true[15]):
+                    self.on_historical_data(past)
+                self.callbacks[-1](None)
+            super().on_bar(bar)
+
+    strategy = Fills(config(history_timeout_s=9 * 3600.0))
+    strategy.answer_at = int(bars.ts_close[1])
+    play(engines, strategy, data, quotes=bars)
+    assert strategy.failure is None
+    assert made[0].seen == bars.ts_close.tolist()
+    assert len(strategy.record) == 29
+
+
+def test_a_bar_that_the_forecaster_refuses_is_skipped(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(20)
+    update = ToldForecaster.update
+
+    def refuse(self: ToldForecaster, bar: Bar) -> Any:
+        if bar.ts_close == bars.ts_close[9]:
+            raise BarsError("impossible values")
+        return update(self, bar)
+
+    monkeypatch.setattr(ToldForecaster, "update", refuse)
+    strategy = LSTMStrategy(config())
+    play(engines, strategy, engine_bars(bars), quotes=bars)
+    assert strategy.failure is None
+    assert made[0].seen == np.delete(bars.ts_close, 9).tolist()
+
+
+def test_a_reset_forgets_everything(engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda ts: 0.001)
+    bars = random_bars(20)
+    strategy = Breaks(config())
+    play(engines, strategy, engine_bars(bars), quotes=bars)
+    first = told(strategy)
+    strategy.risk = RiskState(0, 50_000.0, 50_000.0, 100_000.0, drawdown_halt=True)
+    strategy.failure = ZeroDivisionError("old")
+    engines[0].reset()
+    assert (strategy.risk, strategy.failure, len(strategy.record)) == (None, None, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engines[0].run()
+    assert told(strategy) == first
 
 
 @pytest.mark.parametrize(

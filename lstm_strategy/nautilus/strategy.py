@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import traceback
 from dataclasses import replace
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -26,15 +25,14 @@ from lstm_strategy.decision import (
 )
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
-from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, OrderDenied, OrderRejected, loud
+from lstm_strategy.nautilus.closing import Closing
+from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, loud
 from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.session import Session, open_session
 
 __all__ = ["LSTMStrategy", "LSTMStrategyConfig"]
-
-_CLOSING_RETRIES = 10  # of an order that was refused, after a stop
 
 
 class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
@@ -102,13 +100,13 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._session: Session | None = None
         self._backfill: Backfill | None = None
         self._restored: bytes | None = None
-        self._armed = self._stopped = False
-        self._marked_ts = self._closings = 0
+        self._closing: Closing | None = None
+        self._armed, self._marked_ts = False, 0
 
     def on_start(self) -> None:
         """Verify model and instrument, then ask for history; a problem here is raised, before any order."""
         settings = self.settings
-        self._stopped, self._closings = False, 0
+        self._end_closing()
         self._session = session = open_session(self)
         self._backfill = backfill = Backfill(
             self,
@@ -250,55 +248,33 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
 
     def on_stop(self) -> None:
         """Cancel our orders, and close the position if so configured; `handle_event` sees to what still arrives."""
-        self._stopped, self._closings = True, 0
         if self._backfill is not None:
             self._backfill.stop()
-        self._wind_up()
+        if self._session is not None:
+            self._closing = Closing(self, self._session.desk, flatten=self.settings.flatten_on_stop)
+            self._closing.go_on()
 
     def on_resume(self) -> None:
         """Trade again; bars missed meanwhile show as a hole."""
-        self._stopped = False
+        self._end_closing()
 
     def handle_event(self, event: Any) -> None:
-        """Go on closing after a stop: an order in flight then may still fill, a position may take several orders."""
+        """Go on closing after a stop, when the engine calls no other handler."""
         super().handle_event(event)
-        if not self._stopped:
-            return
-        if not isinstance(event, OrderDenied | OrderRejected):
-            self._wind_up()
-        elif self._closings < _CLOSING_RETRIES:
-            self._closings += 1
-            self.log.error(f"Not closed, trying again in a second: {event.reason}")
-            self.clock.set_time_alert(
-                f"{self.id}-closing-{self._closings}",
-                self.clock.utc_now() + timedelta(seconds=1),
-                callback=self._on_closing_retry,
-            )
-        else:
-            self.log.error(f"A position is left open after {self._closings} attempts: {event.reason}")
+        if self._closing is not None:
+            self._closing.on_event(event)
 
-    def _on_closing_retry(self, _event: Any) -> None:
-        if self._stopped:
-            self._wind_up()
-
-    def _wind_up(self) -> None:
-        if self._session is None:
-            return
-        try:
-            action = self._session.desk.close(flatten=self.settings.flatten_on_stop)
-        except Exception as error:  # nobody is left to be stopped by it
-            self.failure = self.failure or error
-            self.log.error(f"Not closed:\n{''.join(traceback.format_exception(error))}")
-            return
-        if action not in (Action.SENT, Action.HELD, Action.AWAITING_ORDER):
-            self.log.error(f"A position is left open: {action.value}")
+    def _end_closing(self) -> None:
+        if self._closing is not None:
+            self._closing.end()
+            self._closing = None
 
     def on_reset(self) -> None:
         """Forget everything but the settings."""
+        self._end_closing()
         self.failure = self.risk = self._session = self._backfill = self._restored = None
         self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
-        self._armed = self._stopped = False
-        self._marked_ts = self._closings = 0
+        self._armed, self._marked_ts = False, 0
 
     def on_save(self) -> dict[str, bytes]:
         """Return the forecaster's snapshot and the halts; the engine takes keys such as "time" for stamps."""
