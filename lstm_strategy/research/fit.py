@@ -34,7 +34,7 @@ from lstm_strategy.network import StreamingLSTM
 from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, pinball, sequences, train
 
-__all__ = ["FitResult", "export", "fit_model", "measure_warmup", "shrinkage"]
+__all__ = ["FitResult", "data_hash", "export", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
 
 _AGREEMENT = 1e-5  # ONNX Runtime against torch
 _TOLERANCE = 1e-3  # cold start against long run, in unit quantiles
@@ -71,14 +71,39 @@ def fit_model(
         Too little data, or a network that cannot be exported faithfully or never agrees with its own long run.
     """
     spans = split.spans()
+    fitted = fit_spans(name, None, history, features, target, spans, network_config, config, models, on_epoch=on_epoch)
+    promote_artefact(models, name, fitted.manifest.version)
+    return fitted
+
+
+def fit_spans(
+    name: str,
+    version: str | None,
+    history: list[tuple[Bars, Instrument]],
+    features: FeaturesConfig,
+    target: TargetConfig,
+    spans: Spans,
+    network_config: NetworkConfig,
+    config: TrainConfig,
+    models: Path,
+    *,
+    start: dict[str, torch.Tensor] | None = None,
+    on_epoch: Callable[[int, float, float], None] = lambda epoch, loss, best: None,
+) -> FitResult:
+    """Train on given spans and save ``models/<name>/<version>-<hash of the weights>/``; what is current stays so.
+
+    Without a ``version`` the time stands in its place.
+    ``start`` are weights to go on from, of a network of the same shape; the scaler is this training's own.
+    """
     samples = [build_sample(bars, instrument, features, target.horizons, spans) for bars, instrument in history]
     data = {
-        sample.bars.instrument_id: _data_hash(sample.bars.between(None, spans["calibrate"][1])) for sample in samples
+        sample.bars.instrument_id: data_hash(sample.bars.between(None, spans["calibrate"][1])) for sample in samples
     }
     fits = [sample.fit for sample in samples]
-    settings = msgspec.json.encode([features, target, split, network_config, config, data, fits, __version__])
-    checkpoint = models / name / f".checkpoint-{hashlib.sha256(settings).hexdigest()[:16]}.safetensors"
-    trained = train(samples, spans, target, network_config, config, checkpoint, on_epoch)
+    origin = save(start) if start else b""
+    settings = msgspec.json.encode([features, target, spans, network_config, config, data, fits, __version__])
+    checkpoint = models / name / f".checkpoint-{hashlib.sha256(settings + origin).hexdigest()[:16]}.safetensors"
+    trained = train(samples, spans, target, network_config, config, checkpoint, on_epoch, start)
 
     weights = save({key: tensor.contiguous() for key, tensor in trained.network.state_dict().items()})
     calibration_HQ, shrinkages, scores = _calibrate(trained, samples, spans, target)
@@ -86,7 +111,9 @@ def fit_model(
     fit_rows = torch.cat([sequence.x_TF for sequence in sequences(samples, spans["fit"], target.horizons[-1])])
     manifest = Manifest(
         name=name,
-        version=datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + hashlib.sha256(weights).hexdigest()[:8],
+        version=(version or datetime.now(UTC).strftime("%Y%m%dT%H%M%S"))
+        + "-"
+        + hashlib.sha256(weights).hexdigest()[:8],
         package_version=__version__,
         timeframe=str(history[0][0].timeframe),
         instruments={sample.bars.instrument_id: sample.fit for sample in samples},
@@ -108,7 +135,6 @@ def fit_model(
     warmup = max(measure_warmup(artefact, sample.bars.between(None, spans["calibrate"][1])) for sample in samples)
     manifest = msgspec.structs.replace(manifest, warmup_bars=warmup)
     path = save_artefact(models, manifest, artefact.graph, weights)
-    promote_artefact(models, name, manifest.version)
     checkpoint.unlink(missing_ok=True)
     filtered = sum(sample.matrix.filtered for sample in samples)
     return FitResult(path, manifest, trained, filtered, sum(len(sample.bars) for sample in samples))
@@ -253,7 +279,8 @@ def _dates(samples: list[Sample], span: tuple[int | None, int | None]) -> tuple[
     return (format_ns(min(ts[0] for ts in stamps)), format_ns(max(ts[-1] for ts in stamps))) if stamps else ("", "")
 
 
-def _data_hash(bars: Bars) -> str:
+def data_hash(bars: Bars) -> str:
+    """Return the sha256 of the bars' columns."""
     columns = (bars.ts_close, bars.open, bars.high, bars.low, bars.close, bars.volume)
     return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
 

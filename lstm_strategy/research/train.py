@@ -102,6 +102,7 @@ def train(
     config: TrainConfig,
     checkpoint: Path,
     on_epoch: Callable[[int, float, float], None] = lambda epoch, loss, best: None,
+    start: dict[str, Tensor] | None = None,
 ) -> Trained:
     """Fit a network on the fit span, stopping by the stop span.
 
@@ -125,6 +126,9 @@ def train(
 
     torch.manual_seed(config.seed)
     network = StreamingLSTM(network_config, inputs.mean(dim=0), std, baseline_HQ).to(device)
+    if start is not None:
+        own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("feature_")}
+        network.load_state_dict(start | own)
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     state = Checkpoint(checkpoint, network, optimiser)
     shuffle = np.random.default_rng([config.seed, 1])
