@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,6 +30,8 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.backtest import BacktestRun, BacktestSettings, run_backtest
 from lstm_strategy.nautilus.catalog import write_catalog
+from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
+from lstm_strategy.sources.store import RawStore
 
 LONG_SHORT = LimitsConfig(side="long_short", daily_loss=1.0, max_drawdown=1.0, max_step=2.0, drift_tolerance=10.0)
 
@@ -218,6 +222,8 @@ def test_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     expected |= {"coverage_80", "coverage_98", "decisions", "days_halted", "seconds", "run_path", "buy_and_hold"}
     assert expected <= set(summary)
     assert summary["orders"] == len(finished.tables["orders"])
+    assert summary["tearsheet"] == "tearsheet.html"
+    assert not summary["ruined"]
     assert finished.tables["positions"].num_rows > 5
     with pytest.raises(LSTMStrategyError, match="exists already"):
         run(tmp_path, random_bars(100), run_folder=tmp_path / "run")
@@ -235,6 +241,130 @@ def test_the_same_run_twice_gives_the_same_orders(tmp_path: Path, monkeypatch: p
     first, second = (run(tmp_path, random_bars(100), sizing=SIGN) for _ in range(2))
     assert first.tables["orders"].equals(second.tables["orders"])
     assert first.tables["equity"].equals(second.tables["equity"])
+
+
+def test_a_ruined_account_is_flat_and_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    closes = np.concatenate([np.full(30, 1000.0), np.full(30, 900.0), np.full(30, 890.0)])
+    bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes, PERPETUAL)
+    bold = LimitsConfig(
+        side="long_short", max_exposure=20.0, max_step=40.0, daily_loss=1.0, max_drawdown=1.0, drift_tolerance=10.0
+    )
+    finished = run(
+        tmp_path, bars, PERPETUAL, limits=bold, account="margin", run_folder=tmp_path / "run", tearsheet=True
+    )
+    summary = finished.summary
+    assert summary["ruined"]
+    assert math.isnan(summary["sharpe"])
+    assert summary["max_drawdown"] == 1.0
+    assert summary["lowest_cash"] < 0.0
+    rows = finished.tables["decisions"].to_pylist()[30:]
+    assert (rows[0]["reason"], rows[0]["action"]) in {("halt_drawdown", "sent"), ("halt_no_equity", "sent")}
+    assert {row["exposure"] for row in rows[2:]} == {0.0}
+    assert [note.split(":")[0] for note in summary["notes"]] == [
+        "Funding is not included",
+        "Liquidation is not modelled",
+    ]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["notes"] == summary["notes"]
+
+
+def test_no_equity_flattens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    monkeypatch.setattr("lstm_strategy.nautilus.strategy.advance", lambda risk, *_: risk)  # no other halt in the way
+    closes = np.repeat([1000.0, 900.0], 30)
+    bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes, PERPETUAL)
+    bold = LimitsConfig(side="long_short", max_exposure=20.0, max_step=40.0, drift_tolerance=10.0)
+    finished = run(tmp_path, bars, PERPETUAL, limits=bold, account="margin")
+    rows = finished.tables["decisions"].to_pylist()[30:]
+    assert (rows[0]["reason"], rows[0]["action"]) == ("halt_no_equity", "sent")
+    assert {row["exposure"] for row in rows[1:]} == {0.0}
+    assert finished.summary["ruined"]
+
+
+def test_the_lowest_cash_is_told_and_a_delay_keeps_a_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    closes = np.round(1000.0 * 1.01 ** np.arange(20), 2)
+    bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes)
+    gaps = make_bars(np.round(np.concatenate([[1000.0], closes[:-1]]) * 1.02, 2), np.round(closes * 1.02, 2))
+    late = run(tmp_path / "late", bars, delay=2).summary
+    assert late["lowest_cash"] >= 0.0
+    assert late["notes"] == []
+    prompt = run(tmp_path / "gaps", make_bars(gaps.open, np.minimum(closes, gaps.open))).summary
+    assert prompt["lowest_cash"] < 0.0  # opened two per cent above the close that it was decided at
+    fills = run(tmp_path / "same", bars).tables["fills"].to_pylist()
+    path = 100_000.0 - np.cumsum([f["price"] * f["quantity"] * (1 if f["side"] == "buy" else -1) for f in fills])
+    assert run(tmp_path / "again", bars).summary["lowest_cash"] == pytest.approx(path.min(), abs=1e-6)
+
+
+def test_asking_for_holes_that_the_data_has_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tell(monkeypatch, lambda ts: 0.001 if ts // HOUR.ns % 4 < 2 else -0.001, warmup_bars=5)
+    bars = gapped_bars(60)
+    plain = run(tmp_path, bars)
+    asked: list[int] = []
+    request = LSTMStrategy.request_bars
+
+    def counted(self: LSTMStrategy, *args: Any, **kwargs: Any) -> Any:
+        asked.append(self.clock.timestamp_ns())
+        return request(self, *args, **kwargs)
+
+    class Asking(LSTMStrategy):
+        request_bars = counted
+
+        def __init__(self, config: LSTMStrategyConfig) -> None:
+            super().__init__(config)
+            self.settings = msgspec.structs.replace(config, refill_holes=True)
+
+    monkeypatch.setattr("lstm_strategy.nautilus.strategy.LSTMStrategy", Asking)
+    asking = run(tmp_path, bars)
+    assert len(asked) == 1 + 4  # at the start, and once a hole
+    for name in ("equity", "decisions", "forecasts", "fills"):
+        one, other = (
+            done.tables[name].drop_columns(["order_id"] if name == "fills" else []) for done in (plain, asking)
+        )
+        assert one.equals(other)
+    assert made[0].seen == made[1].seen == bars.ts_close.tolist()
+
+
+def test_a_catalog_that_is_not_the_raw_bars_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    bars = random_bars(60)
+    store = RawStore(tmp_path / "catalog")
+    store.write_instrument(SPOT)
+    store.merge(bars)
+    run(tmp_path, bars)
+    with pytest.raises(
+        LSTMStrategyError, match=r"holds 50 bars, the raw files 60; write it anew with 'lstm-strategy d"
+    ):
+        run(tmp_path, bars[:50])
+    closes = bars.close.copy()
+    closes[7] += 0.01
+    altered = Bars(
+        SPOT.id, HOUR, bars.ts_close, bars.open, np.maximum(bars.high, closes), bars.low, closes, bars.volume
+    )
+    with pytest.raises(LSTMStrategyError, match=r"differs from the raw files in 1 bars, first at 1970-01-01T08:00:00Z"):
+        run(tmp_path, altered)
+    run(tmp_path, Bars(SPOT.id, HOUR, bars.ts_close, bars.open, bars.high, bars.low, bars.close, bars.volume + 4e-6))
+
+
+def test_a_run_folder_that_exists_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tell(monkeypatch, lambda _: 0.001)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(LSTMStrategyError, match="exists already"):
+        run(tmp_path, random_bars(30), run_folder=tmp_path / "run")
+    assert made == []
+
+
+def test_without_plotly_the_run_is_kept_without_a_tearsheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("plotly is required")
+
+    monkeypatch.setattr("nautilus_trader.analysis.tearsheet.create_tearsheet_from_stats", missing)
+    finished = run(tmp_path, random_bars(30), run_folder=tmp_path / "run", tearsheet=True)
+    assert finished.summary["tearsheet"] is None
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["tearsheet"] is None
+    assert not (tmp_path / "run" / "tearsheet.html").exists()
 
 
 def test_missing_things_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

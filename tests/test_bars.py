@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_strategy.bars import Bars, BarsError, Timeframe, format_ns, parse_ns
+from lstm_strategy.bars import Bars, BarsError, Timeframe, format_ns, parse_ns, utc_day
 from lstm_strategy.errors import LSTMStrategyError
 
 HOUR = Timeframe.parse("1h")
@@ -143,3 +143,9 @@ def test_timeframes_know_their_length() -> None:
 def test_stamps_survive_being_written(ts: int) -> None:
     text = format_ns(ts)
     assert parse_ns(text.replace("000Z", "Z") if "." in text else text) == ts
+
+
+def test_the_bar_that_closes_at_midnight_ends_the_day_before() -> None:
+    day = 24 * HOUR.ns
+    assert [utc_day(ts) for ts in (1, day, day + 1)] == [0, 0, 1]
+    assert utc_day(np.array([1, day, day + 1])).tolist() == [0, 0, 1]

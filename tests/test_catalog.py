@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from engine_support import HOUR, PERPETUAL, SPOT, make_bars, random_bars
 from hypothesis import given
 from hypothesis import strategies as st
+from nautilus_trader.model.data import Bar as EngineBar
 from nautilus_trader.persistence.catalog import ParquetDataCatalog
 
 from lstm_strategy.bars import Bars, Timeframe
@@ -98,6 +102,68 @@ def test_writing_again_replaces(tmp_path: Path) -> None:
     write_catalog(tmp_path, bars[50:200], SPOT)
     assert_same(read_catalog(tmp_path, SPOT.id, HOUR), bars[50:200])
     assert len(list(tmp_path.rglob("bar/*/*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("rows", [slice(0, 300), slice(0, 200), slice(50, 300)], ids=["same", "shorter", "later"])
+def test_at_every_moment_there_are_bars_and_an_instrument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: slice
+) -> None:
+    """What a reader sees, and what kill -9 leaves, before each change that a writer makes under data/."""
+    bars, other = random_bars(300), random_bars(300, seed=1)
+    write_catalog(tmp_path, bars, SPOT)
+    seen = []
+
+    def watch(module: object, name: str) -> None:
+        change = getattr(module, name)
+
+        def watched(*args: object, **kwargs: object) -> object:
+            read = read_catalog(tmp_path, SPOT.id, HOUR)
+            assert read_instrument(tmp_path, SPOT.id) == SPOT
+            assert len(ParquetDataCatalog(tmp_path).instruments()) == 1
+            assert len(list(tmp_path.rglob("bar/*/*.parquet"))) == 1
+            seen.append(read.close.tolist())
+            return change(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for module, name in ((os, "replace"), (os, "rename"), (os, "unlink"), (shutil, "rmtree"), (shutil, "move")):
+        watch(module, name)
+    write_catalog(tmp_path, other[rows], SPOT)
+    monkeypatch.undo()
+    assert len(seen) >= 3
+    assert {tuple(closes) for closes in seen} == {tuple(bars.close)} or seen[-1] == other.close[rows].tolist()
+    assert all(closes in (bars.close.tolist(), other.close[rows].tolist()) for closes in seen)
+    assert_same(read_catalog(tmp_path, SPOT.id, HOUR), other[rows])
+    (start, end) = ParquetDataCatalog(tmp_path).get_intervals(EngineBar, str(bar_type(SPOT.id, HOUR)))[0]
+    assert [start, end] == other.ts_close[rows][[0, -1]].tolist()
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    write_catalog(tmp_path, random_bars(10), SPOT)
+    (folder,) = tmp_path.glob("data/bar/*")
+    (tmp_path / ".staging-old").mkdir()
+    (tmp_path / ".staging-old" / "file").touch()
+    (folder / ".x.parquet.1-aa.tmp").touch()
+    write_catalog(tmp_path, random_bars(10), SPOT)
+    assert not list(tmp_path.glob(".staging*"))
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_reader_looks_again_where_a_file_was_renamed_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = random_bars(10)
+    write_catalog(tmp_path, bars, SPOT)
+    read, calls = pq.read_table, []
+
+    def renamed(path: Path) -> object:
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileNotFoundError(path)
+        return read(path)
+
+    monkeypatch.setattr(pq, "read_table", renamed)
+    assert_same(read_catalog(tmp_path, SPOT.id, HOUR), bars)
 
 
 def test_a_changed_instrument_replaces_the_old_one(tmp_path: Path) -> None:

@@ -481,6 +481,8 @@ def test_day_change_is_after_midnight_only() -> None:
         (SizingConfig, "no_trade_band", math.nan),
         (SizingConfig, "horizon", 0),
         (SizingConfig, "holding_bars", 0),
+        (SizingConfig, "holding_bars", 1_000_001),
+        (SizingConfig, "holding_bars", 10**400),
         (LimitsConfig, "max_exposure", 0.0),
         (LimitsConfig, "max_step", math.nan),
         (LimitsConfig, "daily_loss", 1.1),

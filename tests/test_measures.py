@@ -79,3 +79,11 @@ def test_max_drawdown_counts_from_the_start() -> None:
     assert max_drawdown(np.array([80.0, 120.0, 90.0]), 100.0) == pytest.approx(0.25)
     assert max_drawdown(np.array([75.0, 120.0, 100.0]), 100.0) == pytest.approx(0.25)
     assert max_drawdown(np.array([101.0, 102.0]), 100.0) == 0.0
+
+
+def test_a_ruined_account_has_no_sharpe_and_lost_all() -> None:
+    ts = np.arange(1, 8) * DAY
+    equity = np.array([1.0, 0.5, -1e-3, -2.0, -2.0, -2.0, -2.0])
+    assert math.isnan(sharpe(ts, equity, 1.0))
+    assert math.isnan(sharpe(ts, np.array([1.0, 0.5, 0.0, 0.0, 0.0, 0.1, 0.2]), 1.0))
+    assert max_drawdown(equity, 1.0) == 1.0
