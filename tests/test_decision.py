@@ -482,7 +482,7 @@ def test_day_change_is_after_midnight_only() -> None:
         (SizingConfig, "horizon", 0),
         (SizingConfig, "holding_bars", 0),
         (SizingConfig, "holding_bars", 1_000_001),
-        (SizingConfig, "holding_bars", 10**400),
+        pytest.param(SizingConfig, "holding_bars", 10**400, id="beyond any float"),
         (LimitsConfig, "max_exposure", 0.0),
         (LimitsConfig, "max_step", math.nan),
         (LimitsConfig, "daily_loss", 1.1),
