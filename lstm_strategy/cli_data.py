@@ -12,13 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from lstm_strategy.bars import Bars, Timeframe, format_ns
+from lstm_strategy.cli_catalog import write_entry
 from lstm_strategy.cli_data_check import check_catalog, check_file, summary_of
 from lstm_strategy.cli_data_compare import check_against, is_file
 from lstm_strategy.cli_data_show import print_checked
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources.files import read_file
+from lstm_strategy.sources.holes import known_holes
 from lstm_strategy.sources.instruments import infer_instrument, on_grid, step_decimals
+from lstm_strategy.sources.lock import hold_catalog
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 from lstm_strategy.sources.store import MergeResult, RawStore
 
@@ -141,7 +144,7 @@ def check_command(
     if what is not None and is_file(what):
         checked = check_file(Path(what), length, stamp)
     else:
-        checked = check_catalog(store, what, length)
+        checked = check_catalog(store, what, length, known_holes(store))
     if against is not None:
         stamps = (stamp, against_stamp or stamp)
         checked = checked._replace(comparison=check_against(store, what, against, length, stamps))
@@ -216,18 +219,19 @@ def _market(store: RawStore, bars: Bars, named: dict[str, Any]) -> Instrument:
 
 def _keep(store: RawStore, bars: Bars, market: Instrument, *, replace: bool) -> MergeResult:
     """Merge into the raw store, then write the engine's catalog anew from it."""
-    from lstm_strategy.nautilus.catalog import bar_type, write_catalog  # the engine is slow to import
+    from lstm_strategy.nautilus.catalog import bar_type  # the engine is slow to import
 
     bar_type(bars.instrument_id, bars.timeframe)  # a length that the engine has not is refused before anything is kept
-    changed = not store.has_instrument(market.id) or store.read_instrument(market.id) != market
-    result = store.merge(bars, replace=replace)
-    if changed:
-        store.write_instrument(market)
-    with console.status("writing the catalog"):
-        for instrument_id, timeframe in store.entries():
-            # a change of tick or lot concerns all lengths of bar
-            if instrument_id == market.id and (changed or timeframe == bars.timeframe):
-                write_catalog(store.root, store.read(instrument_id, timeframe), market)
+    with hold_catalog(store.root, f"data import of {bars.instrument_id}"):
+        changed = not store.has_instrument(market.id) or store.read_instrument(market.id) != market
+        result = store.merge(bars, replace=replace)
+        if changed:
+            store.write_instrument(market)
+        with console.status("writing the catalog"):
+            for instrument_id, timeframe in store.entries():
+                # a change of tick or lot concerns all lengths of bar
+                if instrument_id == market.id and (changed or timeframe == bars.timeframe):
+                    write_entry(store, instrument_id, timeframe)
     return result
 
 

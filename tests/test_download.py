@@ -180,7 +180,8 @@ def test_the_first_word_of_the_issue_holds_on_real_history(tmp_path: Path, data_
     assert told["markets"][0]["hole_bars"] == 128 + 4  # and the first day's four hours before the listing
     instrument = store.read_instrument(BTC)
     assert (instrument.tick, instrument.lot, instrument.min_notional) == ("0.01", "0.00001", 5.0)
-    checked, _ = cli("data", "check", "--catalog", tmp_path, "--json")
+    checked, text = cli("data", "check", "--catalog", tmp_path, "--json")
+    assert "28 (128 bars)" in text
     assert (checked["gaps"], checked["missing_bars"], checked["errors"]) == (28, 128, [])
 
 
@@ -206,7 +207,10 @@ def test_dry_run_asks_nobody(tmp_path: Path) -> None:
 def test_two_downloads_at_once(tmp_path: Path) -> None:
     with hold_catalog(tmp_path, "data download binance ETH/USDT"):
         _, text = cli("data", "download", "binance", "BTC/USDT", "--since", START, "--catalog", tmp_path, code=1)
-    assert "is being written by `data download binance ETH/USDT` (process" in text
+        assert "is being written by `data download binance ETH/USDT` (process" in text
+        _, text = cli("data", "simulate", "--bars", "10", "--catalog", tmp_path, code=1)
+        assert "is being written by `data download binance ETH/USDT` (process" in text
+    assert not (tmp_path / "raw").exists()
     (tmp_path / ".writer.lock").write_text('{"what": "data download", "pid": 1, "since": "long ago"}')
     with hold_catalog(tmp_path, "data rebuild"):  # what a dead process left is no lock
         pass

@@ -19,7 +19,7 @@ from lstm_strategy.sources.ccxt_page import Page
 from lstm_strategy.sources.download_plan import FIRST, SOURCE, DownloadConfig, Downloaded, Source, told, wanted_of
 from lstm_strategy.sources.funding import funding_path, keep_funding, read_funding
 from lstm_strategy.sources.holes import Reason, record_holes
-from lstm_strategy.sources.instruments import decimals_of
+from lstm_strategy.sources.instruments import decimals_of, step_decimals
 from lstm_strategy.sources.spans import Spans
 from lstm_strategy.sources.store import RawStore
 from lstm_strategy.sources.sweep import Sweep
@@ -105,7 +105,8 @@ class MarketDownload:
         """Return the decimals of the bars held in any timeframe; a download keeps them beside the instrument."""
         source = self.folder.parent / SOURCE
         if source.exists() and self.store.has_instrument(self.id):
-            return self.store.read_instrument(self.id).price_decimals or 0
+            held = self.store.read_instrument(self.id)
+            return max(held.price_decimals or 0, step_decimals(held.tick))
         found = 0
         for name, timeframe in self.store.entries():
             if name == self.id:
