@@ -22,7 +22,8 @@ from lstm_strategy.decision import HALTS, Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
 from lstm_strategy.measures import coverage, labels, max_drawdown, pinball, scaled_quantiles, sharpe
-from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument, require_current
+from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument
+from lstm_strategy.nautilus.current import require_current
 from lstm_strategy.nautilus.engine import EngineInstrument
 from lstm_strategy.nautilus.fills import open_quotes
 from lstm_strategy.nautilus.instruments import from_engine

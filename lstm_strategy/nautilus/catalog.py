@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from nautilus_trader.persistence.catalog import ParquetDataCatalog
@@ -29,7 +28,6 @@ from lstm_strategy.nautilus.engine import (
 )
 from lstm_strategy.nautilus.fixed import decode, encode, precision_of, to_steps
 from lstm_strategy.nautilus.instruments import from_engine, price_precision, to_engine
-from lstm_strategy.sources.store import RawStore
 
 __all__ = [
     "bar_type",
@@ -37,7 +35,6 @@ __all__ = [
     "read_engine_instrument",
     "read_instrument",
     "require_catalog",
-    "require_current",
     "write_catalog",
 ]
 
@@ -149,37 +146,6 @@ def require_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Non
     folder = _folder(root, str(bar_type(instrument_id, timeframe)))
     if not any(folder.glob("*.parquet")):
         raise LSTMStrategyError(f"{root} has no bars {folder.name}; import them with 'lstm-strategy data import'")
-
-
-def require_current(root: Path, bars: Bars) -> None:
-    """Raise `LSTMStrategyError` where the raw bars beside the catalog are not these; a catalog alone is its own truth.
-
-    Volumes may differ by the lot that they are rounded to.
-    """
-    store = RawStore(root)
-    if not store.has(bars.instrument_id, bars.timeframe):
-        return
-    raw = store.read(bars.instrument_id, bars.timeframe)
-    volume_step = 10.0 ** -precision_of(read_instrument(root, bars.instrument_id).lot)
-    if len(raw) != len(bars):
-        difference = f"holds {len(bars)} bars, the raw files {len(raw)}"
-    elif (other := ~_same_bars(raw, bars, volume_step)).any():
-        difference = f"differs from the raw files in {int(other.sum())} bars, first at"
-        difference += f" {format_ns(raw.ts_close[int(other.argmax())])}"
-    else:
-        return
-    raise LSTMStrategyError(
-        f"{bars.instrument_id} {bars.timeframe}: the engine's catalog {difference}; write it anew with"
-        " 'lstm-strategy data rebuild', or import the bars again with 'lstm-strategy data import'"
-    )
-
-
-def _same_bars(raw: Bars, bars: Bars, volume_step: float) -> npt.NDArray[np.bool_]:
-    same = raw.ts_close == bars.ts_close
-    for column in _PRICES:
-        same &= np.isclose(getattr(raw, column), getattr(bars, column), rtol=1e-12, atol=0.0)
-    rounded = np.abs(raw.volume - bars.volume)
-    return np.asarray(same & (rounded <= 0.500001 * volume_step + 1e-12 * raw.volume))
 
 
 def _folder(root: Path, name: str) -> Path:
