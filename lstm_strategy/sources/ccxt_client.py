@@ -27,6 +27,7 @@ __all__ = ["Client", "open_client"]
 
 _MOST_BYTES = 64 << 20  # of a list of all markets
 _LONGEST_PAUSE_S, _LONGEST_WAIT_S = 30.0, 600.0
+_SHORTEST_SECRET = 6  # shorter text would hide innocent words
 _DOUBTS = 2  # retries of what is rather a wrong server than a bad moment
 _CLOCK_AGE_S, _CLOCK_SLACK_S, _DAY_S = 600.0, 2.0, 86_400.0
 _CREDENTIALS = {"apiKey": "API_KEY", "secret": "API_SECRET", "password": "API_PASSPHRASE"}
@@ -207,7 +208,7 @@ async def open_client(config: ClientConfig) -> AsyncIterator[Client]:
     prefix = config.exchange.upper()
     given = {name: os.environ.get(f"{prefix}_{suffix}", "") for name, suffix in _CREDENTIALS.items()}
     keys = {name: value for name, value in given.items() if value and config.base_url is None}
-    secrets = [value for value in given.values() if value]
+    secrets = [value for value in given.values() if len(value) >= _SHORTEST_SECRET]
     if config.proxy and urlsplit(config.proxy).password:
         secrets.append(str(urlsplit(config.proxy).password))
     limit = Limit()
