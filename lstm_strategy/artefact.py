@@ -42,10 +42,11 @@ class ArtefactError(LSTMStrategyError):
 
 
 class InstrumentFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was fitted for one instrument: its price step, and the least volatility of one bar's log return."""
+    """What was fitted for one instrument: price step, least volatility of one bar's log return, bars in a year."""
 
     tick: float
     scale_floor: float
+    bars_per_year: float
 
 
 class FeatureRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -75,6 +75,8 @@ def print_backtest(summary: dict[str, Any]) -> None:
         losses = (_number(row["pinball"], 5), _number(row["pinball_baseline"], 5))
         table.add_row(bars, *losses, better, _percent(row["coverage_80"]), _percent(row["coverage_98"]))
     console.print(table)
+    for note in summary["notes"]:
+        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
     console.print(f"report: {escape(summary['report'])}", soft_wrap=True, highlight=False)
 
 

@@ -28,6 +28,8 @@ __all__ = [
     "resume",
 ]
 
+_LEAST_CHANGE = 1e-4  # of equity; less than a basis point is no change
+
 
 class Reason(StrEnum):
     """Why the target is what it is."""
@@ -294,7 +296,7 @@ def decide(
         target = held + math.copysign(limits.max_step, target - held)
         bound.append("max_step")
     change = target - held
-    if change == 0.0:
+    if abs(change) < _LEAST_CHANGE:
         return Decision(state.ts_close, held, held, Reason.AT_TARGET, tuple(bound))
 
     # Utility gained over the expected holding period, against the cost of getting there.

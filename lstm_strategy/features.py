@@ -14,6 +14,7 @@ from lstm_strategy.bars import Bar, Bars, Float, Timeframe
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features_kernel import (
     ALPHA,
+    CLOSED,
     COUNT,
     FILTERED,
     HAMPEL_THRESHOLD,
@@ -181,6 +182,9 @@ class FeaturesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_gap_bars : int
         A gap of at most this many missing bars is marked (feature ``gap``) and its return leaves σ alone; a longer one
         forgets everything and starts the warm-up again.
+    closed_hours : float
+        The longest time between two closes that is the market being closed, and no gap: 0 where trading never stops,
+        such as 120 for shares (a night, a weekend, a holiday beside it).
     hampel_window, hampel_threshold : int, float
         Outlier filter on prices, off at 0: a bar's log moves from the last close are held within ``threshold`` robust
         deviations (1.4826 × median absolute deviation) of the median return of the last ``window`` bars.
@@ -188,6 +192,7 @@ class FeaturesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     scale_span: int = 48
     max_gap_bars: int = 6
+    closed_hours: float = 0.0
     hampel_window: int = 0
     hampel_threshold: float = 10.0
     features: tuple[FeatureConfig, ...] = msgspec.field(default_factory=_default_features)
@@ -196,6 +201,8 @@ class FeaturesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         for name, low, high in (("scale_span", 2, 10_000), ("max_gap_bars", 0, 10_000), ("hampel_window", 0, 1_000)):
             if not low <= getattr(self, name) <= high:
                 raise LSTMStrategyError(f"features.{name} is {getattr(self, name)}; it must be {low} to {high}")
+        if not 0.0 <= self.closed_hours <= 1_000.0:
+            raise LSTMStrategyError(f"features.closed_hours is {self.closed_hours}; it must be 0 to 1000")
         if not self.hampel_threshold > 0:  # NaN too
             raise LSTMStrategyError(f"features.hampel_threshold is {self.hampel_threshold}; it must be above 0")
         names = [feature.name for feature in self.features]
@@ -203,6 +210,11 @@ class FeaturesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if not names or repeated:
             problem = f"names {', '.join(sorted(repeated))} twice" if repeated else "is empty"
             raise LSTMStrategyError(f"features.features {problem}; each feature must stand once")
+
+    @property
+    def closed_ns(self) -> int:
+        """``closed_hours`` in nanoseconds."""
+        return round(self.closed_hours * 3_600_000_000_000)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -272,6 +284,7 @@ class Features:
         self._settings[HAMPEL_WINDOW] = config.hampel_window
         self._settings[HAMPEL_THRESHOLD] = config.hampel_threshold
         self._settings[WARM_UP] = config.warmup
+        self._settings[CLOSED] = config.closed_ns
         self._out = np.zeros(len(config.features), np.float32)
 
     @property

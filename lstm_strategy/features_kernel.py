@@ -15,8 +15,8 @@ RETURN, EMA_DISTANCE, MACD, RSI, ATR, PARKINSON, VOLATILITY_RATIO, RANGE_POSITIO
 RANGE, CLOSE_POSITION, HOUR_SIN, HOUR_COS, WEEKDAY_SIN, WEEKDAY_COS, GAP = range(9, 16)
 
 # Settings (float64).
-ALPHA, TICK, SCALE_FLOOR, TIMEFRAME, MAX_GAP, HAMPEL_WINDOW, HAMPEL_THRESHOLD, WARM_UP = range(8)
-N_SETTINGS = 8
+ALPHA, TICK, SCALE_FLOOR, TIMEFRAME, MAX_GAP, HAMPEL_WINDOW, HAMPEL_THRESHOLD, WARM_UP, CLOSED = range(9)
+N_SETTINGS = 9
 # Integer state. FILTERED and LAST_TS outlive a reset.
 LAST_TS, COUNT, FILTERED = range(3)
 N_INTS = 3
@@ -48,7 +48,7 @@ def step(
 ) -> float:
     """Advance the state by one bar and write out_F; return σ, NaN while warming up (out is then not to be used)."""
     missing = 0.0
-    if ints[COUNT] > 0:
+    if ints[COUNT] > 0 and ts - ints[LAST_TS] > np.int64(settings[CLOSED]):
         missing = np.float64((ts - ints[LAST_TS]) // np.int64(settings[TIMEFRAME]) - 1)
         if missing > settings[MAX_GAP]:
             floats[:] = 0.0

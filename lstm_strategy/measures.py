@@ -23,7 +23,7 @@ __all__ = [
 _DAYS_PER_YEAR = 365.25
 
 
-def labels(close: Float, ts_close: Stamps, scale: Float, horizon: int, bar_ns: int) -> Float:
+def labels(close: Float, ts_close: Stamps, scale: Float, horizon: int, bar_ns: int, closed_ns: int = 0) -> Float:
     """Return the outcome of each bar in units of its scale: log(close[t+h] / close[t]) / (scale[t] √h).
 
     Parameters
@@ -33,6 +33,8 @@ def labels(close: Float, ts_close: Stamps, scale: Float, horizon: int, bar_ns: i
         Nanoseconds.
     bar_ns : int
         Length of a bar.
+    closed_ns : int
+        The longest time between two closes that is the market being closed (`FeaturesConfig.closed_hours`).
 
     Returns
     -------
@@ -42,7 +44,8 @@ def labels(close: Float, ts_close: Stamps, scale: Float, horizon: int, bar_ns: i
     outcome = np.full(len(close), np.nan)
     if len(close) > horizon:
         rows = slice(None, -horizon)
-        contiguous = ts_close[horizon:] - ts_close[rows] == horizon * bar_ns
+        holes = np.concatenate([[0], np.cumsum(np.diff(ts_close) > max(bar_ns, closed_ns))])  # up to each bar
+        contiguous = holes[horizon:] == holes[rows]
         with np.errstate(divide="ignore", invalid="ignore"):
             moved = np.log(close[horizon:] / close[rows]) / (scale[rows] * math.sqrt(horizon))
         outcome[rows] = np.where(contiguous & np.isfinite(moved), moved, np.nan)

@@ -45,7 +45,7 @@ def tiny_artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         version="1",
         package_version="0.1.0",
         timeframe="1h",
-        instruments={"BTCUSDT.BINANCE": artefact.InstrumentFit(tick=0.01, scale_floor=1e-4)},
+        instruments={"BTCUSDT.BINANCE": artefact.InstrumentFit(tick=0.01, scale_floor=1e-4, bars_per_year=8760.0)},
         features=features,
         feature_ranges=[artefact.FeatureRange(name, 0.0, 1.0, -8.0, 8.0) for name in names],
         horizons=horizons,

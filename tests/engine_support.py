@@ -12,6 +12,7 @@ import pytest
 from lstm_strategy.bars import Bar, Bars, Timeframe
 from lstm_strategy.decision import Costs, LimitsConfig, Shrinkage, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus import backtest, session
@@ -105,9 +106,11 @@ def tell(monkeypatch: pytest.MonkeyPatch, mean: Callable[[int], float], warmup_b
 
     def open_model(*_: object) -> Model:
         made.append(ToldForecaster(mean, warmup_bars))
-        return Model(made[-1], "told/1", Shrinkage(1.0, 0.0, 0.0))
+        return Model(made[-1], "told/1", Shrinkage(1.0, 0.0, 0.0), 8760.0, 0)
 
-    manifest = SimpleNamespace(name="told", version="1", horizons=(1,), levels=LEVELS, baseline=[list(NORMAL)])
+    manifest = SimpleNamespace(
+        name="told", version="1", horizons=(1,), levels=LEVELS, baseline=[list(NORMAL)], features=FeaturesConfig()
+    )
     monkeypatch.setattr(session, "open_model", open_model)
     monkeypatch.setattr(backtest.artefact, "load", lambda _: SimpleNamespace(manifest=manifest))
     return made

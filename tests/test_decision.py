@@ -319,10 +319,16 @@ def test_it_trades_exactly_where_the_gain_exceeds_the_cost(
 
 
 def test_a_band_of_zero_always_trades() -> None:
-    held = decided(two_point(0.0, 0.01)).target + 1e-9
+    held = decided(two_point(0.0, 0.01)).target + 2e-4
     for band, reason in ((0.0, Reason.REBALANCE), (1.0, Reason.WITHIN_BAND)):
         found = decided(two_point(0.0, 0.01), held, SizingConfig(no_trade_band=band), costs=Costs(fee=0.01))
         assert found.reason == reason
+
+
+def test_less_than_a_basis_point_is_no_change() -> None:
+    held = decided(two_point(0.0, 0.01)).target + 0.9e-4
+    found = decided(two_point(0.0, 0.01), held, SizingConfig(no_trade_band=0.0), costs=Costs(fee=0.0))
+    assert (found.reason, found.target) == (Reason.AT_TARGET, held)
 
 
 def test_costs_count_fee_half_the_spread_and_slippage() -> None:

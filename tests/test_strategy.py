@@ -505,7 +505,7 @@ def test_a_hole_in_the_live_bars_is_asked_for_and_filled_before_features_move_on
     assert strategy.asked_from[1] == bars.ts_close[18]
     decided = dict(zip(strategy.record.ts_close.tolist(), told(strategy), strict=True))
     assert [decided[ts] for ts in bars.ts_close[[22, 23]].tolist()] == [("no_forecast", Action.NOT_READY)] * 2
-    assert decided[int(bars.ts_close[26])][0] == "rebalance"
+    assert decided[int(bars.ts_close[26])][0] == "at_target"  # the forecasts are back, and ask for no change
     assert len(strategy.record) == 38
 
 

@@ -10,8 +10,9 @@ import torch
 
 from lstm_strategy.bars import Bars, Timeframe, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.features import FeaturesConfig
+from lstm_strategy.features import Features, FeaturesConfig
 from lstm_strategy.hyperparameters import LEVELS, NetworkConfig, SplitConfig, TargetConfig, TrainConfig
+from lstm_strategy.instrument import Instrument
 from lstm_strategy.network import StreamingLSTM
 from lstm_strategy.research import train as training
 from lstm_strategy.research.fit import export, shrinkage
@@ -223,3 +224,44 @@ def test_checkpoint_of_other_data_is_not_taken_for_ours(tmp_path: Path):
         fit([(other, instrument)], lambda *row: (epochs.append(row[0]), interrupt(*row)))
     # The shorter history differs only after the calibration span, so its checkpoint is ours; the other market's is not.
     assert epochs == [2, 1]
+
+
+def session_bars(days: int = 900) -> Bars:
+    """Daily closes of weekdays only, stamped at the midnight after."""
+    day = 86_400 * 10**9
+    stamps = np.array([d for d in range(18_264, 18_264 + 7 * days // 5) if d % 7 not in (2, 3)][:days]) * day + day
+    close = 100.0 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.01, len(stamps))))
+    volume = np.ones(len(stamps))
+    return Bars("SPY.ARCA", Timeframe.parse("1d"), stamps, close, close, close, close, volume)
+
+
+def test_a_market_that_closes_has_no_gap_on_monday():
+    bars, spans = session_bars(), SplitConfig(fit_end="2022-01-01", stop_end="2022-06-01", calibrate_end="2023-01-01")
+    shares = Instrument(id="SPY.ARCA", kind="equity", base="SPY", quote="USD", tick="0.01", lot="1")
+    with pytest.raises(LSTMStrategyError, match=r"SPY\.ARCA is an equity.*features\.closed_hours = 120"):
+        build_sample(bars, shares, FeaturesConfig(), (1, 5), spans.spans())
+    sample = build_sample(bars, shares, FeaturesConfig(closed_hours=120), (1, 5), spans.spans())
+    known = ~np.isnan(sample.y_TH)
+    assert known[sample.matrix.valid_T][:-5].all()  # every weekday has both labels, the Friday too
+    assert (sample.matrix.x_TF[sample.matrix.valid_T][:, FeaturesConfig().names.index("gap")] == 0).all()
+    assert sample.matrix.count_T[-1] == len(bars)
+    assert sample.fit.bars_per_year == pytest.approx(261, abs=2)
+    # Over a holiday week the longest horizon reaches further than its days: the purge follows the bars.
+    inside = span_mask(bars, spans.spans()["fit"], purge=5)
+    end = parse_ns("2022-01-01")
+    last = int(np.flatnonzero(inside)[-1])
+    assert bars.ts_close[last + 5] <= end < bars.ts_close[last + 6]
+
+
+def test_a_hole_longer_than_the_market_is_closed_is_a_gap_still():
+    bars = session_bars(300)
+    kept = np.r_[0:200, 210:300]
+    columns = (bars.ts_close, bars.open, bars.high, bars.low, bars.close, bars.volume)
+    holed = Bars(bars.instrument_id, bars.timeframe, *(column[kept] for column in columns))
+    features = Features(FeaturesConfig(closed_hours=120), bars.timeframe, 0.01)
+    count = features.run(holed).count_T
+    assert count[199] == 200
+    assert count[200] == 1  # two weeks: forgotten
+    y = label(holed, np.ones(len(holed)), (1,), FeaturesConfig(closed_hours=120).closed_ns)
+    assert np.isnan(y[199, 0])
+    assert not np.isnan(y[198, 0])

@@ -217,6 +217,7 @@ def _summary(
     fees = tables["fills"]["fee"].to_numpy()
     return {
         "name": manifest.name,
+        "closed_hours": manifest.features.closed_hours,
         "model": f"{manifest.name}/{manifest.version}",
         "currency": instrument.quote_currency.code,
         "instrument": settings.instrument_id,
@@ -269,7 +270,8 @@ def _scores(manifest: Manifest, bars: Bars, forecasts: Forecasts) -> dict[str, A
     """Scores by horizon, and their means: pinball loss beside the constant quantiles' on the same rows, coverage."""
     by_horizon = []
     for row, horizon in enumerate(manifest.horizons):
-        outcome = labels(bars.close, bars.ts_close, forecasts.scale_T, horizon, bars.timeframe.ns)
+        closed_ns = manifest.features.closed_ns
+        outcome = labels(bars.close, bars.ts_close, forecasts.scale_T, horizon, bars.timeframe.ns, closed_ns)
         quantiles = scaled_quantiles(forecasts, horizon)
         known = np.isfinite(quantiles).all(axis=1)
         by_horizon.append(

@@ -20,6 +20,7 @@ __all__ = ["Session", "open_session"]
 
 # More than the warm-up is asked for, since weekends and outages leave holes in a span of time.
 _HISTORY_FACTOR, _HISTORY_SLACK_BARS = 1.7, 72
+_NS_PER_YEAR = 365 * 86_400 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Session:
     def history_from(self, now: int) -> int:
         """Return the stamp from which on bars are needed: a warm-up ago, or from the last bar taken where later."""
         forecaster = self.model.forecaster
-        needed = int((forecaster.warmup_bars * _HISTORY_FACTOR + _HISTORY_SLACK_BARS) * self.timeframe.ns)
+        bars = forecaster.warmup_bars * _HISTORY_FACTOR + _HISTORY_SLACK_BARS
+        needed = int(bars * max(self.timeframe.ns, _NS_PER_YEAR / self.model.bars_per_year))
         # Venues ask by the stamp of the open: the bar before the last one, once more, costs nothing.
         known = 0 if forecaster.last_ts is None else forecaster.last_ts - self.timeframe.ns
         return max(now - needed, known, 0)
@@ -41,7 +43,7 @@ class Session:
     def misses_bars_before(self, ts_close: int) -> bool:
         """Say whether there is a hole between the last bar taken and one closed at ``ts_close``."""
         last = self.model.forecaster.last_ts
-        return last is not None and ts_close > last + self.timeframe.ns
+        return last is not None and ts_close - last > max(self.timeframe.ns, self.model.closed_ns)
 
 
 def open_session(strategy: LSTMStrategy) -> Session:

@@ -217,7 +217,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             settings.limits,
             settings.costs,
             shrinkage=session.model.shrinkage,
-            bars_per_year=session.timeframe.bars_per_year,
+            bars_per_year=session.model.bars_per_year,
         )
         halted = decision.reason in HALTS
         if waiting and not halted:

@@ -40,7 +40,7 @@ class Coverage:
     n: int
 
 
-def land(forecasts: RecordedForecasts, equity: EquityCurve, bar_ns: int) -> Landed:
+def land(forecasts: RecordedForecasts, equity: EquityCurve, bar_ns: int, closed_ns: int = 0) -> Landed:
     """Place each forecast ``horizon`` bars after the close it was made at; one made outside the run is left out.
 
     What counts as an outcome is what `measures.labels` counts, so that the page agrees with the run's own scores.
@@ -49,7 +49,7 @@ def land(forecasts: RecordedForecasts, equity: EquityCurve, bar_ns: int) -> Land
     known = (equity.ts_close[row] == forecasts.ts_close) & ~np.isnan(forecasts.quantiles_NQ[:, 0])
     row, horizon = row[known], forecasts.horizon
     unit = np.ones(len(equity.price))
-    outcome = labels(equity.price, equity.ts_close, unit, horizon, bar_ns)[row]
+    outcome = labels(equity.price, equity.ts_close, unit, horizon, bar_ns, closed_ns)[row]
     landing = np.minimum(row + horizon, len(equity.price) - 1)
     return Landed(
         horizon=horizon,

@@ -47,6 +47,7 @@ class Summary(msgspec.Struct, frozen=True):
     name: str | None = None
     instrument: str | None = None
     timeframe: str | None = None
+    closed_hours: float = 0.0
     model: str | None = None
     model_version: str | int | None = None
     currency: str | None = None

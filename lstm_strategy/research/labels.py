@@ -30,9 +30,9 @@ class Sample:
     fit: InstrumentFit
 
 
-def label(bars: Bars, scale_T: Float, horizons: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def label(bars: Bars, scale_T: Float, horizons: tuple[int, ...], closed_ns: int = 0) -> npt.NDArray[np.float32]:
     """Return y_TH, float32: the outcome of every bar at every horizon, as in `lstm_strategy.measures.labels`."""
-    columns = [labels(bars.close, bars.ts_close, scale_T, h, bars.timeframe.ns) for h in horizons]
+    columns = [labels(bars.close, bars.ts_close, scale_T, h, bars.timeframe.ns, closed_ns) for h in horizons]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -43,7 +43,10 @@ def span_mask(bars: Bars, span: tuple[int | None, int | None], purge: int) -> np
     if start is not None:
         inside &= bars.ts_close > start
     if end is not None:
-        inside &= bars.ts_close + purge * bars.timeframe.ns <= end
+        reach = bars.ts_close + purge * bars.timeframe.ns
+        if 0 < purge < len(bars):  # over holes and nights, the bar that many bars later closes later
+            reach[:-purge] = np.maximum(reach[:-purge], bars.ts_close[purge:])
+        inside &= reach <= end
     return inside
 
 
@@ -52,15 +55,28 @@ def build_sample(
 ) -> Sample:
     """Compute features and labels; the scale's floor comes from the fit span alone."""
     tick = float(instrument.tick)
-    unfloored = Features(config, bars.timeframe, tick).run(bars.between(*spans["fit"])).scale_T
+    if instrument.kind == "equity" and not config.closed_hours:
+        raise LSTMStrategyError(
+            f"{bars.instrument_id} is an equity, and its market closes; say for how long at most, such as"
+            " features.closed_hours = 120"
+        )
+    taught = bars.between(*spans["fit"])
+    unfloored = Features(config, bars.timeframe, tick).run(taught).scale_T
     known = unfloored[~np.isnan(unfloored)]
     if len(known) == 0:
         start, end = (("the beginning" if ts is None else format_ns(ts)) for ts in spans["fit"])
-        held = len(bars.between(*spans["fit"]))
         raise LSTMStrategyError(
-            f"{bars.instrument_id}: {held} bars from {start} to {end} are fewer than the {config.warmup} that the"
-            " features need to warm up; import more history or move split.fit_end"
+            f"{bars.instrument_id}: {len(taught)} bars from {start} to {end} are fewer than the {config.warmup} that"
+            " the features need to warm up; import more history or move split.fit_end"
         )
-    fit = InstrumentFit(tick=tick, scale_floor=_FLOOR_SHARE * float(np.median(known)))
+    fit = InstrumentFit(
+        tick=tick, scale_floor=_FLOOR_SHARE * float(np.median(known)), bars_per_year=_bars_per_year(taught, config)
+    )
     matrix = Features(config, bars.timeframe, fit.tick, fit.scale_floor).run(bars)
-    return Sample(bars, matrix, label(bars, matrix.scale_T, horizons), fit)
+    return Sample(bars, matrix, label(bars, matrix.scale_T, horizons, config.closed_ns), fit)
+
+
+def _bars_per_year(taught: Bars, config: FeaturesConfig) -> float:
+    """Counted where the market closes; elsewhere the clock's, whatever is missing."""
+    years = (taught.ts_close[-1] - taught.ts_close[0]) / (365.25 * 86_400e9)
+    return float(len(taught) / years) if config.closed_hours else taught.timeframe.bars_per_year
