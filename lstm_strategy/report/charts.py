@@ -14,6 +14,7 @@ from lstm_strategy.report.thin import thin
 
 __all__ = ["FAN_BARS", "TRADES", "Figure", "draw_drawdown", "draw_equity", "draw_exposure", "draw_fan"]
 __all__ += ["draw_miscoverage", "draw_reliability", "draw_trades", "drawdown"]
+__all__ += ["make_axis", "make_figure", "make_line", "to_numbers"]
 
 Figure = dict[str, Any]
 Rows = npt.NDArray[np.int64]
@@ -34,34 +35,36 @@ def draw_fan(landed: Landed) -> Figure:
         for (share, low, high), color in zip(shown, _BANDS, strict=False)
     ]
     x = _dates(lands_at)
-    median = _line(
-        x, _numbers(prices_NQ[:, _nearest(landed.levels, 0.5)]), "median", "var(--model)", width=1, dash="dot"
+    median = make_line(
+        x, to_numbers(prices_NQ[:, _nearest(landed.levels, 0.5)]), "median", "var(--model)", width=1, dash="dot"
     )
     traces.append(median)
-    traces.append(_line(x, _numbers(realised), "realised price", "var(--ink)", width=1.4))
+    traces.append(make_line(x, to_numbers(realised), "realised price", "var(--ink)", width=1.4))
     if intervals:
         share, low, high = intervals[0]
         median["customdata"] = [
-            list(ends) for ends in zip(_numbers(prices_NQ[:, low]), _numbers(prices_NQ[:, high]), strict=True)
+            list(ends) for ends in zip(to_numbers(prices_NQ[:, low]), to_numbers(prices_NQ[:, high]), strict=True)
         ]
         median["hovertemplate"] = f"%{{y:,.6~g}}, {share} %: %{{customdata[0]:,.6~g}} to %{{customdata[1]:,.6~g}}"
         missed = np.flatnonzero((realised < prices_NQ[:, low]) | (realised > prices_NQ[:, high]))
         marker = {"size": 8, "color": "var(--sell)", "symbol": "circle-open", "line": {"width": 1.5}}
         traces.append(_marks(lands_at[missed], realised[missed], f"outside {share} %", marker) | {"hoverinfo": "skip"})
-    return _figure(traces, _time_axis(lands_at), _axis(tickformat=",.6~g"))
+    return make_figure(traces, _time_axis(lands_at), make_axis(tickformat=",.6~g"))
 
 
 def draw_reliability(coverages: list[Coverage]) -> Figure:
     """Observed against nominal share of outcomes below each quantile."""
-    diagonal = _line([0, 1], [0, 1], "perfect", "var(--muted)", width=1, dash="dash", hover=False)
+    diagonal = make_line([0, 1], [0, 1], "perfect", "var(--muted)", width=1, dash="dash", hover=False)
     traces = [diagonal]
     for coverage, color in zip(coverages, _horizon_colors(len(coverages)), strict=True):
-        trace = _line(list(coverage.levels), _numbers(coverage.below), _bars_ahead(coverage.horizon), color, width=1.5)
+        trace = make_line(
+            list(coverage.levels), to_numbers(coverage.below), _bars_ahead(coverage.horizon), color, width=1.5
+        )
         trace |= {"mode": "lines+markers", "hovertemplate": "%{y:.2%}"}
         trace["marker"] = {"size": 6, "color": color}
         traces.append(trace)
-    x = _axis(title="nominal level", tickformat=".0%", range=[0, 1], dtick=0.25)
-    return _figure(traces, x, _axis(title="observed share below", tickformat=".0%", range=[0, 1], dtick=0.25))
+    x = make_axis(title="nominal level", tickformat=".0%", range=[0, 1], dtick=0.25)
+    return make_figure(traces, x, make_axis(title="observed share below", tickformat=".0%", range=[0, 1], dtick=0.25))
 
 
 def draw_miscoverage(coverages: list[Coverage]) -> Figure:
@@ -73,8 +76,8 @@ def draw_miscoverage(coverages: list[Coverage]) -> Figure:
         "type": "scatter",
         "mode": "lines",
         "name": "chance, 95 %",
-        "x": [*_numbers(levels), *_numbers(levels[::-1])],
-        "y": [*_numbers(-chance), *_numbers(chance[::-1])],
+        "x": [*to_numbers(levels), *to_numbers(levels[::-1])],
+        "y": [*to_numbers(-chance), *to_numbers(chance[::-1])],
         "fill": "toself",
         "fillcolor": "var(--band-middle)",
         "line": {"width": 0},
@@ -83,21 +86,21 @@ def draw_miscoverage(coverages: list[Coverage]) -> Figure:
     traces = [band]
     for coverage, color in zip(coverages, _horizon_colors(len(coverages)), strict=True):
         error = 100 * (coverage.below - np.array(coverage.levels))
-        trace = _line(list(coverage.levels), _numbers(error), _bars_ahead(coverage.horizon), color, width=1.5)
+        trace = make_line(list(coverage.levels), to_numbers(error), _bars_ahead(coverage.horizon), color, width=1.5)
         trace |= {"mode": "lines+markers", "hovertemplate": "%{y:+.2f} points"}
         trace["marker"] = {"size": 6, "color": color}
         traces.append(trace)
-    x = _axis(title="nominal level", tickformat=".0%", range=[0, 1], dtick=0.25)
-    return _figure(traces, x, _axis(title="observed − nominal, points", tickformat="+.2~f", zeroline=True))
+    x = make_axis(title="nominal level", tickformat=".0%", range=[0, 1], dtick=0.25)
+    return make_figure(traces, x, make_axis(title="observed − nominal, points", tickformat="+.2~f", zeroline=True))
 
 
 def draw_equity(curve: EquityCurve) -> Figure:
     """Mark-to-market equity beside buy and hold."""
     rows = thin(curve.equity, curve.buy_and_hold)
     x = _dates(curve.ts_close[rows])
-    held = _line(x, _numbers(curve.buy_and_hold[rows]), "buy and hold", "var(--muted)", width=1.2)
-    own = _line(x, _numbers(curve.equity[rows]), "strategy", "var(--model)", width=1.6)
-    return _figure([held, own], _time_axis(curve.ts_close), _axis(tickformat=",.6~g"))
+    held = make_line(x, to_numbers(curve.buy_and_hold[rows]), "buy and hold", "var(--muted)", width=1.2)
+    own = make_line(x, to_numbers(curve.equity[rows]), "strategy", "var(--model)", width=1.6)
+    return make_figure([held, own], _time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
 
 
 def drawdown(value_T: Float) -> Float:
@@ -111,19 +114,25 @@ def draw_drawdown(curve: EquityCurve) -> Figure:
     rows = thin(own, held)
     x = _dates(curve.ts_close[rows])
     traces = [
-        _line(x, _numbers(held[rows]), "buy and hold", "var(--muted)", width=1.0),
-        _line(x, _numbers(own[rows]), "strategy", "var(--model)", width=1.4, fill="var(--band-middle)"),
+        make_line(x, to_numbers(held[rows]), "buy and hold", "var(--muted)", width=1.0),
+        make_line(x, to_numbers(own[rows]), "strategy", "var(--model)", width=1.4, fill="var(--band-middle)"),
     ]
-    return _figure(traces, _time_axis(curve.ts_close), _axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero"))
+    return make_figure(
+        traces, _time_axis(curve.ts_close), make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
+    )
 
 
 def draw_exposure(curve: EquityCurve) -> Figure:
     """Signed position value as a fraction of equity."""
     rows = thin(curve.exposure)
     x = _dates(curve.ts_close[rows])
-    line = _line(x, _numbers(curve.exposure[rows]), "exposure", "var(--model)", width=1.2, fill="var(--band-middle)")
+    line = make_line(
+        x, to_numbers(curve.exposure[rows]), "exposure", "var(--model)", width=1.2, fill="var(--band-middle)"
+    )
     line["line"]["shape"] = "hv"
-    figure = _figure([line], _time_axis(curve.ts_close), _axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero"))
+    figure = make_figure(
+        [line], _time_axis(curve.ts_close), make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
+    )
     figure["layout"]["showlegend"] = False
     return figure
 
@@ -131,21 +140,22 @@ def draw_exposure(curve: EquityCurve) -> Figure:
 def draw_trades(curve: EquityCurve, decisions: DecisionLog, trades: Rows) -> Figure:
     """The price, with a mark at each decision that sent an order."""
     rows = thin(curve.price)
-    price = _line(_dates(curve.ts_close[rows]), _numbers(curve.price[rows]), "price", "var(--ink)", width=1)
+    price = make_line(_dates(curve.ts_close[rows]), to_numbers(curve.price[rows]), "price", "var(--ink)", width=1)
     change = decisions.quantity[trades]
     marks = []
     for name, chosen, symbol in (("buy", change > 0, "triangle-up"), ("sell", change < 0, "triangle-down")):
         picked = trades[chosen]
         marker = {"size": 8 if len(trades) < 200 else 6, "symbol": symbol, "color": f"var(--{name})"}
         trace = _marks(decisions.ts_close[picked], decisions.price[picked], name, marker)
-        moves = zip(_numbers(decisions.exposure[picked]), _numbers(decisions.target[picked]), strict=True)
+        moves = zip(to_numbers(decisions.exposure[picked]), to_numbers(decisions.target[picked]), strict=True)
         trace["customdata"] = [list(move) for move in moves]
         trace["hovertemplate"] = "exposure %{customdata[0]:.1%} to %{customdata[1]:.1%}"
         marks.append(trace)
-    return _figure([price, *marks], _time_axis(curve.ts_close), _axis(tickformat=",.6~g"))
+    return make_figure([price, *marks], _time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
 
 
-def _figure(traces: list[Figure], xaxis: Figure, yaxis: Figure) -> Figure:
+def make_figure(traces: list[Figure], xaxis: Figure, yaxis: Figure) -> Figure:
+    """Traces on two axes, in the page's colours, with the legend above."""
     return {
         "data": traces,
         "layout": {
@@ -162,7 +172,8 @@ def _figure(traces: list[Figure], xaxis: Figure, yaxis: Figure) -> Figure:
     }
 
 
-def _axis(title: str = "", **options: Any) -> Figure:
+def make_axis(title: str = "", **options: Any) -> Figure:
+    """An axis in the page's colours; ``options`` are Plotly's."""
     axis = {
         "gridcolor": "var(--grid)",
         "linecolor": "var(--rule)",
@@ -178,10 +189,10 @@ def _axis(title: str = "", **options: Any) -> Figure:
 
 def _time_axis(stamps: Stamps) -> Figure:
     ends = _dates(stamps[[0, -1]])
-    return _axis(type="date", range=ends, showgrid=False, ticks="outside", tickcolor="var(--rule)", showline=True)
+    return make_axis(type="date", range=ends, showgrid=False, ticks="outside", tickcolor="var(--rule)", showline=True)
 
 
-def _line(
+def make_line(
     x: list[Any],
     y: list[Any],
     name: str,
@@ -192,6 +203,7 @@ def _line(
     fill: str | None = None,
     hover: bool = True,
 ) -> Figure:
+    """A line, filled to zero in the colour ``fill`` where given."""
     trace: Figure = {
         "type": "scatter",
         "mode": "lines",
@@ -208,7 +220,14 @@ def _line(
 
 
 def _marks(stamps: Stamps, y: Float, name: str, marker: Figure) -> Figure:
-    return {"type": "scatter", "mode": "markers", "name": name, "x": _dates(stamps), "y": _numbers(y), "marker": marker}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": _dates(stamps),
+        "y": to_numbers(y),
+        "marker": marker,
+    }
 
 
 def _band(stamps: Stamps, low: Float, high: Float, name: str, color: str) -> Figure:
@@ -218,7 +237,7 @@ def _band(stamps: Stamps, low: Float, high: Float, name: str, color: str) -> Fig
         "mode": "lines",
         "name": name,
         "x": [*x, *x[::-1]],
-        "y": [*_numbers(high), *_numbers(low[::-1])],
+        "y": [*to_numbers(high), *to_numbers(low[::-1])],
         "fill": "toself",
         "fillcolor": color,
         "line": {"width": 0},
@@ -253,6 +272,6 @@ def _dates(stamps: Stamps) -> list[str]:
     return text
 
 
-def _numbers(values: npt.NDArray[np.floating]) -> list[float | None]:
+def to_numbers(values: npt.NDArray[np.floating]) -> list[float | None]:
     """Seven significant digits; a gap where a value is not finite, since JSON has no NaN."""
     return [float(f"{value:.7g}") if abs(value) < np.inf else None for value in values.tolist()]
