@@ -52,7 +52,9 @@ def _contents(run: Run) -> dict[str, Any]:
     """Everything the template shows; text is escaped there."""
     summary, curve = run.summary, run.equity
     figures: dict[str, charts.Figure] = {}
-    landed = [land(forecasts, curve, run.bar_ns) for forecasts in run.forecasts]
+    landed = [
+        land(forecasts, curve, run.bar_ns, round(run.summary.closed_hours * 3_600e9)) for forecasts in run.forecasts
+    ]
     coverages = [coverage for forecasts in landed if (coverage := coverage_of(forecasts)) is not None]
     if landed and len(landed[0].lands_at):
         figures["fan"] = charts.draw_fan(landed[0])
