@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["extra_missing", "write_html"]
+__all__ = ["extra_missing", "script_safe", "write_html"]
 
 
 def extra_missing(error: ImportError) -> LSTMStrategyError:
@@ -43,3 +44,9 @@ def write_html(page: Path, template: str, contents: dict[str, Any]) -> Path:
     with atomic_write(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return page
+
+
+def script_safe(value: Any) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
