@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _UNITS = {"s": "SECOND", "m": "MINUTE", "h": "HOUR", "d": "DAY"}
+_ROW_GROUP = 50_000  # bars written at a time: memory does not grow with the history
 _PRICES = ("open", "high", "low", "close")
 _MARK = "engine.json"
 
@@ -82,12 +83,17 @@ def write_catalog(root: Path, bars: Bars, instrument: Instrument) -> None:
     if not len(bars):
         raise LSTMStrategyError(f"{instrument.id} {bars.timeframe}: no bars to write")
     name = str(bar_type(instrument.id, bars.timeframe))
-    engine_instrument, table = to_engine(instrument), _to_table(bars, instrument, name)
+    engine_instrument = to_engine(instrument)
+    stem = "_".join(_name_stamp(int(ts)) for ts in bars.ts_close[[0, -1]])
     with exclusive(root):
         _sweep(root)
         _mark(root)
-        _write_instrument(root, engine_instrument)
-        _write_bars(_folder(root, name), "_".join(_name_stamp(int(ts)) for ts in bars.ts_close[[0, -1]]), table)
+        with _replacing(_folder(root, name), stem) as temporary:
+            schema = _to_table(bars[:1], instrument, name).schema
+            with pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
+                for first in range(0, len(bars), _ROW_GROUP):
+                    writer.write_table(_to_table(bars[first : first + _ROW_GROUP], instrument, name))
+            _write_instrument(root, engine_instrument)  # once the bars are known to fit it
 
 
 def read_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Bars:
@@ -197,14 +203,15 @@ def _decode_column(table: pa.Table, column: str, precision: int, ts_close: Stamp
     return values
 
 
-def _write_bars(folder: Path, stem: str, table: pa.Table) -> None:
-    """Put the file in place of the one there: a single rename, so that at no moment there is none, or two.
+@contextmanager
+def _replacing(folder: Path, stem: str) -> Iterator[Path]:
+    """Yield a temporary file that takes the place of the one there: a single rename, at no moment none, or two.
 
     The engine reads the span of a file off its name; the old file takes the new one's first, where they differ.
     """
     path = folder / f"{stem}.parquet"
     with atomic_write(path) as temporary:
-        pq.write_table(table, temporary, use_dictionary=False, row_group_size=50_000)
+        yield temporary
         old = sorted(folder.glob("*.parquet"))
         if old and path not in old:
             with temporary.open("rb") as written:
