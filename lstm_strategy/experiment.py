@@ -12,7 +12,14 @@ from lstm_strategy.bars import Timeframe
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
-from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, date_of
+from lstm_strategy.hyperparameters import (
+    NetworkConfig,
+    SplitConfig,
+    TargetConfig,
+    TrainConfig,
+    WalkForwardConfig,
+    date_of,
+)
 from lstm_strategy.instrument import Instrument, split_id
 from lstm_strategy.toml_file import read_toml
 
@@ -84,6 +91,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     target: TargetConfig = msgspec.field(default_factory=TargetConfig)
     network: NetworkConfig = msgspec.field(default_factory=NetworkConfig)
     train: TrainConfig = msgspec.field(default_factory=TrainConfig)
+    walk_forward: WalkForwardConfig = msgspec.field(default_factory=WalkForwardConfig)
     sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     costs: CostsConfig = msgspec.field(default_factory=CostsConfig)
@@ -97,6 +105,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise LSTMStrategyError(
                 f"sizing.horizon is {self.sizing.horizon}; it must be one of target.horizons {known}"
             )
+        self.walk_forward.purge_of(self.target)
         if self.limits.side == "long_short" and self.backtest.account == "cash":
             raise LSTMStrategyError(
                 'limits.side is "long_short", but a cash account cannot short; use backtest.account = "margin"'

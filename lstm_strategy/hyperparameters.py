@@ -10,7 +10,8 @@ import msgspec
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["LEVELS", "NetworkConfig", "Spans", "SplitConfig", "TargetConfig", "TrainConfig", "date_of"]
+__all__ = ["LEVELS", "NetworkConfig", "Spans", "SplitConfig", "TargetConfig", "TrainConfig", "WalkForwardConfig"]
+__all__ += ["date_of"]
 
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -137,3 +138,70 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if not (0 < self.learning_rate < 1 and self.weight_decay >= 0 and self.clip_norm > 0):
             raise LSTMStrategyError("train.learning_rate must be in (0, 1), weight_decay 0 or above, clip_norm above 0")
+
+
+class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `evaluate` walks forward. Lengths are in bars, but counted as time: a hole in the data moves no edge.
+
+    Parameters
+    ----------
+    test_bars : int, optional
+        Length of each test span. Where it is not given there is one fold, the spans of ``[split]``; where it is, the
+        split gives only ``start`` and ``test_end``.
+    folds : int, optional
+        How many; without ``first_test`` the last of them ends with the data (1 where not given), with it as many as
+        there is data for.
+    first_test : str, optional
+        Date at which the first test span begins.
+    train : "expanding" or "rolling"
+        Whether fit spans begin with the data or are ``fit_bars`` long.
+    stop_bars, calibrate_bars : int
+        Lengths of the spans between fit and test.
+    purge : int, optional
+        Bars between the last forecast that a span is judged by and the next span; the longest horizon where not given.
+    embargo : int
+        Bars beyond the purge that lie unused before each test span.
+    seeds : tuple of int
+        Every fold is trained with each; ``train.seed`` where there is none.
+    warm_start : bool
+        Whether a fold's training goes on from the weights of the fold before.
+    """
+
+    test_bars: int | None = None
+    folds: int | None = None
+    first_test: str | None = None
+    train: Literal["expanding", "rolling"] = "expanding"
+    fit_bars: int | None = None
+    stop_bars: int = 1_500
+    calibrate_bars: int = 1_500
+    purge: int | None = None
+    embargo: int = 0
+    seeds: tuple[int, ...] = ()
+    warm_start: bool = False
+
+    def __post_init__(self) -> None:
+        date_of("walk_forward.first_test", self.first_test)
+        for name in ("test_bars", "folds", "fit_bars", "stop_bars", "calibrate_bars"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 100_000_000:
+                raise LSTMStrategyError(f"walk_forward.{name} is {value}; it must be 1 to 100000000")
+        if (self.train == "rolling") != (self.fit_bars is not None):
+            raise LSTMStrategyError('walk_forward.fit_bars belongs to train = "rolling"; give both or neither')
+        if self.test_bars is None and (self.folds or self.first_test or self.fit_bars):
+            raise LSTMStrategyError(
+                "walk_forward.test_bars is missing; without it the spans of [split] are the one fold"
+            )
+        if self.embargo < 0:
+            raise LSTMStrategyError(f"walk_forward.embargo is {self.embargo}; it must be 0 or above")
+        if len(set(self.seeds)) != len(self.seeds) or any(not 0 <= seed < 2**63 for seed in self.seeds):
+            raise LSTMStrategyError(f"walk_forward.seeds is {list(self.seeds)}; name each once, from 0 to 2^63 - 1")
+
+    def purge_of(self, target: TargetConfig) -> int:
+        """Return the purge in bars; refuse one over which labels would reach."""
+        longest = target.horizons[-1]
+        if self.purge is not None and self.purge < longest:
+            raise LSTMStrategyError(
+                f"walk_forward.purge is {self.purge}, shorter than the longest of target.horizons, {longest}: labels"
+                f" would reach into the next span; make it {longest} or more"
+            )
+        return longest if self.purge is None else self.purge
