@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from lstm_strategy import __version__
 from lstm_strategy.cli_data import data_app
 from lstm_strategy.cli_download import download_command, rebuild_command
+from lstm_strategy.cli_evaluate import evaluate_command
 from lstm_strategy.cli_models import models_app
 from lstm_strategy.cli_replay import replay_command
 from lstm_strategy.cli_stages import backtest_command, demo_command, forecast_command, train_command
@@ -38,6 +39,7 @@ data_app.command("rebuild")(rebuild_command)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
 app.command("forecast")(forecast_command)
 app.command("backtest")(backtest_command)
 app.command("demo")(demo_command)

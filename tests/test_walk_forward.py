@@ -153,15 +153,19 @@ def fitted(history, folder):
     return fit_spans("m", "v", history, FeaturesConfig(), TARGET, SPLIT.spans(), NetworkConfig(hidden=8), few, folder)
 
 
-def test_honest_folds_pass_every_check(history, tmp_path):
+@pytest.fixture(scope="module")
+def honest(history, tmp_path_factory):
+    return fitted(history, tmp_path_factory.mktemp("honest"))
+
+
+def test_honest_folds_pass_every_check(history, honest):
     samples, spans = samples_of(history), SPLIT.spans()
     for sample in samples:
         require_labels(sample, TARGET.horizons)
     require_purge(samples, spans, TARGET.horizons)
-    made = fitted(history, tmp_path)
-    model = artefact.load(made.path)
-    require_scaler(made.path, model, history, spans)
-    assert not (tmp_path / "m" / "current").exists()
+    model = artefact.load(honest.path)
+    require_scaler(honest.path, model, history, spans)
+    assert not (honest.path.parent / "current").exists()
     for bars, _ in history:
         forecasts = Forecaster(model, bars.instrument_id).run(bars)
         for cut in (1_000, 1_001, 3_333):
@@ -199,15 +203,14 @@ def test_planted_a_scaler_fitted_on_everything(history, monkeypatch, tmp_path):
     assert caught.value.check == "scaler"
 
 
-def test_planted_a_floor_fitted_on_everything(history, tmp_path):
-    made = fitted(history, tmp_path)
-    model = artefact.load(made.path)
+def test_planted_a_floor_fitted_on_everything(history, honest):
+    model = artefact.load(honest.path)
     name = history[0][0].instrument_id
     fit = model.manifest.instruments[name]
     other = type(fit)(**{field: getattr(fit, field) for field in fit.__struct_fields__} | {"scale_floor": 1e-3})
     manifest = artefact.msgspec.structs.replace(model.manifest, instruments=model.manifest.instruments | {name: other})
     with pytest.raises(LeakError, match=r"check scaler: A\.SIM: the floor of σ is"):
-        require_scaler(made.path, replace(model, manifest=manifest), history, SPLIT.spans())
+        require_scaler(honest.path, replace(model, manifest=manifest), history, SPLIT.spans())
 
 
 def test_planted_a_fold_without_purge(history, monkeypatch):
@@ -226,9 +229,8 @@ def test_planted_spans_that_overlap(history):
         require_purge(samples_of(history), spans, TARGET.horizons)
 
 
-def test_planted_a_forecast_that_sees_the_next_bar(history, tmp_path):
-    made = fitted(history, tmp_path)
-    model, bars = artefact.load(made.path), history[0][0]
+def test_planted_a_forecast_that_sees_the_next_bar(history, honest):
+    model, bars = artefact.load(honest.path), history[0][0]
     ahead = Bars(bars.instrument_id, bars.timeframe, bars.ts_close[:-1], *(
         getattr(bars, name)[1:] for name in ("open", "high", "low", "close", "volume")
     ))  # fmt: skip

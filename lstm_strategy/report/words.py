@@ -6,7 +6,7 @@ import math
 
 from lstm_strategy.report.run_folder import Summary
 
-__all__ = ["ACTIONS", "REASONS", "fixed", "forecast_verdict", "percent", "strategy_verdict", "whole"]
+__all__ = ["ACTIONS", "REASONS", "fixed", "forecast_verdict", "p_value", "percent", "strategy_verdict", "whole"]
 
 NO_VALUE = "–"
 
@@ -50,6 +50,11 @@ def fixed(value: float | None, digits: int = 2, *, signed: bool = False) -> str:
     if not any(digit in text for digit in "123456789"):
         text = text.lstrip("+-")
     return text.replace("-", "−")
+
+
+def p_value(value: float | None) -> str:
+    """Write a p-value; one too small to show is less than what can be shown, never nothing."""
+    return "< 0.0001" if value is not None and value < 0.0001 else fixed(value, 4)
 
 
 def whole(value: int) -> str:

@@ -32,7 +32,7 @@ class Evaluated:
     """Out-of-sample forecasts of every fold and seed, and the baselines' on the same bars; both also as files.
 
     ``forecasts``: ts_close, instrument, horizon, levels, quantiles (log return), scale, model_version, fold, seed,
-    uncalibrated (quantiles), outcome (log return, NaN where the test span ends before it). ``baselines``: ts_close,
+    uncalibrated (quantiles), outcome (log return, null where the test span ends before it). ``baselines``: ts_close,
     instrument, horizon, quantiles (in units of scale √horizon), baseline, fold.
     """
 
@@ -64,9 +64,8 @@ def evaluate(
 ) -> Evaluated:
     """Run every fold, seed and baseline; write forecasts.parquet and baselines.parquet to ``runs/evaluation-<hash>/``.
 
-    The hash is that of settings and data. The tables do not depend on ``workers``.
-    Whatever a killed run finished is found again by a hash of settings and
-    data, and not done twice.
+    The hash is that of settings and data. The tables do not depend on ``workers``. Whatever a killed run finished is
+    found again, by such a hash too, and not done twice.
 
     Raises
     ------

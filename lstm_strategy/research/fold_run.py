@@ -150,7 +150,7 @@ def _forecast(model: artefact.Artefact, sample: Sample, fold: Fold, seed: int) -
         ("fold", pa.array(np.full(len(table), fold.number, np.int32))),
         ("seed", pa.array(np.full(len(table), seed, np.int64))),
         ("uncalibrated", plain["quantiles"].combine_chunks()),
-        ("outcome", pa.array(outcome_TH[known_TH])),
+        ("outcome", pa.array(outcome_TH[known_TH], mask=np.isnan(outcome_TH[known_TH]))),
     ):
         table = table.append_column(name, column)
     return table

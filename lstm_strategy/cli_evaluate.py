@@ -1,0 +1,171 @@
+"""The ``evaluate`` command: walk forward, set the network beside its baselines, and say what that is worth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lstm_strategy.atomic import atomic_write
+from lstm_strategy.bars import Timeframe
+from lstm_strategy.console import console, emit_json
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.experiment import Experiment, load_experiment
+from lstm_strategy.report.words import p_value
+from lstm_strategy.sources.store import RawStore
+
+__all__ = ["evaluate_command"]
+
+ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file.", show_default=False)]
+BaselinesOption = Annotated[
+    str | None, typer.Option(help="Names with commas between them, or none; all that are installed where not given.")
+]
+
+
+def evaluate_command(
+    experiment: ExperimentArgument,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that share folds and seeds.")] = 1,
+    baselines: BaselinesOption = None,
+    catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")] = Path("catalog"),
+    models: Annotated[Path, typer.Option("--models", help="Folder of the models.")] = Path("models"),
+    runs: Annotated[Path, typer.Option("--runs", help="Folder that gets the evaluations.")] = Path("backtests/runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Judge the experiment's network out of sample, fold by fold, beside simpler methods on the same bars.
+
+    Every fold's model is kept in models/NAME/folds; it never becomes the current one. An interrupted evaluation goes
+    on where it was when the same command is run again.
+
+    [bold]Example[/bold]: lstm-strategy evaluate backtests/panel_1h.toml --workers 2 --baselines ewma,har_range
+    """
+    summary = _evaluate(load_experiment(experiment), catalog, models, runs, workers, baselines)
+    _print(summary)
+    if as_json:
+        emit_json(summary)
+
+
+def _evaluate(
+    setup: Experiment, catalog: Path, models: Path, runs: Path, workers: int, wanted: str | None
+) -> dict[str, Any]:
+    try:
+        from lstm_strategy.research.evaluate import evaluate
+        from lstm_strategy.research.fold_run import Plan
+        from lstm_strategy.research.judgement import sum_up
+        from lstm_strategy.research.scores import score
+    except ModuleNotFoundError as error:
+        raise LSTMStrategyError(f"evaluation needs {error.name}; install lstm-strategy[train]") from error
+    from lstm_strategy.report.evaluation_page import write_evaluation_page
+
+    started = time.perf_counter()
+    chosen = _baselines(wanted)
+    store, timeframe = RawStore(catalog), Timeframe.parse(setup.data.timeframe)
+    plan = Plan(
+        name=setup.name,
+        history=tuple((store.read(name, timeframe), store.read_instrument(name)) for name in setup.data.instruments),
+        features=setup.features,
+        target=setup.target,
+        network=setup.network,
+        train=setup.train,
+        models=models / setup.name / "folds",
+        parts=runs / setup.name / "folds",
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("folds and baselines", total=None)
+
+        def on_done(done: int, total: int, label: str) -> None:
+            progress.update(task, completed=done, total=total)
+            progress.console.print(f"finished {escape(label)}", highlight=False, soft_wrap=True)
+
+        evaluated = evaluate(
+            plan, setup.split, setup.walk_forward, runs / setup.name, chosen, workers=workers, on_done=on_done
+        )
+    with console.status("scores and their uncertainty"):
+        summary = sum_up(evaluated, score)
+    folder = evaluated.forecasts_path.parent
+    summary |= {
+        "name": setup.name,
+        "instruments": list(setup.data.instruments),
+        "timeframe": setup.data.timeframe,
+        "horizons": list(setup.target.horizons),
+        "workers": workers,
+        "seconds": round(time.perf_counter() - started, 1),
+        "report": str(folder / "report.html"),
+    }
+    import msgspec
+
+    with atomic_write(folder / "summary.json") as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
+    with console.status("writing the report"):
+        write_evaluation_page(folder)
+    return summary
+
+
+def _baselines(wanted: str | None) -> dict[str, Callable[[], Any]]:
+    """The baselines to run, by name; those of an extra that is not installed are left out unless they are named."""
+    from importlib.util import find_spec
+
+    from lstm_strategy.research.baselines import BASELINES
+
+    if wanted is None:
+        if find_spec("prophet") is None and "prophet" in BASELINES:
+            console.print("baseline prophet is left out: it needs lstm-strategy\\[prophet]", highlight=False)
+        return {name: make for name, make in BASELINES.items() if name != "prophet" or find_spec("prophet")}
+    names = [] if wanted.strip() in ("", "none") else [name.strip() for name in wanted.split(",")]
+    for name in names:
+        if name not in BASELINES:
+            raise LSTMStrategyError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
+    return {name: BASELINES[name] for name in names}
+
+
+def _print(summary: dict[str, Any]) -> None:
+    console.print(f"[bold]{escape(summary['verdict'])}[/bold]", highlight=False)
+    table = Table(title="Mean pinball loss, out of sample", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("", "network", "best baseline", "better by", "p", "rank IC", "in 80 %", "in 98 %"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, group in ({"pooled": summary} | summary["by_instrument"]).items():
+        best = group["best_baseline"]
+        told = "–" if best is None else f"{escape(best)} {_number(group['baselines'][best])}"
+        shares = (_percent(group["coverage"].get(share)) for share in ("0.8", "0.98"))
+        figures = (_percent(group["skill_over_best"]), p_value(group["dm_p"]), _number(group["rank_ic"], 3), *shares)
+        table.add_row(escape(name), _number(group["pinball"]), told, *figures)
+    console.print(table)
+    if summary["baselines"]:
+        table = Table(title="Beside each baseline, pooled", title_justify="left", box=box.SIMPLE_HEAD)
+        for heading in ("", "pinball", "better by", "p (Holm)"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for name, loss in sorted(summary["baselines"].items(), key=lambda item: item[1]):
+            told = p_value(summary["dm"][name]["p_holm"] if name in summary["dm"] else None)
+            table.add_row(escape(name), _number(loss), _percent(summary["skill"][name]), told)
+        console.print(table)
+    table = Table(title="By fold", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("fold", "test from", "to", "network", "best baseline", "better by", "in 80 %", "uncalibrated"):
+        table.add_column(heading, justify="right")
+    for row in summary["by_fold"]:
+        best = min(row["baselines"], key=row["baselines"].__getitem__, default=None)
+        test = [(date or "")[:10] for date in row["spans"]["test"]]
+        told = "–" if best is None else f"{escape(best)} {_number(row['baselines'][best])}"
+        better = None if best is None else row["skill"][best]
+        shares = (_percent(row[name]["0.8"]) for name in ("coverage", "coverage_uncalibrated"))
+        table.add_row(str(row["fold"]), *test, _number(row["pinball"]), told, _percent(better), *shares)
+    console.print(table)
+    if len(summary["seeds"]) > 1:
+        told = ", ".join(f"{seed}: {_number(loss)}" for seed, loss in summary["seed_pinball"].items())
+        console.print(f"network by seed: {told}; the figures above are those of their average", highlight=False)
+    for name in ("forecasts_path", "report"):
+        console.print(f"{name.removesuffix('_path')}: {escape(summary[name])}", soft_wrap=True, highlight=False)
+
+
+def _number(value: float | None, digits: int = 5) -> str:
+    return "–" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.2%}"

@@ -1,0 +1,148 @@
+"""Turn an evaluation's summary into one self-contained HTML page, the verdict first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.report.evaluation_charts import draw_all
+from lstm_strategy.report.html import extra_missing, script_safe, write_html
+from lstm_strategy.report.words import NO_VALUE, fixed, p_value, percent, whole
+
+__all__ = ["write_evaluation_page"]
+
+Table = list[tuple[str, ...]]
+
+
+def write_evaluation_page(folder: Path) -> Path:
+    """Read ``folder/summary.json`` as ``lstm-strategy evaluate`` writes it, and write ``folder/report.html``.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where plotly or jinja2 is not installed, or the folder holds no evaluation. An old page stays as it was.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise extra_missing(error) from error
+    path = folder / "summary.json"
+    try:
+        summary: dict[str, Any] = json.loads(path.read_bytes())
+        contents = _contents(folder, summary)
+    except OSError as error:
+        raise LSTMStrategyError(f"{path} cannot be read ({error.strerror}); it is no finished evaluation") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        told = f"{path} is no summary of an evaluation ({type(error).__name__}: {error}); evaluate again"
+        raise LSTMStrategyError(told) from error
+    return write_html(folder / "report.html", "evaluation.html.j2", contents | {"plotly_js": get_plotlyjs()})
+
+
+def _contents(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Everything the template shows; text is escaped there."""
+    figures = draw_all(summary)
+    groups = {"Pooled": summary} | summary["by_instrument"]
+    tests = [row["spans"]["test"] for row in summary["by_fold"]]
+    return {
+        "title": summary["name"],
+        "run_name": folder.resolve().name,
+        "subtitle": [
+            ", ".join(summary["instruments"]),
+            f"{summary['timeframe']} bars",
+            f"tested {_day(tests[0][0])} to {_day(tests[-1][1])}",
+            _count(summary["folds"], "fold") + ", " + _count(len(summary["seeds"]), "seed"),
+        ],
+        "verdict": summary["verdict"],
+        "honesty": _honesty(summary),
+        "pinball_table": _pinball_table(groups, list(summary["baselines"])),
+        "figures_table": _figures_table(groups),
+        "fold_table": _fold_table(summary["by_fold"]),
+        "misses": [
+            (_stamp(miss["ts"]), miss["instrument"], str(miss["horizon"]), percent(miss["log_return"], 2, signed=True),
+             f"{fixed(miss['y'], 1, signed=True)} σ")
+            for miss in summary["largest_misses"]
+        ],
+        "var_table": [_var(row) for row in summary["var"]],
+        "seeds": [(seed, fixed(loss, 5)) for seed, loss in summary["seed_pinball"].items()],
+        "figures": list(figures),
+        "figures_json": script_safe(figures),
+    }  # fmt: skip
+
+
+def _honesty(summary: dict[str, Any]) -> list[str]:
+    own, plain = summary["coverage"], summary["coverage_uncalibrated"]
+    said = [
+        f"The {float(share):.0%} interval held {percent(own[share])} of outcomes ({percent(plain.get(share))} before"
+        " calibration)."
+        for share in own
+        if own[share] is not None and share in plain
+    ]
+    checks = ", ".join(name.replace("_", " ") for name in summary["checks"])
+    said.append(f"Every fold passed its checks for leaks: {checks}.")
+    said.append(f"{whole(summary['rows'])} forecasts were judged, {whole(summary['left_out'])} left out.")
+    return said
+
+
+def _pinball_table(groups: dict[str, Any], names: list[str]) -> Table:
+    def row(told: str, value: Any) -> tuple[str, ...]:
+        return (told, *(value(group) for group in groups.values()))
+
+    return [
+        ("", *groups),
+        row("network", lambda group: fixed(group["pinball"], 5)),
+        *(row(name, lambda group, name=name: fixed(group["baselines"][name], 5)) for name in names),
+        row("best baseline", lambda group: group["best_baseline"] or NO_VALUE),
+        row("better than that by", lambda group: percent(group["skill_over_best"], 2, signed=True)),
+        row("p, Diebold–Mariano", lambda group: p_value(group["dm_p"])),
+    ]
+
+
+def _figures_table(groups: dict[str, Any]) -> Table:
+    table: Table = [("", *groups)]
+    for name, told, digits in (("mae", "mean absolute error, σ√h", 4), ("rmse", "root mean square error, σ√h", 4),
+                               ("crps", "CRPS, σ√h", 4), ("rank_ic", "rank IC of the mean", 4)):  # fmt: skip
+        table.append((told, *(fixed(group[name], digits) for group in groups.values())))
+        if f"{name}_ci" in next(iter(groups.values())):
+            table.append(("95 % interval", *(_interval(group[f"{name}_ci"], digits) for group in groups.values())))
+    table.append(("direction right", *(percent(group["direction"], 1) for group in groups.values())))
+    for share in next(iter(groups.values()))["coverage"]:
+        cells = (percent(group["coverage"].get(share), 2) for group in groups.values())
+        table.append((f"inside {float(share):.0%}", *cells))
+    return table
+
+
+def _fold_table(rows: list[dict[str, Any]]) -> Table:
+    table: Table = [("Fold", "Fit to", "Stop to", "Calibrate to", "Test", "Pinball", "Best baseline", "Better by")]
+    for row in rows:
+        spans, names = row["spans"], row["baselines"]
+        best = min(names, key=names.__getitem__, default=None)
+        ends = (_day(spans[name][1]) for name in ("fit", "stop", "calibrate"))
+        test = f"{_day(spans['test'][0])} to {_day(spans['test'][1])}"
+        better = NO_VALUE if best is None else percent(row["skill"][best], 2, signed=True)
+        table.append((str(row["fold"]), *ends, test, fixed(row["pinball"], 5), best or NO_VALUE, better))
+    return table
+
+
+def _var(row: dict[str, Any]) -> tuple[str, ...]:
+    tests = (p_value(row[name]) for name in ("p_kupiec", "p_independence", "p_conditional"))
+    shortfalls = (fixed(row[name], 2) for name in ("shortfall_forecast", "shortfall_realised"))
+    level, share = percent(row["level"], 0), f"{percent(row['rate'], 2)} of {whole(row['rows'])}"
+    return (row["instrument"], str(row["horizon"]), level, share, *tests, *shortfalls)
+
+
+def _interval(ends: list[float] | None, digits: int) -> str:
+    return NO_VALUE if ends is None else f"{fixed(ends[0], digits)} to {fixed(ends[1], digits)}"
+
+
+def _day(stamp: str | None) -> str:
+    return NO_VALUE if stamp is None else stamp[:10]
+
+
+def _stamp(text: str) -> str:
+    return text.replace("T", " ").removesuffix("Z").removesuffix(":00")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{whole(number)} {noun}{'s' * (number != 1)}"

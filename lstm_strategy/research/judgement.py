@@ -1,0 +1,157 @@
+"""Judgement: an evaluation's tables put side by side row by row, scored, and summed up for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from lstm_strategy.bars import Float, format_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.measures import coverage, pinball
+from lstm_strategy.research.evaluate import Evaluated
+from lstm_strategy.research.leaks import CHECKS
+from lstm_strategy.research.scores_types import ScoredTable, Scores
+
+__all__ = ["Score", "SideBySide", "put_side_by_side", "sum_up"]
+
+type Score = Callable[[ScoredTable, dict[str, Float]], Scores]
+
+_ROW = ["fold", "instrument", "ts_close", "horizon"]
+_INTERVALS = (0.8, 0.98)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SideBySide:
+    """Forecasts (the average of the seeds' quantiles) and all that is set beside them, in one order of rows.
+
+    ``uncalibrated_NQ``, ``baselines`` (by name) and ``seeds`` (by seed) are quantiles as in ``table``; ``fold`` is [N].
+    """
+
+    table: ScoredTable
+    uncalibrated_NQ: Float
+    baselines: dict[str, Float]
+    seeds: dict[int, Float]
+    fold: npt.NDArray[np.int64]
+
+
+def put_side_by_side(evaluated: Evaluated) -> SideBySide:
+    """Find the rows that every seed forecast, and each baseline's on the same; NaN where a baseline has none."""
+    forecasts = evaluated.forecasts
+    levels = tuple(forecasts["levels"][0].as_py())
+    keys = _keys(forecasts)
+    seed_of = forecasts["seed"].to_numpy()
+    rows = pd.DataFrame()
+    for seed in evaluated.seeds:
+        own = keys[seed_of == seed].assign(**{f"row{seed}": np.flatnonzero(seed_of == seed)})
+        rows = own if rows.empty else rows.merge(own, on=_ROW, validate="one_to_one")
+    rows = rows.sort_values(_ROW, ignore_index=True)
+    if rows.empty:
+        raise LSTMStrategyError("the seeds forecast no bar in common; nothing can be judged")
+    picked = {seed: rows.pop(f"row{seed}").to_numpy() for seed in evaluated.seeds}
+    first = picked[evaluated.seeds[0]]
+    unit = forecasts["scale"].to_numpy()[first] * np.sqrt(rows["horizon"].to_numpy())
+    quantiles, plain = (_matrix(forecasts, name, len(levels)) for name in ("quantiles", "uncalibrated"))
+    seeds = {seed: quantiles[chosen] / unit[:, None] for seed, chosen in picked.items()}
+    table = ScoredTable(
+        ts=rows["ts_close"].to_numpy(),
+        instrument=rows["instrument"].to_numpy().astype(str),
+        horizon=rows["horizon"].to_numpy().astype(np.int64),
+        y=forecasts["outcome"].to_numpy()[first] / unit,
+        q_NQ=np.mean(list(seeds.values()), axis=0),
+        scale=forecasts["scale"].to_numpy()[first],
+        levels=levels,
+    )
+    uncalibrated = np.mean([plain[chosen] / unit[:, None] for chosen in picked.values()], axis=0)
+    fold = rows["fold"].to_numpy().astype(np.int64)
+    return SideBySide(table, uncalibrated, _beside(rows, evaluated.baselines, len(levels)), seeds, fold)
+
+
+def sum_up(evaluated: Evaluated, score: Score) -> dict[str, Any]:
+    """Return the summary: the pooled scores and all breakdowns, as plain values.
+
+    Beyond `Scores`: ``coverage_uncalibrated``, ``by_fold``, ``by_month`` (coverage over time), ``seed_pinball``, dates.
+    """
+    rows = put_side_by_side(evaluated)
+    scores = score(rows.table, rows.baselines)
+    table = rows.table
+    judged = np.isfinite(table.y) & np.isfinite(table.q_NQ).all(axis=1)
+    for q_NQ in rows.baselines.values():
+        judged &= np.isfinite(q_NQ).all(axis=1)
+    summary: dict[str, Any] = msgspec.to_builtins(scores)
+    return summary | {
+        "folds": len(evaluated.folds),
+        "seeds": list(evaluated.seeds),
+        "forecasts_path": str(evaluated.forecasts_path),
+        "baselines_path": None if evaluated.baselines_path is None else str(evaluated.baselines_path),
+        "artefacts": [str(path) for path in evaluated.artefacts],
+        "checks": list(CHECKS),
+        "coverage_uncalibrated": _coverage(replace(table, q_NQ=rows.uncalibrated_NQ), judged),
+        "seed_pinball": {str(seed): _pinball(table, q_NQ, judged) for seed, q_NQ in rows.seeds.items()},
+        "by_fold": [_fold(evaluated, rows, number, judged) for number in np.unique(rows.fold).tolist()],
+        "by_month": list(_months(rows, judged)),
+    }
+
+
+def _beside(rows: pd.DataFrame, baselines: pa.Table | None, n_levels: int) -> dict[str, Float]:
+    if baselines is None:
+        return {}
+    keys = _keys(baselines).assign(baseline=baselines["baseline"].to_pandas())
+    values = np.vstack([_matrix(baselines, "quantiles", n_levels), np.full(n_levels, np.nan)])
+    names = keys.pop("baseline").to_numpy()
+    found = {}
+    for name in dict.fromkeys(names):
+        own = keys[names == name].assign(row=np.flatnonzero(names == name))
+        where = rows.merge(own, on=_ROW, how="left", validate="one_to_one")["row"].fillna(-1).to_numpy().astype(int)
+        found[str(name)] = values[where]
+    return found
+
+
+def _fold(evaluated: Evaluated, rows: SideBySide, number: int, judged: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    chosen = judged & (rows.fold == number)
+    spans = next(fold.spans for fold in evaluated.folds if fold.number == number)
+    own = _pinball(rows.table, rows.table.q_NQ, chosen)
+    others = {name: _pinball(rows.table, q_NQ, chosen) for name, q_NQ in rows.baselines.items()}
+    return {
+        "fold": number,
+        "spans": {name: [None if ts is None else format_ns(ts) for ts in span] for name, span in spans.items()},
+        "rows": int(chosen.sum()),
+        "pinball": own,
+        "baselines": others,
+        "skill": {name: 1.0 - own / other for name, other in others.items()},
+        "coverage": _coverage(rows.table, chosen),
+        "coverage_uncalibrated": _coverage(replace(rows.table, q_NQ=rows.uncalibrated_NQ), chosen),
+    }
+
+
+def _months(rows: SideBySide, judged: npt.NDArray[np.bool_]) -> Iterable[dict[str, Any]]:
+    month = rows.table.ts.astype("datetime64[ns]").astype("datetime64[M]")
+    for each in np.unique(month[judged]):
+        chosen = judged & (month == each)
+        plain = _coverage(replace(rows.table, q_NQ=rows.uncalibrated_NQ), chosen)
+        own = _coverage(rows.table, chosen)
+        yield {"month": str(each), "rows": int(chosen.sum()), "coverage": own, "coverage_uncalibrated": plain}
+
+
+def _coverage(table: ScoredTable, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
+    return {str(share): coverage(table.y[chosen], table.q_NQ[chosen], table.levels, share) for share in _INTERVALS}
+
+
+def _pinball(table: ScoredTable, q_NQ: Float, chosen: npt.NDArray[np.bool_]) -> float:
+    return pinball(table.y[chosen], q_NQ[chosen], table.levels)
+
+
+def _keys(table: pa.Table) -> pd.DataFrame:
+    columns = {name: table[name] for name in _ROW}
+    return pa.table(columns | {"ts_close": table["ts_close"].cast(pa.int64())}).to_pandas()  # type: ignore[no-any-return]
+
+
+def _matrix(table: pa.Table, name: str, n_levels: int) -> Float:
+    flat = table[name].combine_chunks().flatten().to_numpy()
+    return np.asarray(flat.reshape(-1, n_levels), np.float64)
