@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from lstm_strategy.bars import format_ns
 from lstm_strategy.report import charts
 from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
-from lstm_strategy.report.html import extra_missing, write_html
+from lstm_strategy.report.html import extra_missing, script_safe, write_html
 from lstm_strategy.report.run_folder import DecisionLog, Run, read_run
 from lstm_strategy.report.thin import BUCKETS
 from lstm_strategy.report.words import ACTIONS, REASONS, fixed, forecast_verdict, percent, strategy_verdict, whole
@@ -100,7 +99,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "thinned": whole(len(curve.ts_close)) if len(curve.ts_close) > 4 * BUCKETS else "",
         "tearsheet": run.tearsheet,
         "figures": list(figures),
-        "figures_json": _script_safe(figures),
+        "figures_json": script_safe(figures),
     }
 
 
@@ -174,9 +173,3 @@ def _share_rows(counts: dict[str, int], total: int, meaning: dict[str, str]) -> 
         }
         for code, count in counts.items()
     ]
-
-
-def _script_safe(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
