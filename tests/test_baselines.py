@@ -28,7 +28,7 @@ from lstm_strategy.research.baselines_features import smoothed_quantile_regressi
 from lstm_strategy.research.baselines_prophet import ProphetQuantiles
 from lstm_strategy.research.labels import Sample, build_sample, span_mask
 from lstm_strategy.research.scores import ScoredTable, score
-from lstm_strategy.research.scores_tests import diebold_mariano
+from lstm_strategy.research.scores_inference import diebold_mariano
 from lstm_strategy.sources.simulate import SimulationConfig, simulate
 
 HOUR = 3_600_000_000_000
@@ -147,6 +147,22 @@ def test_garch_forecasts_as_its_library_does() -> None:
     np.testing.assert_allclose(forecasts("garch_t")[0][3_001:, 0] * sample.matrix.scale_T[3_001:, None], raw, rtol=1e-4)
     unit = forecasts("garch_t")[0][3_001:, 1, 0] * sample.matrix.scale_T[3_001:] / np.sqrt(variance.sum(axis=1))
     np.testing.assert_allclose(unit, unit[0], rtol=1e-4)  # constant in units of the summed variance's root
+
+
+def test_few_days_and_unchanged_prices_give_forecasts_still() -> None:
+    days = simulate(SimulationConfig(bars=1_100, timeframe="1d"))
+    still = simulate(SimulationConfig(bars=2_000))
+    still = replace(still, **{name: np.full(2_000, 100.0) for name in ("open", "high", "low", "close")})
+    for bars in (days, still):
+        spans = spans_of(bars)
+        sample = sample_of(bars, spans, (1, 24))
+        rows, target = span_mask(bars, spans["test"], 0), TargetConfig(horizons=(1, 24), levels=TARGET.levels)
+        losses = {}
+        for name in NAMES:
+            q_THQ = BASELINES[name]().forecast([sample], spans, target)[0].astype(np.float64)
+            assert np.isfinite(q_THQ[sample.matrix.valid_T]).all(), name
+            losses[name] = pinball(sample.y_TH[rows, 0].astype(np.float64), q_THQ[rows, 0], target.levels)
+        assert max(losses.values()) <= 1.1 * losses["ewma"] + 1e-6, losses
 
 
 def test_har_is_least_squares_on_trailing_ranges_and_hours() -> None:

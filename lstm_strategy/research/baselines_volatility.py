@@ -16,6 +16,7 @@ __all__ = ["EwmaQuantiles", "Garch", "HarRange", "RandomWalk"]
 
 _HOUR_NS = 3_600_000_000_000
 _DAY_NS = 24 * _HOUR_NS
+_NO_NEWS = 1e-4  # a GARCH whose variance takes in less of the last return than this is a constant one
 
 
 class RandomWalk:
@@ -62,12 +63,16 @@ class Garch:
         news_T[0] = False
         taught = taught_TH(sample, spans, target)
         past_T = taught.any(axis=1) & news_T
-        unit = float(return_T[past_T].std()) or 1.0
+        unit = float(return_T[past_T].std())
+        if not unit > 0.0:
+            return _in_units_of(np.ones_like(unit_TH(sample, target)), sample, spans, target)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on convergence: the forecasts are judged, whatever the optimiser says
             model = arch_model(return_T[past_T] / unit, mean="Constant", vol="GARCH", p=1, q=1, dist="t", rescale=False)
             fitted = model.fit(disp="off", show_warning=False)
         mu, omega, alpha, beta, nu = (float(value) for value in fitted.params)
+        if alpha < _NO_NEWS:  # then nothing but the start tells omega from beta, and a variance may die out
+            omega, alpha, beta = 1.0, 0.0, 0.0
 
         next_T = np.empty(len(bars))  # variance of the next bar
         start = omega / (1.0 - alpha - beta) if alpha + beta < 1.0 else 1.0

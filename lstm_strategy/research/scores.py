@@ -11,7 +11,7 @@ from lstm_strategy.bars import Float
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.research.scores_errors import error_tables, largest_misses, var_tests
 from lstm_strategy.research.scores_group import group_scores, pinball_N
-from lstm_strategy.research.scores_tests import psi
+from lstm_strategy.research.scores_inference import psi
 from lstm_strategy.research.scores_types import (
     DieboldMariano,
     ErrorRow,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lstm_strategy.bars import Float, format_ns
 from lstm_strategy.research.scores_group import median_N, pinball_N
-from lstm_strategy.research.scores_tests import christoffersen, kupiec
+from lstm_strategy.research.scores_inference import christoffersen, kupiec
 from lstm_strategy.research.scores_types import ErrorRow, Miss, ScoredTable, VarTest
 
 __all__ = ["error_tables", "largest_misses", "var_tests"]

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from lstm_strategy.bars import Float
 from lstm_strategy.forecast import mean_of
-from lstm_strategy.research.scores_tests import bootstrap_sums, diebold_mariano, holm
+from lstm_strategy.research.scores_inference import bootstrap_sums, diebold_mariano, holm
 from lstm_strategy.research.scores_types import DieboldMariano, GroupScores, Interval, ScoredTable
 
 __all__ = ["crps_N", "group_scores", "median_N", "pinball_N"]
