@@ -128,13 +128,13 @@ def _baselines(wanted: str | None) -> dict[str, Callable[[], Any]]:
 def _print(summary: dict[str, Any]) -> None:
     console.print(f"[bold]{escape(summary['verdict'])}[/bold]", highlight=False)
     table = Table(title="Mean pinball loss, out of sample", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("", "network", "best baseline", "better by", "p", "rank IC", "in 80 %", "in 98 %"):
+    for heading in ("", "network", "best baseline", "better by", "p", "in 80 %", "in 98 %"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, group in ({"pooled": summary} | summary["by_instrument"]).items():
         best = group["best_baseline"]
-        told = "–" if best is None else f"{escape(best)} {_number(group['baselines'][best])}"
+        told = "–" if best is None else escape(best)
         shares = (_percent(group["coverage"].get(share)) for share in ("0.8", "0.98"))
-        figures = (_percent(group["skill_over_best"]), p_value(group["dm_p"]), _number(group["rank_ic"], 3), *shares)
+        figures = (_percent(group["skill_over_best"]), p_value(group["dm_p"]), *shares)
         table.add_row(escape(name), _number(group["pinball"]), told, *figures)
     console.print(table)
     if summary["baselines"]:
@@ -146,15 +146,15 @@ def _print(summary: dict[str, Any]) -> None:
             table.add_row(escape(name), _number(loss), _percent(summary["skill"][name]), told)
         console.print(table)
     table = Table(title="By fold", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("fold", "test from", "to", "network", "best baseline", "better by", "in 80 %", "uncalibrated"):
+    for heading in ("fold", "tested from", "network", "best baseline", "better by", "in 80 %", "raw"):
         table.add_column(heading, justify="right")
     for row in summary["by_fold"]:
         best = min(row["baselines"], key=row["baselines"].__getitem__, default=None)
-        test = [(date or "")[:10] for date in row["spans"]["test"]]
-        told = "–" if best is None else f"{escape(best)} {_number(row['baselines'][best])}"
+        test = (row["spans"]["test"][0] or "")[:10]
+        told = "–" if best is None else escape(best)
         better = None if best is None else row["skill"][best]
         shares = (_percent(row[name]["0.8"]) for name in ("coverage", "coverage_uncalibrated"))
-        table.add_row(str(row["fold"]), *test, _number(row["pinball"]), told, _percent(better), *shares)
+        table.add_row(str(row["fold"]), test, _number(row["pinball"]), told, _percent(better), *shares)
     console.print(table)
     if len(summary["seeds"]) > 1:
         told = ", ".join(f"{seed}: {_number(loss)}" for seed, loss in summary["seed_pinball"].items())
