@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,52 @@ def test_folding_in_any_order_gives_the_sorted_union(
     assert same(store.read("SIM.SIM", HOUR), Bars("SIM.SIM", HOUR, *_columns(bars, np.array(rows))))
     groups = pq.ParquetFile(folder / "bars.parquet").metadata
     assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups - 1)] == [32] * (len(rows) - 1 >> 5)
+
+
+def test_readers_meet_no_short_history_while_a_writer_folds(tmp_path: Path) -> None:
+    bars = some_bars(40_000)
+    store, folder = folder_with(tmp_path)
+    durable, failures, over = [0], [], threading.Event()
+
+    def write() -> None:
+        try:
+            for start in range(0, len(bars), 800):
+                for first in range(start, start + 800, 100):
+                    pages.write_page(folder, bars[first : first + 100])
+                    durable[0] = first + 100
+                pages.fold(folder)
+                pages.prepare(folder)
+        finally:
+            over.set()
+
+    def read() -> None:
+        while not over.is_set():
+            before = durable[0]
+            try:
+                if before:
+                    entries = store.entries(), [("SIM.SIM", HOUR)]
+                    found = len(store.read("SIM.SIM", HOUR)), store.spans("SIM.SIM", HOUR).length // HOUR.ns
+                    if min(found) < before or entries[0] != entries[1]:
+                        failures.append((before, found, entries[0]))
+            except LSTMStrategyError as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    write()
+    for reader in readers:
+        reader.join()
+    assert failures == []
+    assert len(store.read("SIM.SIM", HOUR)) == len(bars)
+
+
+def test_a_file_that_is_gone_is_never_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _ = folder_with(tmp_path, some_bars(10))
+    monkeypatch.setattr(pages, "_read", lambda path: path.with_name("gone").read_bytes())
+    with pytest.raises(LSTMStrategyError, match="try again") as told:
+        store.read("SIM.SIM", HOUR)
+    assert "remove" not in str(told.value)
 
 
 def test_an_import_takes_the_pages_in(tmp_path: Path) -> None:

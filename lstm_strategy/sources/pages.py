@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "BLOCK",
     "COLUMNS",
     "SCHEMA",
+    "BusyError",
     "drop_pages",
     "fold",
     "page_files",
@@ -37,9 +39,15 @@ COLUMNS = ("ts_close", "open", "high", "low", "close", "volume")
 SCHEMA = pa.schema([("ts_close", pa.timestamp("ns", "UTC")), *((name, pa.float64()) for name in COLUMNS[1:])])
 BLOCK = 131_072  # rows of a row group, whatever the way the bars came in
 
+_TRIES, _PAUSE_S = 100, 0.002  # of a reader whose files change under it
+
 # How it stays whole: a page appears by rename, complete and on disk. Folding writes bars.parquet and all pages to a new
 # bars.parquet, which takes the old one's name at once; only then are the pages removed. A crash in between leaves bars
 # in both, with equal values; a reader takes each stamp once.
+
+
+class BusyError(LSTMStrategyError):
+    """A writer changes the bars faster than they can be read."""
 
 
 def page_files(folder: Path) -> list[Path]:
@@ -63,23 +71,59 @@ def table_of(bars: Bars) -> pa.Table:
 
 def read_table(folder: Path) -> pa.Table:
     """Return all bars of a folder: the file as it is, and after it, sorted in, what only the pages hold."""
-    tables = [_read(path) for path in (folder / "bars.parquet",) if path.exists()]
-    pages = [_read(path) for path in page_files(folder)]
-    if not pages:
-        return tables[0]
-    return _merged([*tables, *pages])
+
+    def read(paths: list[Path]) -> pa.Table:
+        if not paths:
+            raise FileNotFoundError(f"there are no bars in {folder}")
+        tables = [_read(path) for path in paths]
+        return _merged(tables) if len(tables) > 1 or paths[0].name != "bars.parquet" else tables[0]
+
+    return _steadily(folder, read)
 
 
 def read_spans(folder: Path, step: int) -> Spans:
     """Return the opening times that the bars of a folder, each ``step`` ns long, cover; one row group at a time."""
-    spans = Spans()
-    for path in (*((folder / "bars.parquet",) if (folder / "bars.parquet").exists() else ()), *page_files(folder)):
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                stamps = np.sort(_stamps(file.read_row_group(group, columns=["ts_close"], use_threads=False)))
-                for span in Spans.of(stamps - step, step):
-                    spans.add(*span)
-    return spans
+
+    def read(paths: list[Path]) -> Spans:
+        spans = Spans()
+        for path in paths:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    stamps = np.sort(_stamps(file.read_row_group(group, columns=["ts_close"], use_threads=False)))
+                    for span in Spans.of(stamps - step, step):
+                        spans.add(*span)
+        return spans
+
+    return _steadily(folder, read)
+
+
+def _steadily[T](folder: Path, read: Callable[[list[Path]], T]) -> T:
+    """Return what ``read`` makes of the file and the pages, those of one moment: after a fold meanwhile, once more.
+
+    The pages are listed before the file is read: what a fold has removed by then is in the file.
+    """
+    path = folder / "bars.parquet"
+    for _ in range(_TRIES):
+        before = _identity(path)
+        pages = page_files(folder)
+        try:
+            found = read([*([path] if before is not None else []), *pages])
+        except FileNotFoundError:
+            if not pages and before is None:
+                raise
+        else:
+            if _identity(path) == before:
+                return found
+        time.sleep(_PAUSE_S)
+    raise BusyError(f"{folder} changed each of {_TRIES} times that it was read; try again when its writer is done")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        seen = path.stat()
+    except FileNotFoundError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
 
 
 def fold(folder: Path) -> None:

@@ -69,13 +69,13 @@ class RawStore:
     def has(self, instrument_id: str, timeframe: Timeframe) -> bool:
         """Say whether there are bars."""
         folder = self.folder(instrument_id, timeframe)
-        return (folder / "bars.parquet").exists() or bool(pages.page_files(folder))
+        return bool(pages.page_files(folder)) or (folder / "bars.parquet").exists()  # a fold goes from first to second
 
     def entries(self) -> list[tuple[str, Timeframe]]:
         """Return instrument and timeframe of everything held, sorted by instrument, then by length of bar."""
         raw = self.root / "raw"
-        folders = {file.parent for file in raw.glob("*/*/*/bars.parquet")}
-        folders |= {file.parents[1] for file in raw.glob("*/*/*/pages/*.parquet")}
+        folders = {file.parents[1] for file in raw.glob("*/*/*/pages/*.parquet")}  # before a fold moves them
+        folders |= {file.parent for file in raw.glob("*/*/*/bars.parquet")}
         found = []
         for folder in folders:
             venue, symbol, timeframe = folder.parts[-3:]
@@ -97,9 +97,7 @@ class RawStore:
         try:
             table = pages.read_table(path.parent)
         except (OSError, pa.ArrowException, ValueError) as error:
-            raise LSTMStrategyError(
-                f"{path} cannot be read ({_first_line(error)}); remove it and import the bars again"
-            ) from error
+            raise _unreadable(path, error, "import the bars again") from error
         columns: Columns = {name: table[name].to_numpy() for name in COLUMNS[1:]}
         return {"ts_close": table["ts_close"].cast(pa.int64()).to_numpy(), **columns}
 
@@ -125,9 +123,7 @@ class RawStore:
         try:
             return pages.read_spans(path.parent, timeframe.ns)
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            raise LSTMStrategyError(
-                f"{path} cannot be read ({_first_line(error)}); remove it and fetch again"
-            ) from error
+            raise _unreadable(path, error, "fetch again") from error
 
     def merge(self, bars: Bars, *, replace: bool = False) -> MergeResult:
         """Add bars to those held, by stamp; bars already held with the same values change nothing.
@@ -220,6 +216,11 @@ def _union(held: Bars, bars: Bars, taken: npt.NDArray[np.bool_]) -> Bars:
     order = np.argsort(np.concatenate([held.ts_close[kept], bars.ts_close[taken]]), kind="stable")
     columns = {name: np.concatenate([getattr(held, name)[kept], getattr(bars, name)[taken]])[order] for name in COLUMNS}
     return Bars(bars.instrument_id, bars.timeframe, **columns)
+
+
+def _unreadable(path: Path, error: Exception, then: str) -> LSTMStrategyError:
+    advice = "try again" if isinstance(error, FileNotFoundError) else f"remove it and {then}"
+    return LSTMStrategyError(f"{path} cannot be read ({_first_line(error)}); {advice}")
 
 
 def _first_line(error: Exception) -> str:
