@@ -472,8 +472,10 @@ def test_the_clock_is_stepped_over_http() -> None:
             aiohttp.ClientSession() as session,
         ):
 
+            headers = {"Content-Type": "application/json"}
+
             async def post(body: bytes) -> tuple[int, dict]:
-                async with session.post(server.http_url + "/replay/step", data=body) as reply:
+                async with session.post(server.http_url + "/replay/step", data=body, headers=headers) as reply:
                     return reply.status, await reply.json(content_type=None) if reply.status < 413 else {}
 
             assert (await post(b""))[1]["closed"] == 1
@@ -490,14 +492,14 @@ def test_the_clock_is_stepped_over_http() -> None:
 
 
 def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lstm_strategy.replay.stream._MOST_WAITING", 100)
+    monkeypatch.setattr("lstm_strategy.replay.connection._MOST_WAITING", 40_000)
 
     async def work() -> None:
         market = simulated(timeframe="1s", bars=60_000)
         async with serve(ReplayConfig(markets=(market,), start="1", speed=1e6, updates=0)) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1_024)
             writer.write(
-                b"GET /ws/btcusdt@kline_1s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET /ws/btcusdt@kline_1s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             await reader.readuntil(b"\r\n\r\n")

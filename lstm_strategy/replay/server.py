@@ -19,6 +19,7 @@ from lstm_strategy.replay.coinbase import register_coinbase
 from lstm_strategy.replay.exchange import EXCHANGE, Exchange
 from lstm_strategy.replay.faults import NO_FAULTS, FaultBook, FaultPlan
 from lstm_strategy.replay.gate import fault_gate
+from lstm_strategy.replay.guard import site_guard
 from lstm_strategy.replay.market import Market
 from lstm_strategy.replay.stream import HUB, register_streams
 from lstm_strategy.replay.timeline import Clock, plan
@@ -46,7 +47,7 @@ class ReplayConfig:
     speed : float
         Of the clock: 1 is real time, 3,600 an hour a second.
     step : bool
-        The clock stands still until `ReplayServer.step` or POST /replay/step.
+        The clock stands still until `ReplayServer.step` or POST /replay/step, sent as application/json.
     start : str, optional
         Where history ends and the stream begins: a date or a number of bars; None: all bars are past.
     shift : bool
@@ -130,7 +131,7 @@ async def serve(config: ReplayConfig) -> AsyncIterator[ReplayServer]:
     saved = load_exchange_info(config.exchange_info) if config.exchange_info else {}
     book = FaultBook(config.faults, config.seed)
     laid = plan(config.markets, start=config.start, shift=config.shift, by_hand=config.step, seed=config.seed)
-    app = web.Application(client_max_size=_LARGEST_REQUEST, middlewares=[fault_gate])
+    app = web.Application(client_max_size=_LARGEST_REQUEST, middlewares=[site_guard(config.host), fault_gate])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     clock = Clock(laid.origin, config.speed, by_hand=config.step)
     exchange = app[EXCHANGE] = Exchange(laid, clock, book, config.updates, saved, config.unfinished)
@@ -138,7 +139,7 @@ async def serve(config: ReplayConfig) -> AsyncIterator[ReplayServer]:
         register(app)
     app.router.add_get("/replay/state", _state)
     app.router.add_post("/replay/step", _step)
-    app.router.add_get("/replay/redirect/{count}", _redirect)
+    app.router.add_get(r"/replay/redirect/{count:[0-9]{1,7}}", _redirect)
     driver: asyncio.Task[None] | None = None
     await runner.setup()
     try:

@@ -4,82 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import numpy as np
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSMsgType, web
 
-from lstm_strategy.replay.binance import kline_event
+from lstm_strategy.replay.binance import binance_error, kline_event
+from lstm_strategy.replay.connection import Connection
 from lstm_strategy.replay.exchange import EXCHANGE, Exchange
 from lstm_strategy.replay.faults import STREAM_KINDS, Fault
 from lstm_strategy.replay.intervals import BINANCE_INTERVALS, Interval
 from lstm_strategy.replay.market import Candles, Market
 from lstm_strategy.replay.spoil import alter, spoil_rows
 
-__all__ = ["HUB", "Connection", "Hub", "register_streams"]
+__all__ = ["HUB", "Hub", "register_streams"]
 
 _MOST_STREAMS = 1_024  # of one connection, as at Binance
 _MOST_CONNECTIONS = 300
 _LARGEST_MESSAGE = 64 << 10  # bytes from a client
-_MOST_WAITING = 20_000  # messages to a client that does not read; then it is cut off
+_LONGEST_NAME = 64  # characters of a stream such as btcusdt@kline_1h, !ticker@arr or btcusdt@depth5@100ms
+_NAME = re.compile(r"[\w!.-]+(?:@[\w+:.-]+)+")
 _MS = 1_000_000
 
 type _Key = tuple[str, bool, str]  # symbol, whether on a futures route, interval
-
-
-class Connection:
-    """One client's socket: what it listens to, and the messages on their way to it."""
-
-    def __init__(self, request: web.Request, socket: web.WebSocketResponse, *, wrapped: bool) -> None:
-        self.socket = socket
-        self.wrapped = wrapped
-        self.futures = request.path.startswith(("/market", "/public"))
-        self.streams: dict[str, None] = {}  # a set in order
-        self._request = request
-        self._over = False
-        self._waiting: asyncio.Queue[str] = asyncio.Queue(_MOST_WAITING)
-
-    def offer(self, text: str) -> None:
-        """Put a message on its way; a client with too many unread ones is cut off."""
-        if self._over:
-            return
-        try:
-            self._waiting.put_nowait(text)
-        except asyncio.QueueFull:
-            self.cut()
-
-    def cut(self) -> None:
-        """End the connection without a word."""
-        self.forget()
-        if self._request.transport is not None:
-            self._request.transport.abort()
-
-    def forget(self) -> None:
-        """Take nothing more, and drop what waits."""
-        self._over = True
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
-            self._waiting.task_done()
-
-    async def write(self) -> None:
-        """Send what is offered, until the socket is closed."""
-        while True:
-            text = await self._waiting.get()
-            try:
-                await self.socket.send_str(text)
-            except (ConnectionError, RuntimeError):
-                self.cut()
-            finally:
-                self._waiting.task_done()
-
-    async def drained(self) -> None:
-        """Wait until all that was offered has left; a client that does not read for two seconds is cut off."""
-        try:
-            await asyncio.wait_for(self._waiting.join(), 2.0)
-        except TimeoutError:
-            self.cut()
 
 
 class Hub:
@@ -131,7 +81,7 @@ class Hub:
             return _refusal(None, 2, "Invalid request: not a JSON object with a method")
         streams = message.get("params", [])
         if method in ("SUBSCRIBE", "UNSUBSCRIBE"):
-            if not isinstance(streams, list) or not all(isinstance(name, str) and "@" in name for name in streams):
+            if not isinstance(streams, list) or not all(map(_is_stream, streams)):
                 return _refusal(identity, 2, "Invalid request: params must be names of streams")
             if method == "UNSUBSCRIBE":
                 for name in streams:
@@ -155,10 +105,7 @@ class Hub:
         for task in list(self._late):
             task.cancel()
         await asyncio.gather(*self._late, return_exceptions=True)
-        closing = [
-            connection.socket.close(code=WSCloseCode.GOING_AWAY, message=b"the replay ends")
-            for connection in list(self.connections)
-        ]
+        closing = [connection.close("the replay ends") for connection in list(self.connections)]
         await asyncio.gather(*closing, return_exceptions=True)
 
     def _find(self, symbol: str, futures: bool, interval: str) -> tuple[Market | None, Interval | None]:
@@ -249,6 +196,8 @@ async def _socket(request: web.Request) -> web.StreamResponse:
     streams = [name for name in names.split("/") if name]
     if len(streams) > _MOST_STREAMS:
         return web.Response(status=400, text=f"more than {_MOST_STREAMS} streams")
+    if not all(map(_is_stream, streams)):
+        return binance_error(2, "Invalid request: streams must be names of streams")
     socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=_LARGEST_MESSAGE, compress=False)
     await socket.prepare(request)
     connection = Connection(request, socket, wrapped=request.path.endswith("/stream"))
@@ -261,6 +210,8 @@ async def _socket(request: web.Request) -> web.StreamResponse:
                 connection.offer(hub.answer(connection, message.data))
             elif message.type is WSMsgType.BINARY:  # the NautilusTrader adapter may send its text as bytes
                 connection.offer(hub.answer(connection, message.data.decode("utf-8", "replace")))
+            if connection.over:
+                break
     finally:
         hub.connections.discard(connection)
         connection.forget()
@@ -285,6 +236,10 @@ def _garbled(
     if fault.kind == "wrong_unit":
         return kline_event(market, interval, candle, now, closed=True, stamp_ns=1_000 * _MS)
     return kline_event(market, interval, spoil_rows(candle, fault, source), now, closed=True)
+
+
+def _is_stream(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
 
 
 def _refusal(identity: Any, code: int, message: str) -> str:
