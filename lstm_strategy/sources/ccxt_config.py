@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit
 
 import msgspec
@@ -11,7 +12,7 @@ from lstm_strategy.sources.ccxt_markets import MarketKind
 
 __all__ = ["ClientConfig", "DownloadError"]
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PORTS = {"http": 80, "https": 443}
 
 
 class DownloadError(LSTMStrategyError):
@@ -51,4 +52,23 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def local(self) -> bool:
         """Whether the exchange is on this machine, where no limit of requests need be kept."""
-        return self.base_url is not None and urlsplit(self.base_url).hostname in _LOOPBACK
+        return self.origin == "local"
+
+    @property
+    def origin(self) -> str | None:
+        """Whose bars these are: None for the venue's own, else its ``base_url``'s scheme, host and port.
+
+        All of this machine are one, ``local``: a replay that is started again has another port.
+        """
+        if self.base_url is None:
+            return None
+        parts = urlsplit(self.base_url)
+        host = str(parts.hostname)
+        try:
+            local = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            local = host == "localhost" or host.endswith(".localhost")
+        if local:
+            return "local"
+        host = f"[{host}]" if ":" in host else host
+        return f"{parts.scheme}://{host}:{parts.port or _PORTS[parts.scheme]}"

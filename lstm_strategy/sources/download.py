@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.sources.ccxt_markets import find_market, instrument_of
+from lstm_strategy.sources.ccxt_markets import find_market, instrument_id_of, instrument_of
 from lstm_strategy.sources.download_market import MarketDownload, Progress
-from lstm_strategy.sources.download_plan import DownloadConfig, Downloaded, plan, told
+from lstm_strategy.sources.download_plan import DownloadConfig, Downloaded, plan, require_origin, told
 from lstm_strategy.sources.store import RawStore
 
 __all__ = ["download"]
@@ -50,6 +50,7 @@ async def download(
         ]
         for _, market in chosen:  # refuse all before anything is kept
             instrument_of(client.name, market, client.exchange.precisionMode, 0)
+            require_origin(config, store, instrument_id_of(client.name, market))
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def one(symbol: str, market: Any) -> Downloaded:

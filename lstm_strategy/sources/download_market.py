@@ -123,7 +123,7 @@ class MarketDownload:
         instrument: Instrument = instrument_of(self.client.name, self.market, mode, decimals)
         if not self.store.has_instrument(self.id) or self.store.read_instrument(self.id) != instrument:
             self.store.write_instrument(instrument)
-        source = Source(self.client.name, self.ccxt_symbol, self.config.client.market)
+        source = Source(self.client.name, self.ccxt_symbol, self.config.client.market, self.config.client.origin)
         path = self.folder.parent / SOURCE
         encoded = msgspec.json.format(msgspec.json.encode(source), indent=1) + b"\n"
         if not path.exists() or path.read_bytes() != encoded:

@@ -15,7 +15,18 @@ from lstm_strategy.sources.holes import read_holes, spans_of
 from lstm_strategy.sources.spans import Spans
 from lstm_strategy.sources.store import RawStore
 
-__all__ = ["FIRST", "SOURCE", "DownloadConfig", "Downloaded", "Planned", "Source", "plan", "told", "wanted_of"]
+__all__ = [
+    "FIRST",
+    "SOURCE",
+    "DownloadConfig",
+    "Downloaded",
+    "Planned",
+    "Source",
+    "plan",
+    "require_origin",
+    "told",
+    "wanted_of",
+]
 
 FIRST = "2009-01-03"  # no coin is older
 SOURCE = "source.json"
@@ -82,11 +93,12 @@ class Downloaded(msgspec.Struct, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose bars an instrument holds, in CCXT's words; kept beside it."""
+    """Whose bars an instrument holds, in CCXT's words; kept beside it. ``origin``: see `ClientConfig`."""
 
     exchange: str
     symbol: str
     market: MarketKind
+    origin: str | None = None
 
 
 def plan(config: DownloadConfig, store: RawStore) -> list[Planned]:
@@ -96,6 +108,8 @@ def plan(config: DownloadConfig, store: RawStore) -> list[Planned]:
     planned = []
     for symbol in config.symbols:
         instrument_id = known.get(symbol)
+        if instrument_id is not None:
+            require_origin(config, store, instrument_id)
         wanted, held = wanted_of(config, store, instrument_id, timeframe, time.time_ns())
         spans = [(format_ns(start), format_ns(end)) for start, end in wanted]
         planned.append(
@@ -108,6 +122,31 @@ def plan(config: DownloadConfig, store: RawStore) -> list[Planned]:
             )
         )
     return planned
+
+
+def require_origin(config: DownloadConfig, store: RawStore, instrument_id: str) -> None:
+    """Refuse to put bars beside those of another origin, a replay's beside the venue's own above all."""
+    if not any(name == instrument_id for name, _ in store.entries()):
+        return
+    folder = store.market_folder(instrument_id)
+    try:
+        held = msgspec.json.decode((folder / SOURCE).read_bytes(), type=Source)
+    except FileNotFoundError:
+        return  # brought in from files
+    except (OSError, msgspec.DecodeError) as error:
+        raise LSTMStrategyError(
+            f"{folder / SOURCE} cannot be read ({error}); remove {folder} and start over"
+        ) from error
+    asked = config.client.origin
+    if held.origin != asked:
+        raise LSTMStrategyError(
+            f"{instrument_id} in catalog {store.root} came from {_named(held.origin, held.exchange)}, this download"
+            f" asks {_named(asked, config.client.exchange)}; the two do not mix: name another --catalog"
+        )
+
+
+def _named(origin: str | None, exchange: str) -> str:
+    return {None: f"{exchange} itself", "local": "a local exchange"}.get(origin, str(origin))
 
 
 def _known(config: DownloadConfig, store: RawStore) -> dict[str, str]:
