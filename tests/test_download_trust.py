@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from download_support import HOUR, bring, cli, config_of, exchange, market, same
 
+from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.sources.store import RawStore
+from lstm_strategy.replay.market import Market
+from lstm_strategy.sources.holes import known_holes, read_holes, record_holes
+from lstm_strategy.sources.spans import Spans
+from lstm_strategy.sources.store import COLUMNS, RawStore
 
 BTC = "BTCUSDT.BINANCE"
 
@@ -37,3 +43,69 @@ def test_origins_are_told_apart_by_scheme_host_and_port() -> None:
         for url in (None, "http://127.0.0.1:1", "http://localhost", "http://[::1]:9/x", "https://a.b/api", "http://a.b")
     }
     assert list(told.values()) == [None, "local", "local", "local", "https://a.b:443", "http://a.b:80"]
+
+
+def without(recorded: Market, rows: slice) -> Market:
+    bars = recorded.bars
+    columns = [np.delete(getattr(bars, name), rows) for name in COLUMNS]
+    return type(recorded)(type(bars)(bars.instrument_id, bars.timeframe, *columns), recorded.instrument)
+
+
+def test_a_mute_venue_settles_nothing(tmp_path: Path) -> None:
+    recorded = market(2_000)
+    until = "2020-03-01"
+    with exchange(recorded) as server:  # 2015 to 2016: before the listing
+        with pytest.raises(LSTMStrategyError, match="gave no bars of BTC/USDT 1h from 2015") as told:
+            bring(config_of(server.http_url, since="2015-01-01", until="2016-01-01"), tmp_path)
+        assert "\n" not in str(told.value)
+        assert not list(tmp_path.rglob("holes.json"))
+        _, text = cli(
+            *("data", "download", "binance", "BTC/USDT", "--since", "2015-01-01", "--until", "2016-01-01"),
+            *("--base-url", server.http_url, "--catalog", tmp_path),
+            code=1,
+        )
+        assert "gave no bars" in text
+    store = RawStore(tmp_path)
+    with exchange(without(recorded, slice(500, 1_500))) as server:
+        (result,) = bring(config_of(server.http_url, until=until), tmp_path)
+        assert (result.held, result.holes) == (500, 0)
+        (pending,) = read_holes(store.folder(BTC, HOUR))
+        assert not pending.settled
+        assert known_holes(store) == {}
+    with exchange(recorded) as server:  # the venue speaks again: the same command brings the rest
+        assert bring(config_of(server.http_url, until=until), tmp_path)[0].held == 60 * 24
+    assert same(store.read(BTC, HOUR), recorded.bars[: 60 * 24])
+    assert read_holes(store.folder(BTC, HOUR)) == []
+
+
+def test_the_end_of_a_market_is_settled_by_two_runs_an_hour_apart(tmp_path: Path) -> None:
+    held, denied = Spans([(0, 10 * HOUR.ns)]), Spans([(10 * HOUR.ns, 90 * HOUR.ns)])
+    start = parse_ns("2024-01-01")
+    sure = Spans([(0, held.end)])
+    for minutes, asked, settled in ((0, 1, False), (30, 2, False), (61, 3, True)):
+        now = start + minutes * 60_000_000_000
+        (hole,) = record_holes(tmp_path, held, {"empty": denied}, sure, now)
+        assert (hole.asked, hole.settled, hole.span) == (asked, settled, (held.end, 90 * HOUR.ns))
+    more = Spans([(10 * HOUR.ns, 120 * HOUR.ns)])
+    assert [hole.settled for hole in record_holes(tmp_path, held, {"empty": more}, sure, now)] == [True, False]
+    late = now + 3_600_000_000_000
+    (hole,) = record_holes(tmp_path, held, {"empty": more}, sure, late)
+    assert (hole.settled, hole.span) == (True, (held.end, 120 * HOUR.ns))
+    gap = Spans([(2 * HOUR.ns, 3 * HOUR.ns)])
+    first, _ = record_holes(tmp_path, held.less(gap), {"empty": gap}, sure, late)
+    assert (first.asked, first.settled) == (1, True)
+
+
+def test_a_repair_in_vain_may_be_tried_again_after_a_day(tmp_path: Path) -> None:
+    whole = market(1_000)
+    settings = {"until": "2020-02-01", "repair": True}
+    with exchange(without(whole, slice(100, 110))) as server:
+        for asked in (1, 2, 3, 3):
+            bring(config_of(server.http_url, **settings), tmp_path)
+            folder = RawStore(tmp_path).folder(BTC, HOUR)
+            assert [hole.asked for hole in read_holes(folder)] == [asked]
+    path = folder / "holes.json"
+    path.write_text(re.sub('"last_asked": "[^"]*"', '"last_asked": "2024-01-01"', path.read_text()))
+    with exchange(whole) as server:
+        assert bring(config_of(server.http_url, **settings), tmp_path)[0].added == 10
+    assert read_holes(folder) == []

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lstm_strategy.atomic import atomic_write
-from lstm_strategy.bars import Bars, Timeframe, parse_ns
+from lstm_strategy.bars import Bars, Timeframe, format_ns, parse_ns
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources import pages
+from lstm_strategy.sources.ccxt_config import DownloadError
 from lstm_strategy.sources.ccxt_markets import instrument_id_of, instrument_of
 from lstm_strategy.sources.ccxt_page import Page
 from lstm_strategy.sources.download_plan import FIRST, SOURCE, DownloadConfig, Downloaded, Source, told, wanted_of
@@ -32,6 +33,7 @@ __all__ = ["MarketDownload", "Progress"]
 _FINAL_AFTER_NS = 86_400_000_000_000  # what lacks after the last bar may still come
 _FOLD_ROWS = 100_000
 _FUNDING_PAGE = 1000
+_WITNESSES = 10  # bars that are held, asked for to hear whether the venue answers
 _FUNDING_LEAP_NS = 90 * 86_400_000_000_000
 
 type Progress = Callable[[str, int, int, int], None]
@@ -59,7 +61,7 @@ class MarketDownload:
         pages.sweep_up(self.folder)
         now = await self.client.now_ns()
         wanted, held = wanted_of(self.config, self.store, self.id, self.timeframe, now)
-        self.folded = held.length // step
+        self.folded, before = held.length // step, Spans(held)
         total, start = wanted.length // step, wanted.start if len(wanted) else 0
         sweep = Sweep(
             client=self.client,
@@ -74,7 +76,13 @@ class MarketDownload:
         try:
             if len(wanted):
                 denied = await sweep.fill(wanted, now // step * step - step)
-                record_holes(self.folder, held, _reasons(denied, sweep.withheld, held, now))
+                if not len(held):
+                    raise DownloadError(
+                        f"{self.client.name} gave no bars of {self.ccxt_symbol} {self.timeframe} from"
+                        f" {format_ns(wanted.start)} to {format_ns(wanted.end)}; try other dates, or later"
+                    )
+                sure = await self._sure(held, before) if len(denied) else Spans()
+                record_holes(self.folder, held, _reasons(denied, sweep.withheld, held, now), sure)
             self.progress(self.symbol, total, total, self.added)
         finally:
             await asyncio.to_thread(pages.fold, self.folder)
@@ -85,6 +93,17 @@ class MarketDownload:
             result.funding_added = await self._funding(now)
             result.funding_held = len(read_funding(self.store, self.id).ts) if self._has_funding() else 0
         return result
+
+    async def _sure(self, held: Spans, before: Spans) -> Spans:
+        """Return the time in which what the venue denied is its own: up to the last bar, unless it is mute now."""
+        listed = not len(before) or held.start < before.start  # this run has heard the first bar
+        if not listed:
+            try:
+                page = await self.client.candles(self.ccxt_symbol, self.timeframe, held.start, _WITNESSES)
+            except DownloadError:
+                return Spans()
+            listed = len(page) > 0
+        return Spans([(0, held.end)]) if listed else Spans()
 
     async def _keep(self, page: Page) -> None:
         """Make one page durable; fold now and then, so that no reader meets thousands of files."""

@@ -11,7 +11,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources.ccxt_config import ClientConfig
 from lstm_strategy.sources.ccxt_markets import MarketKind, venue_of
-from lstm_strategy.sources.holes import read_holes, spans_of
+from lstm_strategy.sources.holes import VenueHole, read_holes, spans_of
 from lstm_strategy.sources.spans import Spans
 from lstm_strategy.sources.store import RawStore
 
@@ -30,7 +30,8 @@ __all__ = [
 
 FIRST = "2009-01-03"  # no coin is older
 SOURCE = "source.json"
-_REPAIRS = 3  # runs that asked for a hole in vain before `repair` leaves it
+_REPAIRS = 3  # runs that asked for a hole in vain before `repair` leaves it for a day
+_REST_NS = 86_400_000_000_000
 
 
 class DownloadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -172,7 +173,7 @@ def wanted_of(
     if instrument_id is not None:
         held = store.spans(instrument_id, timeframe)
         holes = read_holes(store.folder(instrument_id, timeframe))
-        settled = spans_of([hole for hole in holes if not config.repair or hole.asked >= _REPAIRS])
+        settled = spans_of([hole for hole in holes if not config.repair or _left(hole)])
     if config.since is None and not len(held):
         raise LSTMStrategyError(
             f"nothing is held of {' '.join(config.symbols)} {timeframe}; say from when on, such as --since 2018-01-01"
@@ -186,11 +187,15 @@ def wanted_of(
     return Spans([(since, until)]).less(held).less(settled) if since < until else Spans(), held
 
 
+def _left(hole: VenueHole) -> bool:
+    return hole.asked >= _REPAIRS and time.time_ns() - parse_ns(hole.last_asked) < _REST_NS
+
+
 def told(config: DownloadConfig, store: RawStore, symbol: str, instrument_id: str) -> Downloaded:
     """Return what is held of a symbol."""
     timeframe = Timeframe.parse(config.timeframe)
     held = store.spans(instrument_id, timeframe)
-    holes = read_holes(store.folder(instrument_id, timeframe))
+    holes = [hole for hole in read_holes(store.folder(instrument_id, timeframe)) if hole.settled]
     return Downloaded(
         symbol=symbol,
         instrument=instrument_id,
