@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from download_support import HOUR, bring, cli, config_of, exchange, market, same
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.replay.market import Market
+from lstm_strategy.sources.ccxt_page import BadPageError, page_of
 from lstm_strategy.sources.holes import known_holes, read_holes, record_holes
 from lstm_strategy.sources.spans import Spans
 from lstm_strategy.sources.store import COLUMNS, RawStore
@@ -109,3 +112,36 @@ def test_a_repair_in_vain_may_be_tried_again_after_a_day(tmp_path: Path) -> None
     with exchange(whole) as server:
         assert bring(config_of(server.http_url, **settings), tmp_path)[0].added == 10
     assert read_holes(folder) == []
+
+
+@pytest.mark.parametrize("target", ["http://localhost:{port}/x", "https://127.0.0.1:{port}/x", "//127.0.0.1:1/x"])
+def test_a_redirect_to_somebody_else_is_refused_at_once(tmp_path: Path, target: str) -> None:
+    asked: list[str] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", target.format(port=self.server.server_address[1]))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            with pytest.raises(LSTMStrategyError, match="redirects to another scheme, host or port"):
+                bring(config_of(f"http://127.0.0.1:{server.server_address[1]}"), tmp_path)
+        finally:
+            server.shutdown()
+    assert len(asked) == 1
+    assert "/x" not in asked
+
+
+def test_a_stamp_that_comes_twice_must_say_the_same() -> None:
+    row = [1_600_000_200_000, 1.0, 3.0, 0.5, 2.0, 7.0]
+    minute, now = 60_000_000_000, 1_600_100_000_000_000_000
+    later = [row[0] + 60_000, *row[1:]]
+    assert len(page_of([later, row, row, later], minute, now)) == 2
+    with pytest.raises(BadPageError, match="stamp comes twice with other values at 2020-09-13T12:30:00Z"):
+        page_of([row, later, [*row[:5], 8.0]], minute, now)

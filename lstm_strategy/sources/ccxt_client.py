@@ -19,7 +19,16 @@ import ccxt.async_support as ccxt
 
 from lstm_strategy.bars import Float, Stamps, Timeframe
 from lstm_strategy.sources.ccxt_config import ClientConfig, DownloadError
-from lstm_strategy.sources.ccxt_guard import PAGE_BYTES, Hope, Limit, bounded_response, guarded, hope, reason_of
+from lstm_strategy.sources.ccxt_guard import (
+    PAGE_BYTES,
+    Hope,
+    Limit,
+    bounded_response,
+    guarded,
+    hope,
+    reason_of,
+    stay_home,
+)
 from lstm_strategy.sources.ccxt_markets import MarketKind
 from lstm_strategy.sources.ccxt_page import Page, page_of, rates_of
 
@@ -213,7 +222,9 @@ async def open_client(config: ClientConfig) -> AsyncIterator[Client]:
         secrets.append(str(urlsplit(config.proxy).password))
     limit = Limit()
     timeout = aiohttp.ClientTimeout(total=config.timeout_s)
-    async with aiohttp.ClientSession(response_class=bounded_response(limit), timeout=timeout) as session:
+    async with aiohttp.ClientSession(
+        response_class=bounded_response(limit), timeout=timeout, trace_configs=[stay_home()]
+    ) as session:
         settings = {
             "session": session,
             "enableRateLimit": not config.local,

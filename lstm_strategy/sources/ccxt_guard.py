@@ -12,7 +12,7 @@ import ccxt.async_support as ccxt
 
 from lstm_strategy.sources.ccxt_page import BadPageError
 
-__all__ = ["PAGE_BYTES", "Hope", "Limit", "bounded_response", "guarded", "hope", "reason_of"]
+__all__ = ["PAGE_BYTES", "Hope", "Limit", "bounded_response", "guarded", "hope", "reason_of", "stay_home"]
 
 PAGE_BYTES = 8 << 20
 
@@ -38,6 +38,23 @@ class _ThrottledError(ccxt.RateLimitExceeded):  # type: ignore[misc]
 
 class _RefusedError(ccxt.ExchangeError):  # type: ignore[misc]
     """A status of 4xx that asking again will not change."""
+
+
+class _ElsewhereError(ccxt.ExchangeError):  # type: ignore[misc]
+    """A redirect to somebody else."""
+
+
+def stay_home() -> aiohttp.TraceConfig:
+    """Return a trace that refuses a redirect to another scheme, host or port."""
+
+    async def redirected(_: Any, __: Any, told: aiohttp.TraceRequestRedirectParams) -> None:
+        target = told.response.headers.get("Location") or told.response.headers.get("URI") or ""
+        if told.url.join(type(told.url)(target)).origin() != told.url.origin():
+            raise _ElsewhereError("it redirects to another scheme, host or port")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(redirected)
+    return trace
 
 
 def bounded_response(limit: Limit) -> type[aiohttp.ClientResponse]:
@@ -110,7 +127,9 @@ def hope(error: BaseException) -> Hope:
     cause = error.__cause__
     if isinstance(error, BadPageError | _TooLongError) or isinstance(cause, aiohttp.TooManyRedirects):
         return Hope.SOME
-    if isinstance(error, ccxt.AuthenticationError | ccxt.BadSymbol | ccxt.NotSupported | _RefusedError):
+    if isinstance(
+        error, ccxt.AuthenticationError | ccxt.BadSymbol | ccxt.NotSupported | _RefusedError | _ElsewhereError
+    ):
         return Hope.NONE
     if isinstance(cause, aiohttp.InvalidURL):
         return Hope.NONE

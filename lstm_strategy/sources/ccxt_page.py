@@ -84,6 +84,9 @@ def page_of(rows: Any, step_ns: int, now_ns: int, *, on_grid: bool = True) -> Pa
         table, opens = table[closed], opens[closed]
     order = np.argsort(opens, kind="stable")
     last = np.append(np.diff(opens[order]) > 0, True) if len(order) else np.empty(0, bool)
+    twice = np.flatnonzero(~last)
+    differ = (table[order[twice], 1:] != table[order[twice + 1], 1:]).any(axis=1) & on_grid
+    _refuse(differ, "stamp comes twice with other values", opens[order[twice]], opens[order[twice]])
     opens, values = opens[order[last]], table[order[last], 1:]
     for column, name in enumerate(_FIELDS):
         value = values[:, column]
