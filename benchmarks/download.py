@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _FEW, _BARS, _MANY = 10_000, 1_000_000, 2_000_000
-_LOOP_BARS = 200_000  # the loop writes its whole file with every page: the longer, the slower
+_LOOP_BARS = 400_000  # the loop writes its whole file with every page: the longer, the slower
 _SINCE, _SINCE_MS = "2020-01-01", 1_577_836_800_000
 
 
