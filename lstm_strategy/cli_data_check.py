@@ -198,7 +198,7 @@ def _differences(store: RawStore, instrument_id: str, timeframe: Timeframe, mark
     from lstm_strategy.nautilus.catalog import read_catalog  # the engine is slow to import
 
     raw = store.read(instrument_id, timeframe)
-    remedy = "import any file of it again to write the catalog anew"
+    remedy = "write the catalog anew with `lstm-strategy data rebuild`"
     try:
         copy = read_catalog(store.root, instrument_id, timeframe)
     except LSTMStrategyError as error:

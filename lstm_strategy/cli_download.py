@@ -50,7 +50,7 @@ def download_command(
       lstm-strategy data download okx BTC/USDT --market swap --funding --since 2021-01-01
     """
     from lstm_strategy.sources.ccxt_config import ClientConfig
-    from lstm_strategy.sources.download_plan import DownloadConfig
+    from lstm_strategy.sources.download_plan import DownloadConfig, held_of
 
     config = DownloadConfig(
         client=ClientConfig(
@@ -69,7 +69,8 @@ def download_command(
         return
     with hold_catalog(catalog, f"data download {exchange} {' '.join(config.symbols)}"):
         failure, results = _download(config, store)
-        written = _bring_up(store, {result.instrument for result in results})
+        asked = held_of(config, store) if failure is not None else set()  # failed markets have good bars too
+        written = _bring_up(store, asked | {result.instrument for result in results})
     for result in results:
         console.print(
             f"{result.instrument} {timeframe}: {result.added:,} bars added, {result.held:,} held"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from download_support import HOUR, bring, cli, config_of, exchange, market, same
 
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.catalog import read_catalog
 from lstm_strategy.replay.market import Market
-from lstm_strategy.sources.ccxt_page import BadPageError, page_of
+from lstm_strategy.sources.ccxt_page import BadPageError, Page, page_of
+from lstm_strategy.sources.download_market import MarketDownload
 from lstm_strategy.sources.holes import known_holes, read_holes, record_holes
 from lstm_strategy.sources.spans import Spans
 from lstm_strategy.sources.store import COLUMNS, RawStore
@@ -145,3 +149,29 @@ def test_a_stamp_that_comes_twice_must_say_the_same() -> None:
     assert len(page_of([later, row, row, later], minute, now)) == 2
     with pytest.raises(BadPageError, match="stamp comes twice with other values at 2020-09-13T12:30:00Z"):
         page_of([row, later, [*row[:5], 8.0]], minute, now)
+
+
+def test_what_the_engine_cannot_hold_is_refused_and_the_rest_reaches_its_catalog(tmp_path: Path) -> None:
+    recorded = market(1_800)
+    bars = recorded.bars
+    columns = {name: getattr(bars, name).copy() for name in COLUMNS}
+    columns["volume"][1_500] = 9e16
+    wrong = type(recorded)(type(bars)(bars.instrument_id, bars.timeframe, **columns), recorded.instrument)
+    with exchange(wrong) as server:
+        options = ("--since", "2020-01-01", "--base-url", server.http_url, "--backoff", "0.01", "--catalog", tmp_path)
+        _, text = cli("data", "download", "binance", "BTC/USDT", *options, code=1)
+    assert "volume does not fit" in text.replace("\n", " ")
+    assert same(RawStore(tmp_path).read(BTC, HOUR), bars[:1_000])
+    assert same(read_catalog(tmp_path, BTC, HOUR), bars[:1_000])
+    shutil.rmtree(tmp_path / "data")
+    checked, _ = cli("data", "check", "--catalog", tmp_path, "--json", code=1)
+    assert "lstm-strategy data rebuild" in checked["errors"][0]
+
+
+def test_a_price_with_more_decimals_than_the_engine_keeps_is_refused() -> None:
+    fake = SimpleNamespace(decimals=2, _instrument=lambda _: market(10).instrument)
+    opens, good = np.array([HOUR.ns, 2 * HOUR.ns]), np.array([[1.5, 2.0, 1.25, 1.5, 7.0]] * 2)
+    MarketDownload._refuse_beyond_engine(fake, Page(opens, good))  # type: ignore[arg-type]
+    good[1, 3] = 1.500000000123
+    with pytest.raises(BadPageError, match=r"price does not fit 8 decimals at 1970-01-01T02:00:00Z: 1\.500000000123"):
+        MarketDownload._refuse_beyond_engine(fake, Page(opens, good))  # type: ignore[arg-type]

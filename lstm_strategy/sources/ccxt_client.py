@@ -53,11 +53,14 @@ class Client:
         How often a request was repeated so far.
     requests : int
         How often anything was asked, repeats included.
+    checks : dict
+        By CCXT symbol, what raises `BadPageError` for a page that cannot be kept.
     """
 
     def __init__(self, config: ClientConfig, exchange: Any, limit: Limit, secrets: list[str]) -> None:
         self.config, self.exchange = config, exchange
         self.retries = self.requests = 0
+        self.checks: dict[str, Callable[[Page], None]] = {}
         self._limit, self._secrets = limit, secrets
         self._random = random.Random(config.seed)
         self._quiet_until = 0.0
@@ -129,7 +132,10 @@ class Client:
 
         async def ask() -> Page:
             rows = await self.exchange.fetch_ohlcv(symbol, timeframe.text, since // 1_000_000, limit)
-            return page_of(rows, timeframe.ns, now + timeframe.ns * probe, on_grid=not probe)
+            page = page_of(rows, timeframe.ns, now + timeframe.ns * probe, on_grid=not probe)
+            if not probe and symbol in self.checks:
+                self.checks[symbol](page)
+            return page
 
         return await self._ask(f"{symbol} {timeframe}", ask)
 

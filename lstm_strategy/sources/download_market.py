@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import Bars, Timeframe, format_ns, parse_ns
@@ -16,7 +17,7 @@ from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources import pages
 from lstm_strategy.sources.ccxt_config import DownloadError
 from lstm_strategy.sources.ccxt_markets import instrument_id_of, instrument_of
-from lstm_strategy.sources.ccxt_page import Page
+from lstm_strategy.sources.ccxt_page import BadPageError, Page
 from lstm_strategy.sources.download_plan import FIRST, SOURCE, DownloadConfig, Downloaded, Source, told, wanted_of
 from lstm_strategy.sources.funding import funding_path, keep_funding, read_funding
 from lstm_strategy.sources.holes import Reason, record_holes
@@ -56,6 +57,7 @@ class MarketDownload:
 
     async def run(self) -> Downloaded:
         started, step = time.monotonic(), self.timeframe.ns
+        self.client.checks[self.ccxt_symbol] = self._refuse_beyond_engine
         self._describe(self.decimals)
         pages.prepare(self.folder)
         pages.sweep_up(self.folder)
@@ -120,6 +122,27 @@ class MarketDownload:
             pages.prepare(self.folder)
             self.folded, self.waiting = self.folded + self.waiting, 0
 
+    def _refuse_beyond_engine(self, page: Page) -> None:
+        """Refuse what the engine's fixed-point numbers cannot hold, before it is durable."""
+        decimals = max(self.decimals, decimals_of(page.values[:, :4]))
+        instrument = self._instrument(decimals)
+        for values, places, name in (
+            (page.values[:, :4], max(decimals, step_decimals(instrument.tick)), "price"),
+            (page.values[:, 4:], step_decimals(instrument.lot), "volume"),
+        ):
+            scaled = np.rint(values * 10.0**places)
+            bad = scaled >= 2.0**63
+            if name == "price":
+                bad |= np.abs(scaled / 10.0**places - values) > 4.0 * np.spacing(values)
+            if bad.any():
+                row, column = divmod(int(bad.argmax()), bad.shape[1])
+                raise BadPageError(
+                    f"{name} does not fit {places} decimals at {format_ns(page.opens[row])}: {values[row, column]}"
+                )
+
+    def _instrument(self, decimals: int) -> Instrument:
+        return instrument_of(self.client.name, self.market, self.client.exchange.precisionMode, decimals)
+
     def _decimals_held(self) -> int:
         """Return the decimals of the bars held in any timeframe; a download keeps them beside the instrument."""
         source = self.folder.parent / SOURCE
@@ -138,8 +161,7 @@ class MarketDownload:
     def _describe(self, decimals: int) -> None:
         """Keep what the venue says of the market, and where its bars come from."""
         self.decimals = decimals
-        mode = self.client.exchange.precisionMode
-        instrument: Instrument = instrument_of(self.client.name, self.market, mode, decimals)
+        instrument = self._instrument(decimals)
         if not self.store.has_instrument(self.id) or self.store.read_instrument(self.id) != instrument:
             self.store.write_instrument(instrument)
         source = Source(self.client.name, self.ccxt_symbol, self.config.client.market, self.config.client.origin)

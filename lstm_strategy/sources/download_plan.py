@@ -22,6 +22,7 @@ __all__ = [
     "Downloaded",
     "Planned",
     "Source",
+    "held_of",
     "plan",
     "require_origin",
     "told",
@@ -148,6 +149,12 @@ def require_origin(config: DownloadConfig, store: RawStore, instrument_id: str) 
 
 def _named(origin: str | None, exchange: str) -> str:
     return {None: f"{exchange} itself", "local": "a local exchange"}.get(origin, str(origin))
+
+
+def held_of(config: DownloadConfig, store: RawStore) -> set[str]:
+    """Return the instruments of the symbols that are held in any timeframe."""
+    known = _known(config, store)
+    return {known[symbol] for symbol in config.symbols if symbol in known} & {name for name, _ in store.entries()}
 
 
 def _known(config: DownloadConfig, store: RawStore) -> dict[str, str]:
