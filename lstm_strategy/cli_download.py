@@ -119,6 +119,10 @@ def _bring_up(store: RawStore, instruments: set[str], *, everything: bool = Fals
     written = []
     for name, timeframe in store.entries():
         if name in instruments and (everything or not is_current(store, name, timeframe)):
+            if not store.has_instrument(name):
+                raise LSTMStrategyError(
+                    f"{store.market_folder(name) / 'instrument.json'} is missing; run its download or import again"
+                )
             with console.status(f"writing the catalog of {name} {timeframe}"):
                 fold(store.folder(name, timeframe))
                 write_entry(store, name, timeframe)

@@ -226,6 +226,9 @@ def test_rebuild_makes_the_catalog_from_the_raw_bars(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "data")
         assert cli("data", "rebuild", "--catalog", tmp_path, "--json")[0]["catalog_written"] == [f"{BTC} 1h"]
         assert same(read_catalog(tmp_path, BTC, HOUR), recorded.bars)
+        (tmp_path / "raw" / "BINANCE" / "BTCUSDT" / "instrument.json").unlink()
+        _, text = cli("data", "rebuild", "--catalog", tmp_path, code=1)
+        assert "run its download or import again" in text.replace("\n", " ")
         shutil.rmtree(tmp_path / "data")
         assert cli(*arguments, "--catalog", tmp_path, "--json")[0]["catalog_written"] == [f"{BTC} 1h"]
     assert same(read_catalog(tmp_path, BTC, HOUR), recorded.bars)
@@ -239,6 +242,7 @@ def test_rebuild_makes_the_catalog_from_the_raw_bars(tmp_path: Path) -> None:
         ({"timeframe": "7h"}, "binance has no bars of 7h; it has 1s, 1m"),
         ({"funding": True}, "only swaps have funding rates"),
         ({"since": "2024-01-01", "until": "2020-01-01"}, "--since 2024-01-01 is not before --until 2020-01-01"),
+        ({"since": "2100-01-01"}, "--since 2100-01-01 lies in the future"),
         ({"since": None}, "nothing is held of BTC/USDT 1h; say from when on, such as --since 2018-01-01"),
         ({"base_url": "file:///etc/passwd"}, "--base-url is not an http:// or https:// address"),
         ({"base_url": "http://me:word@host"}, "--base-url must be scheme, host, port and path alone"),

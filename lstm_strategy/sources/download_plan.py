@@ -58,6 +58,8 @@ class DownloadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise LSTMStrategyError("only swaps have funding rates; add --market swap or leave --funding out")
         if self.since and self.until and parse_ns(self.since) >= parse_ns(self.until):
             raise LSTMStrategyError(f"--since {self.since} is not before --until {self.until}")
+        if self.since and parse_ns(self.since) > time.time_ns():
+            raise LSTMStrategyError(f"--since {self.since} lies in the future")
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
