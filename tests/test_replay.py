@@ -471,7 +471,6 @@ def test_the_clock_is_stepped_over_http() -> None:
             serve(ReplayConfig(markets=(simulated(bars=20),), step=True, start="10")) as server,
             aiohttp.ClientSession() as session,
         ):
-
             headers = {"Content-Type": "application/json"}
 
             async def post(body: bytes) -> tuple[int, dict]:
