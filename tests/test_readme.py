@@ -77,7 +77,7 @@ def test_downloads_of_the_readme_run_against_its_local_exchange(tmp_path, monkey
         finally:
             exchange.terminate()
     for command in lines_with("lstm-strategy data download binance BTC/USDT ETH/USDT"):
-        run(monkeypatch, capsys, command + (" --dry-run" if " download " in command else ""))
+        run(monkeypatch, capsys, command + (" --dry-run" if " download " in command else " --catalog replayed"))
 
 
 def test_the_two_commands_are_in_the_makefile():
