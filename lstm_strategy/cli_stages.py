@@ -228,8 +228,7 @@ def _backtest(
     loaded.require_instrument(instrument_id)
     test_start, test_end = setup.split.spans()["test"]
     start = parse_ns(setup.backtest.start) if setup.backtest.start else test_start
-    seen = start is None or start < loaded.trained_until
-    if seen and not in_sample:
+    if not in_sample and (start is None or start < loaded.trained_until):
         begins, last = format_ns(start) if start else "the first bar", format_ns(loaded.trained_until)
         raise LSTMStrategyError(
             f"the backtest starts at {begins}, but model {loaded.label} was trained on bars up to {last}:"
@@ -255,7 +254,6 @@ def _backtest(
     with console.status("the engine runs"):
         summary = run_backtest(settings).summary
     with console.status("writing the report"):
-        summary["in_sample"] = seen
         summary["report"] = str(write_report(Path(summary["run_path"])))
     return summary
 

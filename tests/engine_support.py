@@ -112,7 +112,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, mean: Callable[[int], float], warmup_b
         name="told", version="1", horizons=(1,), levels=LEVELS, baseline=[list(NORMAL)], features=FeaturesConfig()
     )
     monkeypatch.setattr(session, "open_model", open_model)
-    monkeypatch.setattr(backtest.artefact, "load", lambda _: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(backtest.artefact, "load", lambda _: SimpleNamespace(manifest=manifest, trained_until=0))
     return made
 
 

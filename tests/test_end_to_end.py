@@ -20,6 +20,7 @@ from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConf
 from lstm_strategy.measures import labels, pinball
 from lstm_strategy.nautilus.backtest import BacktestSettings, run_backtest
 from lstm_strategy.nautilus.catalog import write_catalog
+from lstm_strategy.report.page import write_report
 from lstm_strategy.research.fit import fit_model
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 
@@ -258,6 +259,15 @@ def test_a_backtest_on_bars_the_model_has_seen_is_refused(planted, tmp_path, mon
     assert code == 1
     assert "was trained on bars up to 2023-01-01T00:00:00Z" in err or "2022-12-31" in err
     assert "--in-sample" in err
+
+
+def test_a_run_in_sample_says_so_in_summary_and_report(planted, tmp_path):
+    early = planted.bars[-6_000:].ts_close[0]
+    summary = planted.backtest(start=int(early), run_folder=tmp_path / "run")
+    assert summary["in_sample"]
+    assert "In sample: the model was trained on bars up to" in (tmp_path / "run" / "summary.json").read_text()
+    assert "In sample: the model was trained on bars up to" in write_report(tmp_path / "run").read_text()
+    assert not planted.backtest()["in_sample"]
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):

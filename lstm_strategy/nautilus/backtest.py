@@ -113,7 +113,8 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     if settings.run_folder is not None and settings.run_folder.exists():
         raise LSTMStrategyError(f"{settings.run_folder} exists already and is never overwritten; choose another name")
     timeframe = Timeframe.parse(settings.timeframe)
-    manifest = artefact.load(settings.model).manifest
+    loaded = artefact.load(settings.model)
+    manifest = loaded.manifest
     instrument = read_engine_instrument(settings.catalog, settings.instrument_id)
     if settings.account == "cash" and from_engine(instrument).kind == "perpetual":
         raise LSTMStrategyError(f'{settings.instrument_id} is a perpetual; it needs backtest.account = "margin"')
@@ -162,6 +163,10 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
             "forecasts": forecasts.to_table(f"{manifest.name}/{manifest.version}"),
         }
         summary = _summary(settings, manifest, instrument, bars, record, forecasts, tables)
+        summary["in_sample"] = bool(bars.ts_close[0] <= loaded.trained_until)
+        if summary["in_sample"]:
+            until = format_ns(loaded.trained_until)
+            summary["notes"].append(f"In sample: the model was trained on bars up to {until}; the results flatter.")
         summary["lowest_cash"] = _lowest_cash(engine, instrument, settings.cash)
         summary["seconds"] = time.perf_counter() - began
         if settings.run_folder is not None:

@@ -51,6 +51,7 @@ class Summary(msgspec.Struct, frozen=True):
     model: str | None = None
     model_version: str | int | None = None
     currency: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

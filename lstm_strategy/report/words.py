@@ -101,7 +101,7 @@ def strategy_verdict(summary: Summary, years: float) -> list[str]:
     if summary.days_halted:
         days = "1 day" if summary.days_halted == 1 else f"{whole(summary.days_halted)} days"
         said.append(f"Risk limits halted trading on {days}.")
-    return said
+    return [*said, *summary.notes]
 
 
 def _moved(value: float | None) -> str:
