@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import statsmodels.api as sm
-from scipy.stats import binomtest, chi2, chi2_contingency, norm, spearmanr
+from scipy.stats import binomtest, chi2, chi2_contingency, laplace, norm, spearmanr, ttest_1samp
 from sklearn.metrics import mean_pinball_loss
 
 from lstm_strategy.bars import parse_ns
@@ -18,14 +18,15 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import mean_of
 from lstm_strategy.hyperparameters import LEVELS
 from lstm_strategy.research.scores import ScoredTable, Scores, drift, score
-from lstm_strategy.research.scores_errors import error_tables, largest_misses, var_tests
-from lstm_strategy.research.scores_group import crps_N, median_N, pinball_N
+from lstm_strategy.research.scores_errors import error_tables, expected_shortfall, largest_misses, var_tests
+from lstm_strategy.research.scores_group import crps_N, group_scores, median_N, pinball_N
 from lstm_strategy.research.scores_inference import (
     bootstrap_sums,
     christoffersen,
     diebold_mariano,
     holm,
     kupiec,
+    mean_is_zero,
     psi,
 )
 
@@ -115,17 +116,65 @@ def test_figures_are_those_of_scipy_and_of_the_definitions() -> None:
     assert scores.baselines["flat"] == pytest.approx(pinball_N(y, baseline, LEVELS).mean())
     assert scores.skill_over_best == pytest.approx(1 - scores.pinball / scores.baselines["flat"])
     assert scores.best_baseline == "flat"
-    for value, (low, high) in (
-        (scores.pinball, scores.pinball_ci),
-        (scores.mae, scores.mae_ci),
-        (scores.rmse, scores.rmse_ci),
-        (scores.coverage["0.8"], scores.coverage_ci["0.8"]),
-        (scores.skill["flat"], scores.skill_ci["flat"]),
-    ):
-        assert low < value < high
-        assert high - low < 0.2 * abs(value) + 0.05
+    assert scores.crps == pytest.approx(crps_N(y, table.q_NQ, LEVELS).mean())
+    assert scores.direction_above_chance == pytest.approx(scores.direction - scores.direction_by_chance)
+    assert scores.direction_above_chance_ci is not None
+    assert scores.direction_above_chance_ci[0] > 0.0
     assert scores.verdict.startswith("Better than every baseline: pinball ")
     assert "Directional skill found: rank IC 0." in scores.verdict
+
+
+def test_every_figure_has_its_interval() -> None:
+    """All that is a figure, by the fields of the struct: a new one without an interval is noticed."""
+    table, baseline = world()
+    random = np.random.default_rng(3)  # of changing width, so that this has an interval too
+    table = replace(table, q_NQ=table.q_NQ * random.uniform(0.9, 1.1, (len(table), 1)))
+    scores = score(table, {"flat": baseline}, draws=300)
+    told = msgspec.to_builtins(scores)
+    counts = {"rows", "stamps", "left_out", "levels", "best_baseline", "verdict", "dm", "dm_p"}
+    others = {"by_instrument", "by_horizon", "var", "errors", "largest_misses"}
+    others |= {"baselines", "direction_by_chance"}  # what they are set against: their uncertainty is the difference's
+    figures = {name for name in told if not name.endswith("_ci")} - counts - others
+    assert figures >= {"pinball", "crps", "mae", "rmse", "skill", "coverage", "width", "direction", "rank_ic", "pit"}
+    for name in figures:
+        value, interval = told[name], told[f"{name}_ci"]
+        if isinstance(value, dict):
+            assert value.keys() == interval.keys()
+            value, interval = list(value.values()), list(interval.values())
+        elif not isinstance(value, list):
+            value, interval = [value], [interval]
+        assert len(value) == len(interval) > 0
+        for each, (low, high) in zip(value, interval, strict=True):
+            assert low < each < high, name
+            assert high - low < 0.2 * abs(each) + 0.05, name
+    for rows in told["errors"].values():
+        assert all(row["pinball_se"] > 0.0 and row["skill_se"] > 0.0 for row in rows)
+
+
+@pytest.mark.parametrize("horizon", [1, 8])
+def test_intervals_hold_the_truth_as_often_as_they_say(horizon: int) -> None:
+    """Coins that move together, outcomes that overlap: intervals that counted rows would be far too narrow."""
+    exact = np.random.default_rng(1).standard_normal(200_000)
+    own, other = (pinball_N(exact, normal(np.zeros(1), s), LEVELS).mean() for s in (1.0, 1.3))
+    truth = {"coverage": 0.8, "pinball": own, "skill": 1.0 - own / other, "reliability": 0.5}
+    held = dict.fromkeys(truth, 0)
+    for seed in range(30):
+        random = np.random.default_rng([seed, horizon, 7])
+        moves = 0.9 * random.standard_normal((600 + horizon, 1)) + 0.436 * random.standard_normal((600 + horizon, 4))
+        total = np.cumsum(moves, axis=0)
+        y = (total[horizon:] - total[:-horizon]) / math.sqrt(horizon)
+        table = table_of(y, normal(np.zeros(y.shape)), horizon=horizon)
+        wide = pinball_N(table.y, normal(np.zeros(1), 1.3), LEVELS)
+        scores = group_scores(table, {"wide": wide}, 100, 0)
+        intervals = (
+            scores.coverage_ci["0.8"],
+            scores.pinball_ci,
+            scores.skill_ci["wide"],
+            scores.reliability_ci["0.5"],
+        )
+        for name, (low, high) in zip(held, intervals, strict=True):
+            held[name] += low <= truth[name] <= high
+    assert min(held.values()) >= 24, held  # of 30; fewer than that come once in a thousand
 
 
 def test_groups_are_the_same_figures_of_their_rows() -> None:
@@ -264,10 +313,41 @@ def test_value_at_risk_by_instrument_and_horizon() -> None:
         assert test.p_kupiec > 0.01
         assert test.shortfall_realised == pytest.approx(-norm.pdf(norm.ppf(test.level)) / test.level, abs=0.15)
     low, high = norm.ppf(0.01), norm.ppf(0.05)
-    assert tests[0].shortfall_forecast == pytest.approx(low)
-    assert tests[1].shortfall_forecast == pytest.approx((0.01 * low + 0.04 * (low + high) / 2) / 0.05)
+    slope = (high - low) / math.log(5)  # an exponential tail
+    assert tests[0].shortfall_forecast == pytest.approx(low - slope)
+    assert tests[1].shortfall_forecast == pytest.approx(high - slope)
     sparse = var_tests(replace(table, horizon=np.full(len(table), 24)))
     assert sparse[0].rows == math.ceil(4_000 / 24)  # outcomes that overlap are counted once
+
+
+def test_expected_shortfall_is_that_of_the_law() -> None:
+    levels = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+    quantiles = np.array([laplace.ppf(levels), 2.0 + 3.0 * laplace.ppf(levels)])
+    exact = [laplace.expect(lambda x: x, ub=laplace.ppf(level), conditional=True) for level in levels[:4]]
+    for place in range(4):
+        found = expected_shortfall(quantiles, levels, place)
+        tolerance = 1e-6 if place < 2 else 0.03  # exact while the tail's own, by trapezoids above
+        np.testing.assert_allclose(found, [exact[place], 2.0 + 3.0 * exact[place]], atol=3 * tolerance)
+
+
+def test_a_shortfall_too_mild_is_noticed_and_a_true_one_seldom_refused() -> None:
+    refused = {"true": 0, "mild": 0}
+    for seed in range(60):
+        y = np.random.default_rng([seed, 9]).laplace(size=(3_000, 1))
+        law = np.broadcast_to(laplace.ppf(LEVELS), (3_000, 1, len(LEVELS)))
+        mild = law.copy()
+        mild[..., 0] = mild[..., 1] - 0.3 * (law[..., 1] - law[..., 0])  # as often beyond 5 %, but no deep tail
+        for name, q in (("true", law), ("mild", mild)):
+            (test,) = (each for each in var_tests(table_of(y, q)) if each.level == 0.05)
+            assert test.p_shortfall is not None
+            refused[name] += test.p_shortfall < 0.05
+    assert refused["true"] <= 8
+    assert refused["mild"] >= 55
+    assert mean_is_zero(np.array([1.0, 2.0, 3.0, 4.0])) is None
+    random = np.random.default_rng(0)
+    for rows in (40, 3_000):
+        value = random.standard_normal(rows) + 0.3 / math.sqrt(rows)
+        assert mean_is_zero(value) == pytest.approx(ttest_1samp(value, 0.0).pvalue, abs=0.04)
 
 
 def test_bootstrap_errors_are_those_of_a_mean() -> None:
@@ -325,8 +405,15 @@ def test_error_tables() -> None:
     assert hour.rows == 80
     assert hour.pinball == pytest.approx(loss.reshape(40, 24, 2)[:, 5].mean())
     by_stamp = loss.reshape(40, 24, 2)[:, 5].mean(axis=1)
-    assert hour.pinball_se == pytest.approx(by_stamp.std() / math.sqrt(40))
-    assert hour.skill_over_best is not None
+    fitted = sm.OLS(by_stamp, np.ones(40)).fit(cov_type="HAC", cov_kwds={"maxlags": 4, "use_correction": False})
+    assert hour.pinball_se == pytest.approx(float(fitted.bse[0]))
+    other = pinball_N(table.y, baseline, LEVELS).reshape(40, 24, 2)[:, 5].mean(axis=1)
+    ratio = by_stamp.mean() / other.mean()
+    assert hour.skill_over_best == pytest.approx(1 - ratio)
+    fitted = sm.OLS(by_stamp - ratio * other, np.ones(40)).fit(
+        cov_type="HAC", cov_kwds={"maxlags": 4, "use_correction": False}
+    )
+    assert hour.skill_se == pytest.approx(float(fitted.bse[0]) / other.mean())
     low = tables["volatility"][0]
     assert low.pinball == pytest.approx(loss[:640].mean())
     assert error_tables(table, None)["month"][0].skill_over_best is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -54,19 +55,25 @@ def group_scores(table: ScoredTable, losses: dict[str, Float], draws: int, seed:
     mean, median = mean_of(q, levels), median_N(q, levels)
     unit = table.scale * np.sqrt(table.horizon)
     told = (y != 0.0) & (mean != 0.0)
-    right = told & (np.sign(y) == np.sign(mean))
     pairs = {_share(levels, low, high): (low, high) for low, high in _pairs(levels)}
-    inside = {key: (y >= q[:, low]) & (y <= q[:, high]) for key, (low, high) in pairs.items()}
     varies = len(y) > 2 and float(np.ptp(mean)) > _FLAT and float(np.ptp(y)) > 0.0
     columns: dict[str, npt.NDArray[np.generic]] = {
         "rows": np.ones(len(y)),
         "loss": pinball_N(y, q, levels),
+        "crps": crps_N(y, q, levels),
         "abs": np.abs(y - median),
         "square": (y - mean) ** 2,
+        "abs raw": np.abs(y - median) * unit,
+        "square raw": ((y - mean) * unit) ** 2,
         "told": told,
-        "right": right,
+        "right": told & (np.sign(y) == np.sign(mean)),
+        "up": told & (y > 0.0),
+        "said up": told & (mean > 0.0),
     }
-    columns |= {f"inside {key}": hit for key, hit in inside.items()} | {f"of {k}": loss for k, loss in losses.items()}
+    columns |= {f"inside {key}": (y >= q[:, low]) & (y <= q[:, high]) for key, (low, high) in pairs.items()}
+    columns |= {f"width {key}": q[:, high] - q[:, low] for key, (low, high) in pairs.items()}
+    columns |= {f"below {level:g}": _below(y, q[:, i]) for i, level in enumerate(levels)}
+    columns |= {f"of {name}": loss for name, loss in losses.items()}
     if varies:  # Pearson's correlation of the whole group's ranks, from its moments
         a, b = (rankdata(part) / len(y) - 0.5 for part in (mean, y))
         columns |= dict(zip(_RANK, (a, b, a * a, b * b, a * b), strict=True))
@@ -94,43 +101,71 @@ def group_scores(table: ScoredTable, losses: dict[str, Float], draws: int, seed:
     lost = {name: ratio("loss", f"of {name}") for name in losses}
     skill = {name: (1.0 - share, (1.0 - high, 1.0 - low)) for name, (share, (low, high)) in lost.items()}
     best = min(baselines, key=lambda name: baselines[name]) if baselines else None
-    covered = {key: ratio(f"inside {key}") for key in pairs}
-    pinball, mae = ratio("loss"), ratio("abs")
-    rmse = figure(lambda sums: np.sqrt(sums["square"] / sums["rows"]))
+    covered, width = ({key: ratio(f"{what} {key}") for key in pairs} for what in ("inside", "width"))
+    below = {f"{level:g}": ratio(f"below {level:g}") for level in levels}
+    edges = ["none", *(f"below {level:g}" for level in levels), "rows"]
+    for sums in (whole, redrawn):
+        sums["none"] = np.zeros_like(sums["rows"])
+    pit = [figure(lambda sums, a=a, b=b: (sums[b] - sums[a]) / sums["rows"]) for a, b in pairwise(edges)]
+    pinball, crps, mae, mae_raw = ratio("loss"), ratio("crps"), ratio("abs"), ratio("abs raw")
+    rmse, rmse_raw = (figure(lambda sums, n=name: np.sqrt(sums[n] / sums["rows"])) for name in ("square", "square raw"))
     direction = ratio("right", "told") if told.any() else None
+    above = figure(lambda sums: sums["right"] / sums["told"] - _by_chance(sums)) if told.any() else None
     rank_ic = figure(_correlation) if varies else None
-    up, said = (float((part[told] > 0).mean()) if told.any() else 0.5 for part in (y, mean))
     return GroupScores(
         rows=len(y),
         stamps=len(stamps),
         pinball=pinball[0],
         pinball_ci=pinball[1],
-        crps=float(crps_N(y, q, levels).mean()),
+        crps=crps[0],
+        crps_ci=crps[1],
         baselines=baselines,
-        skill={name: value for name, (value, _) in skill.items()},
-        skill_ci={name: interval for name, (_, interval) in skill.items()},
+        skill=_values(skill),
+        skill_ci=_intervals(skill),
         best_baseline=best,
         skill_over_best=skill[best][0] if best else None,
+        skill_over_best_ci=skill[best][1] if best else None,
         dm=dm,
         dm_p=dm[best].p_holm if best else None,
-        coverage={key: value for key, (value, _) in covered.items()},
-        coverage_ci={key: interval for key, (_, interval) in covered.items()},
-        width={key: float((q[:, high] - q[:, low]).mean()) for key, (low, high) in pairs.items()},
-        reliability={f"{level:g}": float(_below(y, q[:, i]).mean()) for i, level in enumerate(levels)},
-        pit=_pit(y, q),
+        coverage=_values(covered),
+        coverage_ci=_intervals(covered),
+        width=_values(width),
+        width_ci=_intervals(width),
+        reliability=_values(below),
+        reliability_ci=_intervals(below),
+        pit=[share for share, _ in pit],
+        pit_ci=[interval for _, interval in pit],
         mae=mae[0],
         mae_ci=mae[1],
         rmse=rmse[0],
         rmse_ci=rmse[1],
-        mae_raw=float((np.abs(y - median) * unit).mean()),
-        rmse_raw=math.sqrt(float((((y - mean) * unit) ** 2).mean())),
+        mae_raw=mae_raw[0],
+        mae_raw_ci=mae_raw[1],
+        rmse_raw=rmse_raw[0],
+        rmse_raw_ci=rmse_raw[1],
         rank_ic=rank_ic[0] if rank_ic else None,
         rank_ic_ci=rank_ic[1] if rank_ic else None,
         direction=direction[0] if direction else None,
         direction_ci=direction[1] if direction else None,
-        direction_by_chance=up * said + (1.0 - up) * (1.0 - said) if told.any() else None,
+        direction_by_chance=float(_by_chance(whole)[0]) if direction else None,
+        direction_above_chance=above[0] if above else None,
+        direction_above_chance_ci=above[1] if above else None,
         verdict=" ".join([_against(baselines, skill, dm, best), _direction(rank_ic)]),
     )
+
+
+def _values(figures: dict[str, tuple[float, Interval]]) -> dict[str, float]:
+    return {key: value for key, (value, _) in figures.items()}
+
+
+def _intervals(figures: dict[str, tuple[float, Interval]]) -> dict[str, Interval]:
+    return {key: interval for key, (_, interval) in figures.items()}
+
+
+def _by_chance(sums: dict[str, Float]) -> Float:
+    """How often signs come true that rise and fall as often as these, but know nothing of each other."""
+    up, said = sums["up"] / sums["told"], sums["said up"] / sums["told"]
+    return np.asarray(up * said + (1.0 - up) * (1.0 - said))
 
 
 def _correlation(sums: dict[str, Float]) -> Float:
@@ -151,11 +186,6 @@ def _share(levels: tuple[float, ...], low: int, high: int) -> str:
 def _below(y_N: Float, bound_N: Float) -> Float:
     """1 below, 0 above, a half on the bound itself: unchanged prices fall on it more often than chance has it."""
     return np.asarray((y_N < bound_N) + 0.5 * (y_N == bound_N))
-
-
-def _pit(y_N: Float, q_NQ: Float) -> list[float]:
-    below_Q = [float(_below(y_N, bound_N).mean()) for bound_N in q_NQ.T]
-    return [float(share) for share in np.diff([0.0, *below_Q, 1.0])]
 
 
 def _against(

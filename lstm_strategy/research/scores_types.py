@@ -73,13 +73,14 @@ class DieboldMariano(msgspec.Struct, frozen=True):
 
 
 class ErrorRow(msgspec.Struct, frozen=True):
-    """Errors in one part of the table; ``pinball_se`` counts stamps, not rows."""
+    """Errors in one part of the table; standard errors are those of whole stamps that may err alike for a while."""
 
     key: str
     rows: int
     pinball: float
     pinball_se: float
     skill_over_best: float | None
+    skill_se: float | None
     mae: float
     bias: float
 
@@ -99,8 +100,9 @@ class Miss(msgspec.Struct, frozen=True):
 class VarTest(msgspec.Struct, frozen=True):
     """Value at risk at one level, over forecasts that do not overlap: did losses beyond it come as often as promised?
 
-    p-values of Kupiec (frequency), Christoffersen (independence) and both together; ``shortfall`` is the mean outcome
-    beyond it, forecast (flat beyond the outermost level, so at best too mild) and realised, in units of σ√h.
+    p-values of Kupiec (frequency), Christoffersen (independence) and both together. ``shortfall`` is the mean outcome
+    beyond it, forecast (an exponential tail goes on from the two lowest levels) and realised, in units of σ√h;
+    ``p_shortfall`` says whether, where it was exceeded, outcomes lay as deep as forecast (McNeil and Frey 2000).
     """
 
     instrument: str
@@ -114,6 +116,7 @@ class VarTest(msgspec.Struct, frozen=True):
     p_conditional: float | None
     shortfall_forecast: float
     shortfall_realised: float | None
+    p_shortfall: float | None
 
 
 class GroupScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +125,8 @@ class GroupScores(msgspec.Struct, frozen=True, kw_only=True):
     Units are σ√h, log returns where the name says ``raw``. ``coverage``, ``width`` and their intervals are keyed by
     the nominal share, such as ``0.8``; ``reliability`` by level, the share of outcomes below that quantile; ``pit`` is
     the share of outcomes in each of the Q + 1 gaps between levels. A skill is 1 - pinball / the baseline's pinball.
+    ``direction`` is the share of signs of the mean that came true; ``direction_by_chance`` what signs as frequent
+    would reach by luck, ``direction_above_chance`` the one less the other.
     """
 
     rows: int
@@ -129,29 +134,38 @@ class GroupScores(msgspec.Struct, frozen=True, kw_only=True):
     pinball: float
     pinball_ci: Interval
     crps: float
+    crps_ci: Interval
     baselines: dict[str, float]
     skill: dict[str, float]
     skill_ci: dict[str, Interval]
     best_baseline: str | None
     skill_over_best: float | None
+    skill_over_best_ci: Interval | None
     dm: dict[str, DieboldMariano]
     dm_p: float | None
     coverage: dict[str, float]
     coverage_ci: dict[str, Interval]
     width: dict[str, float]
+    width_ci: dict[str, Interval]
     reliability: dict[str, float]
+    reliability_ci: dict[str, Interval]
     pit: list[float]
+    pit_ci: list[Interval]
     mae: float
     mae_ci: Interval
     rmse: float
     rmse_ci: Interval
     mae_raw: float
+    mae_raw_ci: Interval
     rmse_raw: float
+    rmse_raw_ci: Interval
     rank_ic: float | None
     rank_ic_ci: Interval | None
     direction: float | None
     direction_ci: Interval | None
     direction_by_chance: float | None
+    direction_above_chance: float | None
+    direction_above_chance_ci: Interval | None
     verdict: str
 
 
