@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +13,11 @@ import pyarrow.parquet as pq
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.fold_index import index_folds
 from lstm_strategy.hyperparameters import SplitConfig, WalkForwardConfig
-from lstm_strategy.research.fold_run import BaselineMaker, Plan, run_baseline, run_network
+from lstm_strategy.research.away import Done, bring_home, send_away, without_folders
+from lstm_strategy.research.fold_run import BaselineMaker, Plan, baseline_part, run_baseline, run_network
+from lstm_strategy.research.parallel import Job, Pool, open_pool, run_all
 from lstm_strategy.research.walk_forward import Fold, folds, require_bars
 
 __all__ = ["Evaluated", "evaluate"]
@@ -33,7 +31,8 @@ class Evaluated:
 
     ``forecasts``: ts_close, instrument, horizon, levels, quantiles (log return), scale, model_version, fold, seed,
     uncalibrated (quantiles), outcome (log return, null where the test span ends before it). ``baselines``: ts_close,
-    instrument, horizon, quantiles (in units of scale √horizon), baseline, fold.
+    instrument, horizon, quantiles (in units of scale √horizon), baseline, fold. ``folds_path`` is the index of the
+    folds' models by date (`lstm_strategy.fold_index`); ``networks`` are their folders by fold and seed.
     """
 
     folds: list[Fold]
@@ -42,14 +41,9 @@ class Evaluated:
     baselines: pa.Table | None
     forecasts_path: Path
     baselines_path: Path | None
+    folds_path: Path
     artefacts: list[Path]
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    label: str
-    work: Callable[..., list[tuple[Path, Path | None]]]
-    arguments: tuple[Any, ...]
+    networks: dict[tuple[int, int], Path]
 
 
 def evaluate(
@@ -59,13 +53,15 @@ def evaluate(
     runs: Path,
     baselines: dict[str, BaselineMaker],
     *,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
+    on_pool: Callable[[Pool], None] = lambda pool: None,
     on_done: Callable[[int, int, str], None] = lambda done, total, label: None,
 ) -> Evaluated:
     """Run every fold, seed and baseline; write forecasts.parquet and baselines.parquet to ``runs/evaluation-<hash>/``.
 
-    The hash is that of settings and data. The tables do not depend on ``workers``. Whatever a killed run finished is
-    found again, by such a hash too, and not done twice.
+    The hash is that of settings and data. The tables do not depend on ``workers``, nor on whether they are processes
+    or those of a Ray cluster. Whatever a killed run finished is found again, by such a hash too, and not done twice.
 
     Raises
     ------
@@ -83,20 +79,26 @@ def evaluate(
         for bars, _ in plan.history:
             require_bars(fold, bars, plan.features.warmup, plan.target.horizons)
     seeds = config.seeds or (plan.train.seed,)
-    jobs = [_Job(f"seed {seed}", _chain, (found, seed)) for seed in seeds if config.warm_start]
+    jobs = [Job(f"seed {seed}", _chain, (found, seed)) for seed in seeds if config.warm_start]
     if not config.warm_start:
-        jobs = [_Job(f"{fold.label}, seed {seed}", _chain, ([fold], seed)) for fold in found for seed in seeds]
+        jobs = [Job(f"{fold.label}, seed {seed}", _chain, ([fold], seed)) for fold in found for seed in seeds]
     networks = len(jobs)
     jobs += [
-        _Job(f"{fold.label}, baseline {name}", _baseline, (fold, name, make))
+        Job(f"{fold.label}, baseline {name}", _baseline, (fold, name, make))
         for fold in found
         for name, make in baselines.items()
     ]
-    done = _run_all(plan, jobs, workers, on_done)
+    done = _run(plan, jobs, workers, ray, on_pool, on_done)
     names = sorted(part.name for parts in done for part, _ in parts)
     folder = runs / f"evaluation-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:8]}"
     forecasts = _together(part for parts in done[:networks] for part, _ in parts)
     others = _together(part for parts in done[networks:] for part, _ in parts) if baselines else None
+    artefacts = [path for parts in done[:networks] for _, path in parts if path is not None]
+    order = [(f, s) for s in seeds for f in found] if config.warm_start else [(f, s) for f in found for s in seeds]
+    made = list(zip(order, artefacts, strict=True))
+    tests = {fold.number: (fold.spans["test"][0] or first, fold.spans["test"][1] or last) for fold in found}
+    folds_path = folder / "folds.json"
+    index_folds(folds_path, [(fold.number, seed, path, *tests[fold.number]) for (fold, seed), path in made])
     return Evaluated(
         folds=found,
         seeds=seeds,
@@ -104,13 +106,15 @@ def evaluate(
         baselines=others,
         forecasts_path=_write(folder / "forecasts.parquet", forecasts),
         baselines_path=None if others is None else _write(folder / "baselines.parquet", others),
-        artefacts=[path for parts in done[:networks] for _, path in parts if path is not None],
+        folds_path=folds_path,
+        artefacts=artefacts,
+        networks={(fold.number, seed): path for (fold, seed), path in made},
     )
 
 
-def _chain(plan: Plan, chained: list[Fold], seed: int) -> list[tuple[Path, Path | None]]:
+def _chain(plan: Plan, chained: list[Fold], seed: int) -> Done:
     """Run folds one after the other, each training going on from the one before."""
-    done: list[tuple[Path, Path | None]] = []
+    done: Done = []
     parent = None
     for fold in chained:
         try:
@@ -121,80 +125,42 @@ def _chain(plan: Plan, chained: list[Fold], seed: int) -> list[tuple[Path, Path 
     return done
 
 
-def _baseline(plan: Plan, fold: Fold, name: str, make: BaselineMaker) -> list[tuple[Path, Path | None]]:
+def _baseline(plan: Plan, fold: Fold, name: str, make: BaselineMaker) -> Done:
     return [(run_baseline(plan, fold, name, make), None)]
 
 
-def _run_all(
-    plan: Plan, jobs: list[_Job], workers: int, on_done: Callable[[int, int, str], None]
-) -> list[list[tuple[Path, Path | None]]]:
-    """Results in the order of the jobs, whichever ends first."""
-    if workers == 1:
-        results = []
-        for number, job in enumerate(jobs, 1):
-            try:
-                results.append(job.work(plan, *job.arguments))
-            except LSTMStrategyError as error:
-                raise _failed(job, error) from error
-            on_done(number, len(jobs), job.label)
-        return results
-    context = multiprocessing.get_context("spawn")
-    found: dict[int, list[tuple[Path, Path | None]]] = {}
-    problem: LSTMStrategyError | None = None
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _begin_worker, (plan,)) as pool:
-        waiting: dict[Future[Any], int] = {
-            pool.submit(_in_worker, job.work, job.arguments): number for number, job in enumerate(jobs)
-        }
+def _run(
+    plan: Plan,
+    jobs: list[Job],
+    workers: int | None,
+    ray: str | None,
+    on_pool: Callable[[Pool], None],
+    on_done: Callable[[int, int, str], None],
+) -> list[Done]:
+    def home(done: int, total: int, job: Job, result: Any) -> Done:
+        found = result if ray is None else bring_home(plan, result)
+        on_done(done, total, job.label)
+        return found
+
+    workers = min(workers or 1, len(jobs)) if ray is None else workers
+    with open_pool(plan if ray is None else without_folders(plan), workers, ray) as pool:
+        on_pool(pool)
+        if ray is not None:
+            jobs = [send_away(job, plan, _known(plan, job)) for job in jobs]
         try:
-            while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    number = waiting.pop(future)
-                    try:
-                        if not future.cancelled():
-                            found[number] = future.result()
-                            on_done(len(found), len(jobs), jobs[number].label)
-                    except (LSTMStrategyError, BrokenProcessPool) as error:
-                        problem = problem or _failed(jobs[number], error)
-                        pool.shutdown(wait=False, cancel_futures=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-    if problem is not None:
-        raise problem
-    return [found[number] for number in range(len(jobs))]
+            return run_all(pool, jobs, home)
+        except LSTMStrategyError as error:
+            raise LSTMStrategyError(f"{error}; {_KEPT}") from error
 
 
-def _failed(job: _Job, error: Exception) -> LSTMStrategyError:
-    if isinstance(error, BrokenProcessPool):
-        told = "a worker process died, perhaps for want of memory; try fewer --workers"
-        return LSTMStrategyError(f"{told}; {_KEPT}")
-    told = str(error)
-    told = told if told.startswith("fold ") else f"{job.label}: {told}"
-    return LSTMStrategyError(f"{told}; {_KEPT}")
-
-
-_plan_of_worker: list[Plan] = []  # given once to each worker process, since the bars are many
-
-
-def _begin_worker(plan: Plan) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
-    parent = multiprocessing.parent_process()
-    if parent is not None:  # a killed parent leaves nobody behind
-
-        def follow() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
-    _plan_of_worker.append(plan)
-
-
-def _in_worker(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    return work(_plan_of_worker[0], *arguments)
+def _known(plan: Plan, job: Job) -> list[Path]:
+    """Files of a former run that a worker without this disc has to see, so as not to do them again."""
+    if job.work is _baseline:
+        return [part for part in [baseline_part(plan, job.arguments[0], job.arguments[1])[0]] if part.exists()]
+    found, seed = job.arguments
+    versions = [f"fold{fold.number:02d}-seed{seed}-*" for fold in found]
+    models = plan.models / plan.name
+    return [path for version in versions for path in (*models.glob(version), *plan.parts.glob(f"{version}.parquet"))]
 
 
 def _together(parts: Iterable[Path]) -> pa.Table:
