@@ -17,10 +17,10 @@ __all__ = ["FoldIndex", "FoldModel", "index_folds", "read_fold_index"]
 
 
 class FoldModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One fold's network: it knows bars up to ``trained_until``, and is judged on those in (``test_start``, ``test_end``].
+    """One fold's network: it knows bars up to ``trained_until``, and is judged on those after ``test_start``.
 
     ``model`` is name/version as in the forecasts' ``model_version``, ``path`` its folder as seen from the index,
-    ``digest`` its manifest's. Stamps are UTC.
+    ``digest`` its manifest's. The bar that closes at ``test_end`` is the last. Stamps are UTC.
     """
 
     fold: int
@@ -46,10 +46,10 @@ class FoldIndex(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         seeds = {row.seed for row in self.folds}
         if seed is None and len(seeds) > 1:
             raise LSTMStrategyError(f"the folds have seeds {', '.join(map(str, sorted(seeds)))}; say which is meant")
+        wanted = seeds if seed is None else {seed}
         for row in self.folds:
-            if row.seed in (seed, *(seeds if seed is None else ())):
-                if parse_ns(row.test_start) < ts_close <= parse_ns(row.test_end):
-                    return row
+            if row.seed in wanted and parse_ns(row.test_start) < ts_close <= parse_ns(row.test_end):
+                return row
         return None
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,28 @@ class Plan:
     parts: Path
 
 
+class NoMemoryError(LSTMStrategyError):
+    """A fold that needs more memory than its process can have."""
+
+
+def _within_memory[**P, R](work: Callable[P, R]) -> Callable[P, R]:
+    """Say in one line that memory ran out; torch says so by a RuntimeError, numpy and pyarrow by a MemoryError."""
+
+    @wraps(work)
+    def told(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return work(*arguments, **named)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+                raise
+            raise NoMemoryError(
+                "out of memory; try fewer --workers, a smaller train.batch or network.hidden, or fewer instruments"
+            ) from None
+
+    return told
+
+
+@_within_memory
 def run_network(plan: Plan, fold: Fold, seed: int, parent: Path | None = None) -> tuple[Path, Path]:
     """Return the fold's table and its artefact's folder; what a former run finished for the same bars is kept.
 
@@ -82,6 +107,7 @@ def run_network(plan: Plan, fold: Fold, seed: int, parent: Path | None = None) -
     return part, folder
 
 
+@_within_memory
 def run_baseline(plan: Plan, fold: Fold, name: str, make: BaselineMaker) -> Path:
     """Fit a baseline on the fold's own spans and return its table: scaled quantiles at every bar of the test span."""
     part, key = baseline_part(plan, fold, name)

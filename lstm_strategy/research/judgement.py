@@ -17,14 +17,17 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.measures import coverage, pinball
 from lstm_strategy.research.evaluate import Evaluated
 from lstm_strategy.research.leaks import CHECKS
+from lstm_strategy.research.scores_group import group_scores, pinball_N
 from lstm_strategy.research.scores_types import ScoredTable, Scores
 
 __all__ = ["Score", "SideBySide", "put_side_by_side", "sum_up"]
 
+type Rows = npt.NDArray[np.bool_]
 type Score = Callable[[ScoredTable, dict[str, Float]], Scores]
 
 _ROW = ["fold", "instrument", "ts_close", "horizon"]
 _INTERVALS = (0.8, 0.98)
+_DRAWS = 400  # of the bootstrap, fold by fold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +79,9 @@ def put_side_by_side(evaluated: Evaluated) -> SideBySide:
 def sum_up(evaluated: Evaluated, score: Score) -> dict[str, Any]:
     """Return the summary: the pooled scores and all breakdowns, as plain values.
 
-    Beyond `Scores`: ``coverage_uncalibrated``, ``by_fold``, ``by_month`` (coverage over time), ``seed_pinball``, dates.
+    Beyond `Scores`: ``coverage_uncalibrated`` and, by horizon, ``reliability_uncalibrated``; ``by_fold`` with its
+    intervals; ``by_month`` (coverage over time); ``seed_pinball``, its standard deviation ``seed_pinball_sd`` and that
+    of the forecasts, ``seed_forecast_sd`` (None with one seed); dates and files.
     """
     rows = put_side_by_side(evaluated)
     scores = score(rows.table, rows.baselines)
@@ -84,18 +89,52 @@ def sum_up(evaluated: Evaluated, score: Score) -> dict[str, Any]:
     judged = np.isfinite(table.y) & np.isfinite(table.q_NQ).all(axis=1)
     for q_NQ in rows.baselines.values():
         judged &= np.isfinite(q_NQ).all(axis=1)
-    summary: dict[str, Any] = msgspec.to_builtins(scores)
-    return summary | {
+    made = {
         "folds": len(evaluated.folds),
         "seeds": list(evaluated.seeds),
         "forecasts_path": str(evaluated.forecasts_path),
+    }
+    summary: dict[str, Any] = msgspec.to_builtins(scores)
+    for name, group in summary["by_instrument"].items():
+        own = judged & (table.instrument == name)
+        group |= made | {"folds": len(np.unique(rows.fold[own]))}
+    for horizon, group in summary["by_horizon"].items():
+        own = judged & (table.horizon == int(horizon))
+        group["reliability_uncalibrated"] = _reliability(replace(table, q_NQ=rows.uncalibrated_NQ), own)
+    summary |= _between_seeds(rows, judged, scores.baselines.get(scores.best_baseline or ""))
+    summary["verdict"] = " ".join(filter(None, [scores.verdict, summary.pop("seed_verdict")]))
+    return summary | {
+        **made,
         "baselines_path": None if evaluated.baselines_path is None else str(evaluated.baselines_path),
+        "folds_path": str(evaluated.folds_path),
         "artefacts": [str(path) for path in evaluated.artefacts],
         "checks": list(CHECKS),
         "coverage_uncalibrated": _coverage(replace(table, q_NQ=rows.uncalibrated_NQ), judged),
-        "seed_pinball": {str(seed): _pinball(table, q_NQ, judged) for seed, q_NQ in rows.seeds.items()},
-        "by_fold": [_fold(evaluated, rows, number, judged) for number in np.unique(rows.fold).tolist()],
+        "by_fold": [_fold(evaluated, rows, number, judged) for number in np.unique(rows.fold[judged]).tolist()],
         "by_month": list(_months(rows, judged)),
+    }
+
+
+def _between_seeds(rows: SideBySide, judged: Rows, best: float | None) -> dict[str, Any]:
+    """How much is the luck of the seed: spread of the losses, and of the forecasts in units of σ√h."""
+    losses = {seed: _pinball(rows.table, q_NQ, judged) for seed, q_NQ in rows.seeds.items()}
+    found: dict[str, Any] = {"seed_pinball": {str(seed): loss for seed, loss in losses.items()}}
+    if len(losses) < 2:
+        return found | {"seed_pinball_sd": None, "seed_forecast_sd": None, "seed_verdict": ""}
+    spread = float(np.std(list(losses.values()), ddof=1))
+    between = np.std([q_NQ[judged] for q_NQ in rows.seeds.values()], axis=0, ddof=1)
+    mean = float(np.mean(list(losses.values())))
+    said = f"Seeds: {len(losses)} networks differ by {spread / mean:.2%} of pinball (standard deviation)"
+    if best:
+        gain = 1.0 - _pinball(rows.table, rows.table.q_NQ, judged) / best
+        alone = sum(loss < best for loss in losses.values())
+        said += f"; alone, {alone} of {len(losses)} lie below the best baseline, their average by {gain:+.2%}"
+        if spread / mean >= abs(gain):
+            said += ", no more than the luck of a seed"
+    return found | {
+        "seed_pinball_sd": spread,
+        "seed_forecast_sd": float(np.sqrt((between**2).mean())),
+        "seed_verdict": f"{said}.",
     }
 
 
@@ -113,24 +152,35 @@ def _beside(rows: pd.DataFrame, baselines: pa.Table | None, n_levels: int) -> di
     return found
 
 
-def _fold(evaluated: Evaluated, rows: SideBySide, number: int, judged: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _fold(evaluated: Evaluated, rows: SideBySide, number: int, judged: Rows) -> dict[str, Any]:
     chosen = judged & (rows.fold == number)
     spans = next(fold.spans for fold in evaluated.folds if fold.number == number)
-    own = _pinball(rows.table, rows.table.q_NQ, chosen)
-    others = {name: _pinball(rows.table, q_NQ, chosen) for name, q_NQ in rows.baselines.items()}
-    return {
+    losses = {name: pinball_N(rows.table.y, q_NQ, rows.table.levels)[chosen] for name, q_NQ in rows.baselines.items()}
+    order = np.lexsort((rows.table.horizon[chosen], rows.table.instrument[chosen], rows.table.ts[chosen]))
+    own = group_scores(rows.table[chosen][order], {name: loss[order] for name, loss in losses.items()}, _DRAWS, 0)
+    shown = {
+        "pinball",
+        "pinball_ci",
+        "baselines",
+        "skill",
+        "skill_ci",
+        "best_baseline",
+        "dm_p",
+        "rank_ic",
+        "rank_ic_ci",
+    }
+    found = {name: value for name, value in msgspec.to_builtins(own).items() if name in shown}
+    return found | {
         "fold": number,
         "spans": {name: [None if ts is None else format_ns(ts) for ts in span] for name, span in spans.items()},
         "rows": int(chosen.sum()),
-        "pinball": own,
-        "baselines": others,
-        "skill": {name: 1.0 - own / other for name, other in others.items()},
         "coverage": _coverage(rows.table, chosen),
+        "coverage_ci": {share: own.coverage_ci.get(share) for share in map(str, _INTERVALS)},
         "coverage_uncalibrated": _coverage(replace(rows.table, q_NQ=rows.uncalibrated_NQ), chosen),
     }
 
 
-def _months(rows: SideBySide, judged: npt.NDArray[np.bool_]) -> Iterable[dict[str, Any]]:
+def _months(rows: SideBySide, judged: Rows) -> Iterable[dict[str, Any]]:
     month = rows.table.ts.astype("datetime64[ns]").astype("datetime64[M]")
     for each in np.unique(month[judged]):
         chosen = judged & (month == each)
@@ -139,11 +189,17 @@ def _months(rows: SideBySide, judged: npt.NDArray[np.bool_]) -> Iterable[dict[st
         yield {"month": str(each), "rows": int(chosen.sum()), "coverage": own, "coverage_uncalibrated": plain}
 
 
-def _coverage(table: ScoredTable, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
+def _coverage(table: ScoredTable, chosen: Rows) -> dict[str, float]:
     return {str(share): coverage(table.y[chosen], table.q_NQ[chosen], table.levels, share) for share in _INTERVALS}
 
 
-def _pinball(table: ScoredTable, q_NQ: Float, chosen: npt.NDArray[np.bool_]) -> float:
+def _reliability(table: ScoredTable, chosen: Rows) -> dict[str, float]:
+    y, q_NQ = table.y[chosen, None], table.q_NQ[chosen]
+    below_Q = ((y < q_NQ) + 0.5 * (y == q_NQ)).mean(axis=0)
+    return {f"{level:g}": float(share) for level, share in zip(table.levels, below_Q, strict=True)}
+
+
+def _pinball(table: ScoredTable, q_NQ: Float, chosen: Rows) -> float:
     return pinball(table.y[chosen], q_NQ[chosen], table.levels)
 
 

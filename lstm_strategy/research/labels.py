@@ -53,7 +53,13 @@ def span_mask(bars: Bars, span: tuple[int | None, int | None], purge: int) -> np
 def build_sample(
     bars: Bars, instrument: Instrument, config: FeaturesConfig, horizons: tuple[int, ...], spans: Spans
 ) -> Sample:
-    """Compute features and labels; the scale's floor comes from the fit span alone."""
+    """Compute features and labels; the scale's floor comes from the fit span alone.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Too few bars to warm up, a market that closes without being said to, or a feature without values.
+    """
     tick = float(instrument.tick)
     if instrument.kind == "equity" and not config.closed_hours:
         raise LSTMStrategyError(
@@ -73,7 +79,22 @@ def build_sample(
         tick=tick, scale_floor=_FLOOR_SHARE * float(np.median(known)), bars_per_year=_bars_per_year(taught, config)
     )
     matrix = Features(config, bars.timeframe, fit.tick, fit.scale_floor).run(bars)
+    _require_finite(bars, matrix, config)
     return Sample(bars, matrix, label(bars, matrix.scale_T, horizons, config.closed_ns), fit)
+
+
+def _require_finite(bars: Bars, matrix: FeatureMatrix, config: FeaturesConfig) -> None:
+    """Refuse a feature without a value past the warm-up: one NaN and a streaming state is NaN for ever after."""
+    wrong_TF = ~np.isfinite(matrix.x_TF) & matrix.valid_T[:, None]
+    if wrong_TF.any():
+        column = int(wrong_TF.any(axis=0).argmax())
+        rows = np.flatnonzero(wrong_TF[:, column])
+        held = int(matrix.valid_T.sum())
+        raise LSTMStrategyError(
+            f"{bars.instrument_id}: feature {config.names[column]} has no value at {len(rows):,} of {held:,} bars past"
+            f" the warm-up, first at {format_ns(bars.ts_close[rows[0]])}; leave the feature out, or mend what it is"
+            " made from"
+        )
 
 
 def _bars_per_year(taught: Bars, config: FeaturesConfig) -> float:
