@@ -36,6 +36,9 @@ def evaluate_command(
     catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")] = Path("catalog"),
     models: Annotated[Path, typer.Option("--models", help="Folder of the models.")] = Path("models"),
     runs: Annotated[Path, typer.Option("--runs", help="Folder that gets the evaluations.")] = Path("backtests/runs"),
+    importance: Annotated[
+        int, typer.Option(min=0, max=1000, help="Shufflings of each feature to tell what it is worth; 0 for none.")
+    ] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Judge the experiment's network out of sample, fold by fold, beside simpler methods on the same bars.
@@ -45,18 +48,20 @@ def evaluate_command(
 
     [bold]Example[/bold]: lstm-strategy evaluate backtests/panel_1h.toml --workers 2 --baselines ewma,har_range
     """
-    summary = _evaluate(load_experiment(experiment), catalog, models, runs, workers, baselines)
+    summary = _evaluate(load_experiment(experiment), catalog, models, runs, workers, baselines, importance)
     _print(summary)
     if as_json:
         emit_json(summary)
 
 
 def _evaluate(
-    setup: Experiment, catalog: Path, models: Path, runs: Path, workers: int, wanted: str | None
+    setup: Experiment, catalog: Path, models: Path, runs: Path, workers: int, wanted: str | None, repeats: int
 ) -> dict[str, Any]:
     try:
+        from lstm_strategy.research.drift import drift_between_folds
         from lstm_strategy.research.evaluate import evaluate
         from lstm_strategy.research.fold_run import Plan
+        from lstm_strategy.research.importance import importance
         from lstm_strategy.research.judgement import sum_up
         from lstm_strategy.research.scores import score
     except ModuleNotFoundError as error:
@@ -87,25 +92,45 @@ def _evaluate(
         evaluated = evaluate(
             plan, setup.split, setup.walk_forward, runs / setup.name, chosen, workers=workers, on_done=on_done
         )
+        weighed = []
+        if repeats:
+            networks = {
+                number: path for (number, seed), path in evaluated.networks.items() if seed == evaluated.seeds[0]
+            }
+            weighing = progress.add_task("importance of features", total=None)
+            weighed = importance(
+                plan,
+                evaluated.folds,
+                networks,
+                repeats,
+                workers=workers,
+                on_done=lambda done, total: progress.update(weighing, completed=done, total=total),
+            )
     with console.status("scores and their uncertainty"):
         summary = sum_up(evaluated, score)
+        drift = drift_between_folds(plan, evaluated.folds)
     folder = evaluated.forecasts_path.parent
     summary |= {
         "name": setup.name,
         "instruments": list(setup.data.instruments),
         "timeframe": setup.data.timeframe,
         "horizons": list(setup.target.horizons),
+        "bar_ns": timeframe.ns,
+        "importance": weighed,
+        "importance_repeats": repeats,
+        "drift": drift,
         "workers": workers,
         "seconds": round(time.perf_counter() - started, 1),
         "report": str(folder / "report.html"),
     }
     import msgspec
 
+    plain: dict[str, Any] = msgspec.to_builtins(summary)
     with atomic_write(folder / "summary.json") as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(plain), indent=1))
     with console.status("writing the report"):
         write_evaluation_page(folder)
-    return summary
+    return plain
 
 
 def _baselines(wanted: str | None) -> dict[str, Callable[[], Any]]:
@@ -156,6 +181,13 @@ def _print(summary: dict[str, Any]) -> None:
         shares = (_percent(row[name]["0.8"]) for name in ("coverage", "coverage_uncalibrated"))
         table.add_row(str(row["fold"]), test, _number(row["pinball"]), told, _percent(better), *shares)
     console.print(table)
+    for told in summary["drift"]["told"]:
+        console.print(escape(told), highlight=False, soft_wrap=True)
+    if summary["importance"]:
+        heaviest = ", ".join(f"{row['feature']} {_percent(row['share'])}" for row in summary["importance"][:5])
+        console.print(
+            f"Worth most to the network (rise of the loss when shuffled): {escape(heaviest)}", highlight=False
+        )
     if len(summary["seeds"]) > 1:
         told = ", ".join(f"{seed}: {_number(loss)}" for seed, loss in summary["seed_pinball"].items())
         console.print(f"network by seed: {told}; the figures above are those of their average", highlight=False)
