@@ -21,6 +21,7 @@ from lstm_strategy.hyperparameters import (
     date_of,
 )
 from lstm_strategy.instrument import Instrument, split_id
+from lstm_strategy.search_space import Settings, Space, TuneConfig
 from lstm_strategy.toml_file import read_toml
 
 __all__ = ["BacktestConfig", "CostsConfig", "DataConfig", "Experiment", "load_experiment"]
@@ -92,6 +93,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     network: NetworkConfig = msgspec.field(default_factory=NetworkConfig)
     train: TrainConfig = msgspec.field(default_factory=TrainConfig)
     walk_forward: WalkForwardConfig = msgspec.field(default_factory=WalkForwardConfig)
+    tune: TuneConfig = msgspec.field(default_factory=TuneConfig)
     sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     costs: CostsConfig = msgspec.field(default_factory=CostsConfig)
@@ -106,10 +108,15 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"sizing.horizon is {self.sizing.horizon}; it must be one of target.horizons {known}"
             )
         self.walk_forward.purge_of(self.target)
+        self.space()
         if self.limits.side == "long_short" and self.backtest.account == "cash":
             raise LSTMStrategyError(
                 'limits.side is "long_short", but a cash account cannot short; use backtest.account = "margin"'
             )
+
+    def space(self) -> Space:
+        """Return what `tune` may vary, around these settings."""
+        return Space(self.tune, Settings(self.features, self.network, self.train))
 
 
 def load_experiment(path: Path) -> Experiment:

@@ -31,6 +31,7 @@ FLOORS = {
     "network_parts": (1, 2),
     "network": (1, 3),
     "features": (2, 0),
+    "search_space": (2, 1),
     "decision": (2, 0),
     "sources": (2, 0),
     "replay": (3, 0),
