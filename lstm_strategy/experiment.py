@@ -24,7 +24,7 @@ from lstm_strategy.instrument import Instrument, split_id
 from lstm_strategy.search_space import Settings, Space, TuneConfig
 from lstm_strategy.toml_file import read_toml
 
-__all__ = ["BacktestConfig", "CostsConfig", "DataConfig", "Experiment", "load_experiment"]
+__all__ = ["BacktestConfig", "CostsConfig", "DataConfig", "Experiment", "ModelConfig", "load_experiment"]
 
 
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +82,36 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 to 1000")
 
 
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which model a backtest trades on.
+
+    Parameters
+    ----------
+    from : "current" or "walk_forward"
+        The current artefact, or at each bar the one that an evaluation trained before it.
+    evaluation : str, optional
+        The evaluation's folder name; the newest where not given.
+    seed : int, optional
+        Which of the evaluation's seeds; its first where not given.
+    forecasts : "recorded" or "stepped"
+        Whether the evaluation's forecasts are read, or its models stepped through the bars; the orders are the same.
+    """
+
+    source: Literal["current", "walk_forward"] = msgspec.field(name="from", default="current")
+    evaluation: str | None = None
+    seed: int | None = None
+    forecasts: Literal["recorded", "stepped"] = "recorded"
+
+    def __post_init__(self) -> None:
+        told = (self.evaluation, self.seed, self.forecasts) != (None, None, "recorded")
+        if self.source == "current" and told:
+            raise LSTMStrategyError('model.evaluation, seed and forecasts belong to model.from = "walk_forward"')
+        if self.evaluation is not None and not re.fullmatch(r"evaluation-[0-9a-f]{8}", self.evaluation):
+            raise LSTMStrategyError(
+                f"model.evaluation is {self.evaluation[:80]!r}; it must be like evaluation-1a2b3c4d"
+            )
+
+
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that defines a model and its trading. ``name`` is the model's name too."""
 
@@ -98,6 +128,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     costs: CostsConfig = msgspec.field(default_factory=CostsConfig)
     backtest: BacktestConfig = msgspec.field(default_factory=BacktestConfig)
+    model: ModelConfig = msgspec.field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):

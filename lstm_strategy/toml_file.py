@@ -54,7 +54,7 @@ def _plain(value: Any) -> Any:
 
 
 def _require_known(path: Path, table: dict[str, Any], section: type[msgspec.Struct], prefix: str) -> None:
-    fields = {field.name: field.type for field in msgspec.structs.fields(section)}
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(section)}
     for key, value in table.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
@@ -78,7 +78,7 @@ def _type_at(section: Any, key: str) -> Any:
     """The declared type at a dotted key; list positions such as ``[...]`` or ``[0]`` lead to the items' type."""
     for name in key.split("."):
         name, _, position = name.partition("[")
-        fields = {field.name: field.type for field in msgspec.structs.fields(section)}
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(section)}
         section = fields.get(name)
         if position:
             section = get_args(section)[0]

@@ -11,7 +11,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import AccountType
 from lstm_strategy.nautilus.history import timeframe_of
-from lstm_strategy.nautilus.model import Model, open_model
+from lstm_strategy.nautilus.model import Model, ScheduledModel, open_model
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy import LSTMStrategy
@@ -28,7 +28,7 @@ class Session:
     """What exists from start on."""
 
     timeframe: Timeframe
-    model: Model
+    model: Model | ScheduledModel
     desk: Desk
 
     def history_from(self, now: int) -> int:
@@ -36,6 +36,7 @@ class Session:
         forecaster = self.model.forecaster
         bars = forecaster.warmup_bars * _HISTORY_FACTOR + _HISTORY_SLACK_BARS
         needed = int(bars * max(self.timeframe.ns, _NS_PER_YEAR / self.model.bars_per_year))
+        needed = now if self.model.whole_history else needed
         # Venues ask by the stamp of the open: the bar before the last one, once more, costs nothing.
         known = 0 if forecaster.last_ts is None else forecaster.last_ts - self.timeframe.ns
         return max(now - needed, known, 0)
