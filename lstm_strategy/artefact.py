@@ -116,6 +116,11 @@ class Artefact:
             known = ", ".join(sorted(self.manifest.instruments))
             raise ArtefactError(f"model {self.label} was not trained on {instrument_id}; it knows {known}") from None
 
+    def instrument_number(self, instrument_id: str) -> int:
+        """Return the number under which an embedding knows the instrument: its place among their sorted names."""
+        self.require_instrument(instrument_id)
+        return sorted(self.manifest.instruments).index(instrument_id)
+
     def require(self, *, timeframe: str, features: FeaturesConfig | None = None) -> None:
         """Refuse a model made for another timeframe, or from other features than an experiment says."""
         if self.manifest.timeframe != timeframe:
@@ -180,8 +185,10 @@ def load(folder: Path) -> Artefact:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, LSTMStrategyError) as error:
         raise ArtefactError(f"{folder / _MANIFEST} is damaged ({error}); restore it or train again") from None
-    digest = _sha256(_encode(msgspec.structs.replace(manifest, digest="")))
-    if digest != manifest.digest or content != _text(manifest):
+    # The document itself, not the manifest made of it: what an earlier version wrote lacks today's settings, which then
+    # have their defaults.
+    digest = _sha256(msgspec.json.encode(document | {"digest": ""}))
+    if digest != manifest.digest or content != msgspec.json.format(msgspec.json.encode(document), indent=1):
         raise ArtefactError(f"{folder / _MANIFEST} does not match its own digest; restore it or train again")
     contents = {name: _read(folder, name) for name in (_GRAPH, _WEIGHTS)}
     for name, data in contents.items():

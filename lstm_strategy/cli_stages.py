@@ -168,10 +168,10 @@ def _train(setup: Experiment, catalog: Path, models: Path) -> dict[str, Any]:
     history = _history(setup, catalog)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("training", total=setup.train.epochs)
+        task = progress.add_task("training", total=setup.train.epochs * setup.train.members)
 
         def on_epoch(epoch: int, loss: float, best: float) -> None:
-            told = f"validation pinball {loss:.5f}, best {best:.5f}"
+            told = f"validation loss {loss:.5f}, best {best:.5f}"
             progress.update(task, completed=epoch, description=told)
 
         fitted = fit_model(

@@ -19,6 +19,8 @@ from lstm_strategy.forecast import Float32, Forecast, Forecasts
 
 __all__ = ["Forecaster"]
 
+_SLICE, _SLICE_OF_ATTENTION = 8192, 256  # bars at once, so that a long history needs no more memory than a short one
+
 
 class _Snapshot(msgspec.Struct, frozen=True):
     model: str
@@ -45,7 +47,8 @@ class Forecaster:
         self._calibration_HQ = np.array(manifest.calibration, np.float32)
         self._root_H = np.sqrt(np.array(manifest.horizons, np.float64))
         self._session = _session(artefact.graph)
-        self._buffers = _Buffers(self._session, len(manifest.features.features))
+        number = artefact.instrument_number(instrument_id)
+        self._buffers = _Buffers(self._session, len(manifest.features.features), number)
 
     @property
     def last_ts(self) -> int | None:
@@ -77,11 +80,19 @@ class Forecaster:
         if self.features.count < self.warmup_bars:
             return None
         manifest = self.artefact.manifest
-        quantiles_HQ = self._to_returns(raw_HQ, np.float64(scale))
+        quantiles_HQ = self._to_returns(raw_HQ, np.float64(scale), self._calibration_HQ)
         return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale)
 
-    def run(self, bars: Bars) -> Forecasts:
-        """Take a history from the present state on; return the forecast at every bar, NaN while warming up."""
+    def run(self, bars: Bars, *, stepped: bool = False) -> Forecasts:
+        """Take a history from the present state on; return the forecast at every bar, NaN while warming up.
+
+        An "lstm" says the same to the last bit as `update` bar by bar; the other kinds do within 1e-5 of a unit
+        quantile, and to the last bit where ``stepped``, which takes about the network's part of `update` for each bar.
+        """
+        return self.run_with_raw(bars, stepped=stepped)[0]
+
+    def run_with_raw(self, bars: Bars, *, stepped: bool = False) -> tuple[Forecasts, Forecasts]:
+        """Do as `run`; return the forecasts, and beside them what they were before calibration."""
         if bars.instrument_id != self.instrument_id or bars.timeframe.ns != self.timeframe.ns:
             wanted = f"{self.instrument_id} {self.timeframe}"
             raise LSTMStrategyError(
@@ -98,13 +109,17 @@ class Forecaster:
             if len(rows):
                 if matrix.count_T[rows[0]] == self.features.config.warmup:
                     self._buffers.reset()
-                raw_THQ[rows] = self._buffers.run(matrix.x_TF[rows]).reshape(-1, *shape[1:])
+                raw_THQ[rows] = self._buffers.run(matrix.x_TF[rows], stepped).reshape(-1, *shape[1:])
         raw_THQ[matrix.count_T < self.warmup_bars] = np.nan
         manifest = self.artefact.manifest
-        quantiles_THQ = self._to_returns(raw_THQ, matrix.scale_T[:, None])
-        return Forecasts(
-            self.instrument_id, manifest.horizons, manifest.levels, bars.ts_close, quantiles_THQ, matrix.scale_T
-        )
+
+        def of(quantiles_THQ: Float32) -> Forecasts:
+            levels, stamps = manifest.levels, bars.ts_close
+            return Forecasts(self.instrument_id, manifest.horizons, levels, stamps, quantiles_THQ, matrix.scale_T)
+
+        scale_T1 = matrix.scale_T[:, None]
+        raw = self._to_returns(raw_THQ, scale_T1, np.zeros_like(self._calibration_HQ))
+        return of(self._to_returns(raw_THQ, scale_T1, self._calibration_HQ)), of(raw)
 
     def warm_up(self, bars: Bars) -> None:
         """Take a history without looking at its forecasts."""
@@ -148,29 +163,34 @@ class Forecaster:
             return
         raise BarsError(f"{self.instrument_id}: the bar closed at {format_ns(ts)} {problem}")
 
-    def _to_returns(self, raw: Float32, scale: Any) -> Float32:
+    def _to_returns(self, raw: Float32, scale: Any, calibration_HQ: Float32) -> Float32:
         """Calibrate [..., H, Q] in units of σ√h, keep the levels in order, and give them the unit of log returns."""
-        calibrated = np.maximum.accumulate(raw + self._calibration_HQ, axis=-1)
+        calibrated = np.maximum.accumulate(raw + calibration_HQ, axis=-1)
         return np.asarray(calibrated * (scale * self._root_H)[..., None], dtype=np.float32)
 
 
 class _Buffers:
     """The session's memory: an input row, and two hidden states taking turns, bound once for copy-free steps."""
 
-    def __init__(self, session: ort.InferenceSession, n_features: int) -> None:
+    def __init__(self, session: ort.InferenceSession, n_features: int, instrument: int) -> None:
         shapes = {node.name: node.shape for node in session.get_inputs() + session.get_outputs()}
         self._session = session
+        self._names = [node.name for node in session.get_inputs() if node.name not in ("x", "instrument")]
+        self._slice = _SLICE_OF_ATTENTION if "memory" in self._names else _SLICE
+        self._fixed = {"instrument": np.array([instrument], np.int64)} if "instrument" in shapes else {}
         self._x = np.zeros((1, 1, n_features), np.float32)
         self._q = np.zeros((1, 1, shapes["quantiles"][2]), np.float32)
-        self._states = [[np.zeros(shapes[name], np.float32) for name in ("h", "c")] for _ in range(2)]
+        self._states = [[np.zeros(shapes[name], np.float32) for name in self._names] for _ in range(2)]
         self._turn = 0
         self._bindings = [self._bind(self._states[turn], self._states[1 - turn]) for turn in range(2)]
 
     def _bind(self, before: list[Float32], after: list[Float32]) -> ort.IOBinding:
         binding = self._session.io_binding()
-        for name, array in (("x", self._x), ("h", before[0]), ("c", before[1])):
-            binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        for name, array in (("quantiles", self._q), ("h_out", after[0]), ("c_out", after[1])):
+        given = {"x": self._x} | dict(zip(self._names, before, strict=True)) | self._fixed
+        for name, array in given.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        outputs = {"quantiles": self._q} | {f"{n}_out": array for n, array in zip(self._names, after, strict=True)}
+        for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         return binding
 
@@ -184,17 +204,29 @@ class _Buffers:
         self._turn = 1 - self._turn
         return self._q
 
-    def run(self, x_TF: Float32) -> npt.NDArray[np.float32]:
-        h, c = self._states[self._turn]
-        quantiles, h[:], c[:] = self._session.run(None, {"x": x_TF[:, None], "h": h, "c": c})
-        return np.asarray(quantiles)
+    def run(self, x_TF: Float32, stepped: bool) -> npt.NDArray[np.float32]:
+        found = np.empty((len(x_TF), self._q.size), np.float32)
+        if stepped:
+            for row, x_F in enumerate(x_TF):
+                found[row] = self.step(x_F)[0, 0]
+            return found
+        for at in range(0, len(x_TF), self._slice):
+            state = self._states[self._turn]
+            given = {"x": x_TF[at : at + self._slice, None]} | dict(zip(self._names, state, strict=True)) | self._fixed
+            quantiles, *after = self._session.run(None, given)
+            found[at : at + self._slice] = quantiles[:, 0]
+            for array, new in zip(state, after, strict=True):
+                array[:] = new
+        return found
 
     def state(self) -> bytes:
         return b"".join(array.tobytes() for array in self._states[self._turn])
 
     def restore(self, state: bytes) -> None:
         flat = np.frombuffer(state, np.float32)
-        for array, part in zip(self._states[self._turn], np.split(flat, 2), strict=True):
+        arrays = self._states[self._turn]
+        ends = np.cumsum([array.size for array in arrays])[:-1]
+        for array, part in zip(arrays, np.split(flat, ends), strict=True):
             array[:] = part.reshape(array.shape)
 
 

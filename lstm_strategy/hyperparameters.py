@@ -81,19 +81,53 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The network's kind and size."""
+    """The network's kind, size and head.
 
-    kind: Literal["lstm"] = "lstm"
+    Parameters
+    ----------
+    kind : "lstm", "cnn_lstm" or "attention_lstm"
+        An LSTM; one behind causal convolutions; one before attention over its last hidden states.
+    hidden, layers, dropout : int, int, float
+        The LSTM's width and depth, and the share of values dropped while it learns.
+    layer_norm : bool
+        Whether the LSTM's inputs and outputs are normalised over their width.
+    embedding : int
+        Numbers learned for each instrument of a panel, which shift the LSTM's inputs and outputs; 0 is none.
+    head : "quantiles", "mae" or "mse"
+        What is learned: all quantiles by pinball loss, or one number per horizon by mean absolute or mean squared
+        error, around which the residual quantiles of the fit span stand (the same distance at every bar).
+    kernel, convolutions : int
+        Bars that a convolution of a "cnn_lstm" sees, and how many convolutions follow each other.
+    window : int
+        Hidden states that an "attention_lstm" looks at, the present one included.
+    """
+
+    kind: Literal["lstm", "cnn_lstm", "attention_lstm"] = "lstm"
     hidden: int = 48
     layers: int = 1
     dropout: float = 0.1
+    layer_norm: bool = False
+    embedding: int = 0
+    head: Literal["quantiles", "mae", "mse"] = "quantiles"
+    kernel: int = 4
+    convolutions: int = 1
+    window: int = 32
 
     def __post_init__(self) -> None:
-        for name, low, high in (("hidden", 1, 4096), ("layers", 1, 16)):
+        bounds = {"hidden": (1, 4096), "layers": (1, 16), "embedding": (0, 256)}
+        bounds |= {"kernel": (2, 256), "convolutions": (1, 16), "window": (2, 1024)}
+        for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise LSTMStrategyError(f"network.{name} is {getattr(self, name)}; it must be {low} to {high}")
         if not 0.0 <= self.dropout < 1.0:
             raise LSTMStrategyError(f"network.dropout is {self.dropout}; it must be at least 0 and below 1")
+        for name, kind in (("kernel", "cnn_lstm"), ("convolutions", "cnn_lstm"), ("window", "attention_lstm")):
+            default = {field.name: field.default for field in msgspec.structs.fields(self)}[name]
+            if self.kind != kind and getattr(self, name) != default:
+                raise LSTMStrategyError(
+                    f'network.{name} is {getattr(self, name)}, but network.kind "{self.kind}" has no {name}; leave it'
+                    f' out, or use kind = "{kind}"'
+                )
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +147,14 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         AdamW's rate at the start of a cosine to zero, its decay, the bound on the gradient's norm.
     threads : int
         CPU threads of torch; other counts may round differently.
+    members : int
+        Networks in one model, each trained from a seed of its own (the first from ``seed`` itself); the forecast is
+        the mean of their quantiles.
+    ema : float
+        Decay of the average of the weights over the steps, which is what is judged and kept; 0 keeps the last weights.
+        The average follows faster at first: at step n the decay is min(ema, (1 + n) / (10 + n)).
+    precision, compile : "float32" or "bfloat16", bool
+        Mixed precision and `torch.compile`; for CUDA alone, refused without it.
     """
 
     seed: int = 0
@@ -125,6 +167,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     threads: int = 1
+    members: int = 1
+    ema: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch", "threads"):
@@ -138,6 +184,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if not (0 < self.learning_rate < 1 and self.weight_decay >= 0 and self.clip_norm > 0):
             raise LSTMStrategyError("train.learning_rate must be in (0, 1), weight_decay 0 or above, clip_norm above 0")
+        if not 1 <= self.members <= 64:
+            raise LSTMStrategyError(f"train.members is {self.members}; it must be 1 to 64")
+        if not 0.0 <= self.ema <= 0.9999:
+            raise LSTMStrategyError(f"train.ema is {self.ema}; it must be 0 to 0.9999")
 
 
 class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,19 +1,48 @@
-"""The network: a streaming LSTM from features to quantiles that cannot cross."""
+"""The network: an LSTM or a hybrid that streams from features to quantiles that cannot cross, and ensembles of it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lstm_strategy.hyperparameters import NetworkConfig
+from lstm_strategy.network_parts import CausalConvolutions, WindowAttention
 
-__all__ = ["StreamingLSTM"]
+__all__ = ["SLICE", "Ensemble", "Streaming", "StreamingLSTM"]
 
 _CLIP = 8.0  # standardised features beyond this many deviations say no more
+SLICE = 256  # bars at once where attention looks from each to each
 
 
-class StreamingLSTM(nn.Module):
-    """Standardise, project, LSTM, quantile head; hidden state in and out, so that any split of time is the same.
+class Streaming(nn.Module):
+    """What one network and an ensemble have in common: features in, quantiles out, the state in and out.
+
+    ``state_shapes`` names each part of the state with its (rows, width): [rows, B, width], zeros at rest.
+    ``instruments`` are those that an embedding knows, in the order of their numbers.
+    """
+
+    config: NetworkConfig
+    feature_mean: Tensor
+    feature_std: Tensor
+    state_shapes: dict[str, tuple[int, int]]
+    instruments: tuple[str, ...]
+
+    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
+        """Return the state at rest, such as (h, c), each float32 [layers, B, hidden]."""
+        # Tensors of their own, never one twice: the exporter would take h and c for the same input.
+        return tuple(self.feature_mean.new_zeros(rows, batch, width) for rows, width in self.state_shapes.values())
+
+    def numbers_of(self, instrument_ids: list[str]) -> Tensor | None:
+        """Return each instrument's number, int64 [B]; None where the network has no embedding."""
+        if not self.config.embedding:
+            return None
+        return torch.tensor([self.instruments.index(name) for name in instrument_ids], device=self.feature_mean.device)
+
+
+class StreamingLSTM(Streaming):
+    """Standardise, project, LSTM, head; the state in and out, so that any split of time is the same.
 
     Parameters
     ----------
@@ -22,50 +51,126 @@ class StreamingLSTM(nn.Module):
         Of the training span; they travel in the weights.
     start_HQ : float32 [H, Q]
         Quantiles that an untrained network forecasts, rising along Q.
+    instruments : tuple of str
+        Those of the panel, for an embedding.
     """
 
-    feature_mean: Tensor
-    feature_std: Tensor
     spread_GQ: Tensor
+    residual_HQ: Tensor
 
-    def __init__(self, config: NetworkConfig, feature_mean: Tensor, feature_std: Tensor, start_HQ: Tensor) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig,
+        feature_mean: Tensor,
+        feature_std: Tensor,
+        start_HQ: Tensor,
+        instruments: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.instruments = config, instruments
         n_horizons, n_levels = start_HQ.shape
         self.middle = n_levels // 2
-        self.register_buffer("feature_mean", feature_mean.float())
-        self.register_buffer("feature_std", feature_std.float())
+        self.register_buffer("feature_mean", feature_mean.float().clone())
+        self.register_buffer("feature_std", feature_std.float().clone())
         # Gap g between levels g and g + 1 lifts all levels above it where it lies above the middle, and lowers all
         # levels below it where it lies below: q = middle + gaps @ spread.
         gap, level = torch.arange(n_levels - 1)[:, None], torch.arange(n_levels)[None, :]
         above, below = (gap >= self.middle) & (level > gap), (gap < self.middle) & (level <= gap)
         self.register_buffer("spread_GQ", above.float() - below.float(), persistent=False)
 
-        self.project = nn.Linear(len(feature_mean), config.hidden)
+        hidden = config.hidden
+        self.project = nn.Linear(len(feature_mean), hidden)
         between = config.dropout if config.layers > 1 else 0.0
-        self.lstm = nn.LSTM(config.hidden, config.hidden, config.layers, dropout=between)
+        self.lstm = nn.LSTM(hidden, hidden, config.layers, dropout=between)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.hidden, n_horizons * n_levels)
+        self.head = nn.Linear(hidden, n_horizons * (n_levels if config.head == "quantiles" else 1))
+        self.state_shapes = {"h": (config.layers, hidden), "c": (config.layers, hidden)}
+        if config.layer_norm:
+            self.norm_in, self.norm_out = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        if config.embedding:
+            self.instrument = nn.Embedding(max(1, len(instruments)), config.embedding)
+            self.instrument_in = nn.Linear(config.embedding, hidden, bias=False)
+            self.instrument_out = nn.Linear(config.embedding, hidden, bias=False)
+            nn.init.normal_(self.instrument.weight, std=0.1)  # small: instruments begin much alike
+        if config.kind == "cnn_lstm":
+            self.convolutions = CausalConvolutions(hidden, config.kernel, config.convolutions)
+            self.state_shapes["buffer"] = (config.convolutions * (config.kernel - 1), hidden)
+        if config.kind == "attention_lstm":
+            self.attention = WindowAttention(hidden, config.window)
+            self.state_shapes["memory"] = (config.window - 1, hidden + 1)
         self._start_at(start_HQ)
 
     def _start_at(self, start_HQ: Tensor) -> None:
-        gaps = start_HQ.diff(dim=-1).clamp_min(1e-3)
-        bias = torch.cat([start_HQ[:, self.middle : self.middle + 1], gaps + torch.log(-torch.expm1(-gaps))], dim=-1)
+        middle_H1 = start_HQ[:, self.middle : self.middle + 1]
+        if self.config.head == "quantiles":
+            gaps = start_HQ.diff(dim=-1).clamp_min(1e-3)
+            bias = torch.cat([middle_H1, gaps + torch.log(-torch.expm1(-gaps))], dim=-1)
+        else:
+            bias = middle_H1
+            self.register_buffer("residual_HQ", start_HQ - middle_H1)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             self.head.bias.copy_(bias.flatten())
 
-    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return (h, c), each float32 [layers, B, hidden], at rest."""
-        shape = (self.config.layers, batch, self.config.hidden)
-        # Two tensors, never one twice: the exporter would take h and c for the same input.
-        return self.feature_mean.new_zeros(shape), self.feature_mean.new_zeros(shape)
+    def standardise(self, x_TBF: Tensor) -> Tensor:
+        """Return the features in deviations of the training span, clipped."""
+        return ((x_TBF - self.feature_mean) / self.feature_std).clamp(-_CLIP, _CLIP)
 
-    def forward(self, x_TBF: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (quantiles [T, B, H * Q] in units of σ√h, h, c)."""
-        z = ((x_TBF - self.feature_mean) / self.feature_std).clamp(-_CLIP, _CLIP)
-        z = torch.tanh(self.project(z))
+    def raw(self, z_TBF: Tensor, state: tuple[Tensor, ...], instrument_B: Tensor | None) -> tuple[Tensor, ...]:
+        """Return (what the head says of standardised features [T, B, H * (Q or 1)], state)."""
+        h, c, *rest = state
+        z = self.project(z_TBF)
+        known = None if instrument_B is None else self.instrument(instrument_B)
+        if known is not None:
+            z = z + self.instrument_in(known)
+        if self.config.layer_norm:
+            z = self.norm_in(z)
+        z = torch.tanh(z)
+        if self.config.kind == "cnn_lstm":
+            z, *rest = self.convolutions(z, *rest)
         z, (h, c) = self.lstm(self.dropout(z), (h, c))
-        raw = self.head(self.dropout(z)).unflatten(-1, (-1, self.spread_GQ.shape[1]))
+        if self.config.layer_norm:
+            z = self.norm_out(z)
+        if self.config.kind == "attention_lstm":
+            z, *rest = self.attention(z, *rest)
+        if known is not None:
+            z = z + self.instrument_out(known)
+        return self.head(self.dropout(z)), h, c, *rest
+
+    def quantiles(self, raw: Tensor) -> Tensor:
+        """Return quantiles [..., H * Q] of what the head said: levels in order, whatever it was."""
+        if self.config.head != "quantiles":
+            return (raw[..., None] + self.residual_HQ).flatten(-2)
+        raw = raw.unflatten(-1, (-1, self.spread_GQ.shape[1]))  # type: ignore[no-untyped-call]
         gaps = nn.functional.softplus(raw[..., 1:])
-        return (raw[..., :1] + gaps @ self.spread_GQ).flatten(-2), h, c
+        return (raw[..., :1] + gaps @ self.spread_GQ).flatten(-2)
+
+    def forward(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return (quantiles [T, B, H * Q] in units of σ√h, state); for a point head, the same distance at every bar."""
+        raw, *after = self.raw(self.standardise(x_TBF), state, instrument_B)
+        return self.quantiles(raw), *after
+
+
+class Ensemble(Streaming):
+    """Networks of one shape beside each other; the mean of their quantiles, their states one below the other."""
+
+    members: Sequence[StreamingLSTM]
+
+    def __init__(self, members: list[StreamingLSTM]) -> None:
+        super().__init__()
+        first = members[0]
+        self.members = nn.ModuleList(members)  # type: ignore[assignment]
+        self.config, self.instruments = first.config, first.instruments
+        self.register_buffer("feature_mean", first.feature_mean, persistent=False)  # all learned from the same span
+        self.register_buffer("feature_std", first.feature_std, persistent=False)
+        self.state_shapes = {name: (len(members) * rows, width) for name, (rows, width) in first.state_shapes.items()}
+
+    def forward(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return (quantiles [T, B, H * Q], state): each member's levels are put in order before the mean is taken."""
+        first = self.members[0]
+        z_TBF = first.standardise(x_TBF)
+        parts = zip(*(part.chunk(len(self.members)) for part in state), strict=True)
+        found = [member.raw(z_TBF, own, instrument_B) for member, own in zip(self.members, parts, strict=True)]
+        raw, *after = zip(*found, strict=True)
+        quantiles = first.quantiles(torch.stack(raw)).mean(dim=0)
+        return quantiles, *(torch.cat(part) for part in after)

@@ -29,7 +29,7 @@ def tiny_artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lstm_strategy.features import FeaturesConfig
     from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
     from lstm_strategy.network import StreamingLSTM
-    from lstm_strategy.research.fit import export
+    from lstm_strategy.research.export import export
 
     levels, horizons, start = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99), (1, 4), (-2.3, -1.3, -0.7, 0.0, 0.7, 1.3, 2.3)
     features, config = FeaturesConfig(), NetworkConfig(hidden=8, dropout=0.0)

@@ -108,7 +108,7 @@ def test_sections_are_frozen() -> None:
             "unknown key costs.zzz; allowed here: fee, slippage, spread",
         ),
         ('"a\\nb" = 1', r"unknown key split.'a\nb'; allowed here: calibrate_end, fit_end, "),
-        ("[network]\n[network.x]\ny = 1", "unknown key network.x; allowed here: dropout, hidden, kind, layers"),
+        ("[network]\n[network.x]\ny = 1", "unknown key network.x; allowed here: convolutions, dropout, embedding, "),
         (
             '[features]\nfeatures = [{ kind = "rsi", spam = 1 }]',
             "features.features[0]: object contains unknown field `spam`",

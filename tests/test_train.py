@@ -15,7 +15,8 @@ from lstm_strategy.hyperparameters import LEVELS, NetworkConfig, SplitConfig, Ta
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.network import StreamingLSTM
 from lstm_strategy.research import train as training
-from lstm_strategy.research.fit import export, shrinkage
+from lstm_strategy.research.export import export
+from lstm_strategy.research.fit import shrinkage
 from lstm_strategy.research.labels import build_sample, label, span_mask
 from lstm_strategy.research.train import constant_quantiles, forecast_sequences, pinball, sequences, train
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
@@ -122,7 +123,7 @@ def test_a_damaged_checkpoint_is_one_line(samples, tmp_path):
 def test_burn_in_bars_teach_nothing(samples):
     config = TrainConfig(chunk=64, burn_in=16, batch=4)
     found = sequences(samples, SPLIT.spans()["fit"], 4)
-    x_LBF, y_LBH = next(training._batches(found, 64, config, np.random.default_rng(0)))
+    x_LBF, y_LBH, _ = next(training._batches(found, 64, config, np.random.default_rng(0)))
     network = StreamingLSTM(SMALL, torch.zeros(24), torch.ones(24), torch.linspace(-2, 2, 13).repeat(2, 1))
     q, _, _ = network(x_LBF, *network.initial_state(x_LBF.shape[1]))
     altered = y_LBH.clone()
@@ -136,7 +137,7 @@ def test_an_epoch_covers_every_target(samples):
     found = sequences(samples, SPLIT.spans()["fit"], 4)
     rows = sum(
         y.shape[0] - 16
-        for _, ys in training._batches(found, 64, config, np.random.default_rng(0))
+        for _, ys, _ in training._batches(found, 64, config, np.random.default_rng(0))
         for y in ys.unbind(1)
     )
     assert rows >= sum(len(sequence.x_TF) for sequence in found) - 64 - 48

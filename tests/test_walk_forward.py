@@ -193,8 +193,8 @@ def test_planted_a_scaler_fitted_on_everything(history, monkeypatch, tmp_path):
     x_NF = np.concatenate([sample.matrix.x_TF[sample.matrix.valid_T] for sample in samples_of(history)])
     everything = training.torch.from_numpy(x_NF)
 
-    def leaking(config, mean, std, start):
-        return honest(config, everything.mean(dim=0), everything.std(dim=0).clamp_min(1e-3), start)
+    def leaking(config, mean, std, *rest):
+        return honest(config, everything.mean(dim=0), everything.std(dim=0).clamp_min(1e-3), *rest)
 
     monkeypatch.setattr(training, "StreamingLSTM", leaking)
     made = fitted(history, tmp_path)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.network import StreamingLSTM
 
 __all__ = ["Checkpoint"]
 
@@ -28,10 +30,21 @@ class _Progress(msgspec.Struct):
 class Checkpoint:
     """The progress of one training, mirrored in a file."""
 
-    def __init__(self, path: Path, network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        self._path, self._network, self._optimiser = path, network, optimiser
+    def __init__(
+        self,
+        path: Path,
+        network: StreamingLSTM,
+        optimiser: torch.optim.Optimizer,
+        average: AveragedModel | None = None,
+    ) -> None:
+        self._path, self._network, self._optimiser, self._average = path, network, optimiser, average
         self.epoch, self.best_epoch, self.best = 0, 0, float("inf")
-        self.best_weights = self._weights()
+        self.best_weights = _copy(self.judged)
+
+    @property
+    def judged(self) -> StreamingLSTM:
+        """The network whose loss decides: with the averaged weights, where they are averaged."""
+        return self._network if self._average is None else cast(StreamingLSTM, self._average.module)
 
     def resume(self, shuffle: np.random.Generator) -> bool:
         """Go on from the file, where there is one; return whether there was."""
@@ -45,7 +58,11 @@ class Checkpoint:
         self.epoch, self.best_epoch, self.best = progress.epoch, progress.best_epoch, progress.best
         shuffle.bit_generator.state = progress.shuffle
         torch.set_rng_state(tensors.pop("random"))
+        if "random_cuda" in tensors:
+            torch.cuda.set_rng_state(tensors.pop("random_cuda"))
         self._network.load_state_dict(_part(tensors, "network"))
+        if self._average is not None:
+            self._average.load_state_dict(_part(tensors, "average"))
         self.best_weights = _part(tensors, "best")
         moments = _part(tensors, "optimiser")
         state = self._optimiser.state_dict()
@@ -59,9 +76,13 @@ class Checkpoint:
         """Count an epoch with this validation loss, keep the best weights, and write the file."""
         self.epoch += 1
         if loss < self.best:
-            self.best, self.best_epoch, self.best_weights = loss, self.epoch, self._weights()
+            self.best, self.best_epoch, self.best_weights = loss, self.epoch, _copy(self.judged)
         tensors = {"random": torch.get_rng_state()}
-        tensors |= {f"network.{name}": tensor for name, tensor in self._weights().items()}
+        if torch.cuda.is_available():
+            tensors["random_cuda"] = torch.cuda.get_rng_state()
+        tensors |= {f"network.{name}": tensor for name, tensor in _copy(self._network).items()}
+        if self._average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in _copy(self._average).items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
         for number, moments in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{key}": tensor.contiguous() for key, tensor in moments.items()}
@@ -71,8 +92,9 @@ class Checkpoint:
         with atomic_write(self._path) as temporary:
             temporary.write_bytes(hashlib.sha256(content).digest() + content)
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}
+
+def _copy(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

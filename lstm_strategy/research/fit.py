@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,13 +28,14 @@ from lstm_strategy.forecast import mean_of
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.hyperparameters import NetworkConfig, Spans, SplitConfig, TargetConfig, TrainConfig
 from lstm_strategy.instrument import Instrument
-from lstm_strategy.network import StreamingLSTM
+from lstm_strategy.network import Streaming
+from lstm_strategy.research.export import export
 from lstm_strategy.research.labels import Sample, build_sample
+from lstm_strategy.research.members import checkpoints
 from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, pinball, sequences, train
 
-__all__ = ["FitResult", "data_hash", "export", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
+__all__ = ["FitResult", "data_hash", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
 
-_AGREEMENT = 1e-5  # ONNX Runtime against torch
 _TOLERANCE = 1e-3  # cold start against long run, in unit quantiles
 _SIGNIFICANCE = 0.01  # of directional skill at any horizon, so each gets its share (Bonferroni)
 
@@ -108,6 +107,9 @@ def fit_spans(
     weights = save({key: tensor.contiguous() for key, tensor in trained.network.state_dict().items()})
     calibration_HQ, shrinkages, scores = _calibrate(trained, samples, spans, target)
     scores |= {"pinball_stop": trained.pinball, "pinball_baseline_stop": trained.pinball_baseline}
+    if config.members > 1 or network_config.head != "quantiles":  # what each was chosen by
+        kind = network_config.head.replace("quantiles", "pinball")
+        scores |= {f"{kind}_stop_member_{number}": loss for number, loss in enumerate(trained.losses)}
     fit_rows = torch.cat([sequence.x_TF for sequence in sequences(samples, spans["fit"], target.horizons[-1])])
     manifest = Manifest(
         name=name,
@@ -135,59 +137,10 @@ def fit_spans(
     warmup = max(measure_warmup(artefact, sample.bars.between(None, spans["calibrate"][1])) for sample in samples)
     manifest = msgspec.structs.replace(manifest, warmup_bars=warmup)
     path = save_artefact(models, manifest, artefact.graph, weights)
-    checkpoint.unlink(missing_ok=True)
+    for progress in checkpoints(checkpoint, config.members):
+        progress.unlink(missing_ok=True)
     filtered = sum(sample.matrix.filtered for sample in samples)
     return FitResult(path, manifest, trained, filtered, sum(len(sample.bars) for sample in samples))
-
-
-def export(network: StreamingLSTM) -> bytes:
-    """Return the streaming ONNX graph, after proving that it agrees with torch, whole and step by step."""
-    network = network.eval()
-    n_features = len(network.feature_mean)
-    generator = torch.Generator().manual_seed(0)
-    x = network.feature_mean + network.feature_std * torch.randn(64, 1, n_features, generator=generator)
-    logger = logging.getLogger("torch.onnx")
-    level, logger.level = logger.level, logging.ERROR
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                network,
-                (x[:2], *network.initial_state(1)),
-                dynamo=True,
-                verbose=False,
-                input_names=["x", "h", "c"],
-                output_names=["quantiles", "h_out", "c_out"],
-                dynamic_shapes=({0: torch.export.Dim("T", min=1)}, None, None),
-            )
-    finally:
-        logger.level = level
-    if program is None:
-        raise LSTMStrategyError("torch.onnx made no graph of the network; check the installed torch and onnxscript")
-    graph: bytes = program.model_proto.SerializeToString()
-    _require_agreement(network, graph, x)
-    return graph
-
-
-@torch.no_grad()
-def _require_agreement(network: StreamingLSTM, graph: bytes, x_T1F: torch.Tensor) -> None:
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    wanted, _, _ = network(x_T1F, *network.initial_state(1))
-    whole, _, _ = session.run(
-        None, dict(zip("xhc", (x_T1F.numpy(), *map(_numpy, network.initial_state(1))), strict=True))
-    )
-    h, c = map(_numpy, network.initial_state(1))
-    steps = []
-    for x in x_T1F.numpy():
-        q, h, c = session.run(None, {"x": x[None], "h": h, "c": c})
-        steps.append(q)
-    worst = max(np.abs(wanted.numpy() - found).max() for found in (whole, np.concatenate(steps)))
-    if not worst <= _AGREEMENT:
-        raise LSTMStrategyError(
-            f"the exported graph differs from torch by {worst:.2g}, more than {_AGREEMENT}; not saved"
-        )
 
 
 def _calibrate(
@@ -267,7 +220,7 @@ def measure_warmup(artefact: Artefact, bars: Bars, samples: int = 24) -> int:
     )
 
 
-def _ranges(features: FeaturesConfig, network: StreamingLSTM, x_NF: torch.Tensor) -> list[FeatureRange]:
+def _ranges(features: FeaturesConfig, network: Streaming, x_NF: torch.Tensor) -> list[FeatureRange]:
     mean, std = network.feature_mean.tolist(), network.feature_std.tolist()
     lowest, highest = x_NF.min(dim=0).values.tolist(), x_NF.max(dim=0).values.tolist()
     return [FeatureRange(*row) for row in zip(features.names, mean, std, lowest, highest, strict=True)]
@@ -283,7 +236,3 @@ def data_hash(bars: Bars) -> str:
     """Return the sha256 of the bars' columns."""
     columns = (bars.ts_close, bars.open, bars.high, bars.low, bars.close, bars.volume)
     return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
-
-
-def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
-    return np.asarray(tensor.numpy())

@@ -98,14 +98,18 @@ def require_scaler(folder: Path, artefact: Artefact, history: list[tuple[Bars, I
     wanted = {"feature_mean": x_NF.mean(dim=0), "feature_std": torch.where(std > 1e-6, std, torch.ones_like(std))}
     saved = load_tensors((folder / "weights.safetensors").read_bytes())
     for name, values in wanted.items():
-        gap = (saved[name] - values).abs() / wanted["feature_std"]
-        if not float(gap.max()) <= 1e-4:
-            feature = manifest.features.names[int(gap.argmax())]
-            raise LeakError(
-                "scaler",
-                f"{name} of {feature} is {float(saved[name][gap.argmax()]):.6g}, but bars up to the fit span's end give"
-                f" {float(values[gap.argmax()]):.6g}: it was fitted on other bars",
-            )
+        found = {key: tensor for key, tensor in saved.items() if key.rpartition(".")[2] == name}
+        if len(found) != manifest.training.members:
+            raise LeakError("scaler", f"{len(found)} of {manifest.training.members} members have a {name}")
+        for tensor in found.values():
+            gap = (tensor - values).abs() / wanted["feature_std"]
+            if not float(gap.max()) <= 1e-4:
+                column = int(gap.argmax())
+                raise LeakError(
+                    "scaler",
+                    f"{name} of {manifest.features.names[column]} is {float(tensor[column]):.6g}, but bars up to the"
+                    f" fit span's end give {float(values[column]):.6g}: it was fitted on other bars",
+                )
 
 
 def require_future_unseen(artefact: Artefact, bars: Bars, forecasts: Forecasts, cut: int) -> None:

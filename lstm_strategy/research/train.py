@@ -5,44 +5,62 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.hyperparameters import NetworkConfig, Spans, TargetConfig, TrainConfig
-from lstm_strategy.network import StreamingLSTM
+from lstm_strategy.network import SLICE, Ensemble, Streaming, StreamingLSTM
 from lstm_strategy.research.checkpoint import Checkpoint
 from lstm_strategy.research.labels import Sample, span_mask
+from lstm_strategy.research.members import average_of, begin_at, checkpoints, member_seeds, require_possible, starts
 
 __all__ = ["Sequence", "Trained", "constant_quantiles", "forecast_sequences", "pinball", "sequences", "train"]
+
+type Loss = Callable[[Tensor, Tensor], Tensor]
 
 RUN_IN = 512  # bars before a span that fill the state when the span is judged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequence:
-    """Bars without a reset: x_TF, and y_TH with NaN wherever the loss must not look."""
+    """Bars of one instrument without a reset: x_TF, and y_TH with NaN wherever the loss must not look."""
 
+    instrument_id: str
     x_TF: Tensor
     y_TH: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The best network by validation loss, and how it was found; a target is a bar with a loss, at any horizon."""
+    """The best network by validation loss, and how it was found; a target is a bar with a loss, at any horizon.
 
-    network: StreamingLSTM
+    ``pinball`` is that of the whole on the stop span; ``losses`` are those by which each member was chosen there.
+    """
+
+    network: StreamingLSTM | Ensemble
     baseline_HQ: Tensor
     pinball: float
     pinball_baseline: float
+    losses: tuple[float, ...]
     epochs: int
     seconds: float
     targets_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    network: StreamingLSTM
+    loss: float
+    epochs: int
+    targets: int
+    seconds: float
 
 
 def sequences(
@@ -58,7 +76,8 @@ def sequences(
             if len(wanted):
                 taken = rows[(rows >= wanted[0] - run_in) & (rows <= wanted[-1]) & valid[rows]]
                 y_TH = np.where(inside[taken, None], sample.y_TH[taken], np.float32(np.nan))
-                found.append(Sequence(torch.from_numpy(sample.matrix.x_TF[taken]), torch.from_numpy(y_TH)))
+                x_TF = torch.from_numpy(sample.matrix.x_TF[taken])
+                found.append(Sequence(sample.bars.instrument_id, x_TF, torch.from_numpy(y_TH)))
     return found
 
 
@@ -79,16 +98,21 @@ def constant_quantiles(found: list[Sequence], levels: tuple[float, ...]) -> Tens
 
 
 @torch.no_grad()
-def forecast_sequences(network: StreamingLSTM, found: list[Sequence]) -> tuple[Tensor, Tensor]:
+def forecast_sequences(network: Streaming, found: list[Sequence]) -> tuple[Tensor, Tensor]:
     """Stream every sequence from rest; return (q_NHQ, y_NH) of the rows that have a label."""
     network.eval()
     device = network.feature_mean.device
     forecasts, labels = [], []
     for sequence in found:
-        h, c = network.initial_state(1)
-        q_TBN, _, _ = network(sequence.x_TF[:, None].to(device), h, c)
+        slice_ = SLICE if "memory" in network.state_shapes else len(sequence.x_TF)
+        state = network.initial_state(1)
+        number_B = network.numbers_of([sequence.instrument_id])
+        parts = []
+        for x_TBF in torch.split(sequence.x_TF[:, None], slice_):
+            q_TBN, *state = network(x_TBF.to(device), *state, instrument_B=number_B)
+            parts.append(q_TBN[:, 0].cpu())
         judged = ~torch.isnan(sequence.y_TH).all(dim=1)
-        q_THQ = q_TBN[:, 0].cpu().unflatten(-1, (sequence.y_TH.shape[1], -1))
+        q_THQ = torch.cat(parts).reshape(len(sequence.x_TF), sequence.y_TH.shape[1], -1)
         forecasts.append(q_THQ[judged])
         labels.append(sequence.y_TH[judged])
     return torch.cat(forecasts), torch.cat(labels)
@@ -104,14 +128,16 @@ def train(
     on_epoch: Callable[[int, float, float], None] = lambda epoch, loss, best: None,
     start: dict[str, Tensor] | None = None,
 ) -> Trained:
-    """Fit a network on the fit span, stopping by the stop span.
+    """Fit a network on the fit span, stopping by the stop span; the members of an ensemble one after the other.
 
-    After every epoch a checkpoint is written; a run that finds its own checkpoint goes on from there and ends with the
-    same weights as one that was never interrupted. CUDA is used where present.
+    After every epoch a checkpoint is written; a run that finds its own checkpoints goes on from there and ends with the
+    same weights as one that was never interrupted. CUDA is used where present. ``on_epoch`` hears an epoch's number,
+    its loss on the stop span and the best so far; the first epoch of member n has the number n * epochs + 1.
     """
     torch.set_num_threads(config.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    levels_Q = torch.tensor(target.levels)
+    instruments = tuple(sorted(sample.bars.instrument_id for sample in samples))
+    require_possible(network_config, config, instruments, device)
     purge = target.horizons[-1]
     fit, stop = sequences(samples, spans["fit"], purge), sequences(samples, spans["stop"], purge, RUN_IN)
     chunk = min(config.chunk, max((len(s.x_TF) for s in fit), default=0))
@@ -123,48 +149,120 @@ def train(
     std = inputs.std(dim=0)
     std = torch.where(std > 1e-6, std, torch.ones_like(std))
     baseline_HQ = constant_quantiles(fit, target.levels)
+    loss_of = _loss_of(network_config, target)
 
-    torch.manual_seed(config.seed)
-    network = StreamingLSTM(network_config, inputs.mean(dim=0), std, baseline_HQ).to(device)
-    if start is not None:
-        own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("feature_")}
-        network.load_state_dict(start | own)
+    members: list[_Member] = []
+    plans = zip(
+        member_seeds(config), starts(start, config.members), checkpoints(checkpoint, config.members), strict=True
+    )
+    for number, (seed, own_start, path) in enumerate(plans):
+        torch.manual_seed(seed)
+        network = StreamingLSTM(network_config, inputs.mean(dim=0), std, baseline_HQ, instruments).to(device)
+        if own_start is not None:
+            begin_at(network, own_start)
+        first = number * config.epochs
+
+        def on_own(epoch: int, loss: float, best: float, first: int = first) -> None:
+            on_epoch(first + epoch, loss, best)
+
+        members.append(_train_member(network, seed, fit, stop, chunk, loss_of, config, path, on_own))
+
+    whole = Ensemble([member.network for member in members]) if len(members) > 1 else members[0].network
+    if network_config.head != "quantiles":
+        _spread_residuals(members, whole, fit, target.levels, config.burn_in)
+    levels_Q = torch.tensor(target.levels)
+    found = float(pinball(*forecast_sequences(whole, stop), levels_Q))
+    stop_labels = torch.cat([sequence.y_TH for sequence in stop])
+    baseline = float(pinball(baseline_HQ.expand(len(stop_labels), -1, -1), stop_labels, levels_Q))
+    seconds = sum(member.seconds for member in members)
+    rate = sum(member.targets for member in members) / seconds if seconds > 0 else 0.0
+    losses, epochs = tuple(member.loss for member in members), sum(member.epochs for member in members)
+    return Trained(whole.cpu().eval(), baseline_HQ, found, baseline, losses, epochs, seconds, rate)
+
+
+def _train_member(
+    network: StreamingLSTM,
+    seed: int,
+    fit: list[Sequence],
+    stop: list[Sequence],
+    chunk: int,
+    loss_of: Loss,
+    config: TrainConfig,
+    checkpoint: Path,
+    on_epoch: Callable[[int, float, float], None],
+) -> _Member:
+    """Train from the checkpoint or the given weights on; the network ends with the best weights."""
+    device = network.feature_mean.device
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    state = Checkpoint(checkpoint, network, optimiser)
-    shuffle = np.random.default_rng([config.seed, 1])
+    average = AveragedModel(network, avg_fn=average_of(config.ema)) if config.ema else None
+    state = Checkpoint(checkpoint, network, optimiser, average)
+    shuffle = np.random.default_rng([seed, 1])
     state.resume(shuffle)
+    forward = torch.compile(network) if config.compile else network
 
     targets, started = 0, time.perf_counter()
     while state.epoch < config.epochs and state.epoch - state.best_epoch < config.patience:
         network.train()
         for group in optimiser.param_groups:  # a cosine from the learning rate to zero
             group["lr"] = config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * state.epoch / config.epochs))
-        for x_LBF, y_LBH in _batches(fit, chunk, config, shuffle):
-            h, c = network.initial_state(x_LBF.shape[1])
-            q_LBN, _, _ = network(x_LBF.to(device), h, c)
-            q_LBHQ = q_LBN[config.burn_in :].unflatten(-1, (len(target.horizons), -1))
-            loss = pinball(q_LBHQ, y_LBH[config.burn_in :].to(device), levels_Q.to(device))
+        for x_LBF, y_LBH, instrument_ids in _batches(fit, chunk, config, shuffle):
+            number_B = network.numbers_of(instrument_ids)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                q_LBN = forward(x_LBF.to(device), *network.initial_state(x_LBF.shape[1]), instrument_B=number_B)[0]
+            q_LBHQ = q_LBN[config.burn_in :].float().unflatten(-1, (y_LBH.shape[-1], -1))
+            loss = loss_of(q_LBHQ, y_LBH[config.burn_in :].to(device))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             optimiser.step()
+            if average is not None:
+                average.update_parameters(network)
             targets += int((~torch.isnan(y_LBH[config.burn_in :])).any(dim=-1).sum())
-        judged = float(pinball(*forecast_sequences(network, stop), levels_Q))
+        judged = float(loss_of(*forecast_sequences(state.judged, stop)))
         state.finish_epoch(judged, shuffle)
         on_epoch(state.epoch, judged, state.best)
     seconds = time.perf_counter() - started
-
     network.load_state_dict(state.best_weights)
-    stop_labels = torch.cat([sequence.y_TH for sequence in stop])
-    baseline = float(pinball(baseline_HQ.expand(len(stop_labels), -1, -1), stop_labels, levels_Q))
-    rate = targets / seconds if seconds > 0 else 0.0
-    return Trained(network.cpu().eval(), baseline_HQ, state.best, baseline, state.epoch, seconds, rate)
+    return _Member(network, state.best, state.epoch, targets, seconds)
+
+
+def _loss_of(network_config: NetworkConfig, target: TargetConfig) -> Loss:
+    """Return what training minimises and the stop span is judged by."""
+    levels_Q, middle = torch.tensor(target.levels), len(target.levels) // 2
+
+    def loss(q_NHQ: Tensor, y_NH: Tensor) -> Tensor:
+        if network_config.head == "quantiles":
+            return pinball(q_NHQ, y_NH, levels_Q.to(q_NHQ.device))
+        known = ~torch.isnan(y_NH)
+        error = torch.where(known, y_NH, 0.0) - q_NHQ[..., middle]  # the residual there is zero while it learns
+        each = error.abs() if network_config.head == "mae" else error.square()
+        return torch.where(known, each, 0.0).sum() / known.sum().clamp_min(1)
+
+    return loss
+
+
+@torch.no_grad()
+def _spread_residuals(
+    members: list[_Member], whole: Streaming, fit: list[Sequence], levels: tuple[float, ...], burn_in: int
+) -> None:
+    """Set around the point of each member the quantiles of what the whole missed by on the fit span."""
+    warm = [replace(sequence, y_TH=sequence.y_TH.clone()) for sequence in fit]
+    for sequence in warm:
+        sequence.y_TH[:burn_in] = torch.nan  # from rest, the first bars miss by more
+    q_NHQ, y_NH = forecast_sequences(whole, warm)
+    missed = [Sequence("", y_NH, y_NH - q_NHQ[..., len(levels) // 2])]
+    residual_HQ = constant_quantiles(missed, levels)
+    for member in members:
+        member.network.residual_HQ.copy_(residual_HQ)
 
 
 def _batches(
     found: list[Sequence], chunk: int, config: TrainConfig, shuffle: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch: every sequence laid out in overlapping chunks from a random first bar on, in random order."""
+) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    """One epoch: every sequence laid out in overlapping chunks from a random first bar on, in random order.
+
+    Yields x_LBF, y_LBH and the instrument of each chunk.
+    """
     stride = chunk - config.burn_in
     starts: list[tuple[int, int]] = []
     for number, sequence in enumerate(found):
@@ -177,4 +275,4 @@ def _batches(
         rows = [(found[number], start) for number, start in (starts[i] for i in batch)]
         x_LBF = torch.stack([sequence.x_TF[start : start + chunk] for sequence, start in rows], dim=1)
         y_LBH = torch.stack([sequence.y_TH[start : start + chunk] for sequence, start in rows], dim=1)
-        yield x_LBF, y_LBH
+        yield x_LBF, y_LBH, [sequence.instrument_id for sequence, _ in rows]
