@@ -34,7 +34,7 @@ class Forecaster:
     """Streams the bars of one instrument through a model. Not thread-safe; needs no torch.
 
     `update` and `run` may be mixed in any order: a history run at once and the same bars one by one give the same
-    forecasts and leave the same state.
+    forecasts and leave the same state (hybrids: up to rounding, see `run`).
     """
 
     def __init__(self, artefact: Artefact, instrument_id: str) -> None:
@@ -83,15 +83,15 @@ class Forecaster:
         quantiles_HQ = self._to_returns(raw_HQ, np.float64(scale), self._calibration_HQ)
         return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale)
 
-    def run(self, bars: Bars, *, stepped: bool = False) -> Forecasts:
+    def run(self, bars: Bars, *, exact: bool = False) -> Forecasts:
         """Take a history from the present state on; return the forecast at every bar, NaN while warming up.
 
         An "lstm" says the same to the last bit as `update` bar by bar; the other kinds do within 1e-5 of a unit
-        quantile, and to the last bit where ``stepped``, which takes about the network's part of `update` for each bar.
+        quantile, and to the last bit where it is to be ``exact``: then their network steps from bar to bar.
         """
-        return self.run_with_raw(bars, stepped=stepped)[0]
+        return self.run_with_raw(bars, exact=exact)[0]
 
-    def run_with_raw(self, bars: Bars, *, stepped: bool = False) -> tuple[Forecasts, Forecasts]:
+    def run_with_raw(self, bars: Bars, *, exact: bool = False) -> tuple[Forecasts, Forecasts]:
         """Do as `run`; return the forecasts, and beside them what they were before calibration."""
         if bars.instrument_id != self.instrument_id or bars.timeframe.ns != self.timeframe.ns:
             wanted = f"{self.instrument_id} {self.timeframe}"
@@ -103,6 +103,7 @@ class Forecaster:
         matrix = self.features.run(bars)
         shape = (len(bars), *self._calibration_HQ.shape)
         raw_THQ = np.full(shape, np.nan, np.float32)
+        stepped = exact and self.artefact.manifest.network.kind != "lstm"
         starts = np.flatnonzero(matrix.count_T == self.features.config.warmup)
         valid = np.flatnonzero(matrix.valid_T)
         for rows in np.split(valid, np.searchsorted(valid, starts)):
@@ -122,8 +123,8 @@ class Forecaster:
         return of(self._to_returns(raw_THQ, scale_T1, self._calibration_HQ)), of(raw)
 
     def warm_up(self, bars: Bars) -> None:
-        """Take a history without looking at its forecasts."""
-        self.run(bars)
+        """Take a history without looking at its forecasts; the state is the same to the last bit as after `update`."""
+        self.run(bars, exact=True)
 
     def state(self) -> bytes:
         """Everything that `restore` needs, hashed, with the stamp of the last bar."""

@@ -127,11 +127,7 @@ class Switching(_Speaker):
     def _switch(self) -> Forecaster:
         loaded = self._models[self._now]
         forecaster = Forecaster(loaded, self.schedule.instrument_id)
-        if loaded.manifest.network.kind == "lstm":  # at once is the same as step by step, to the last bit
-            if self._past:
-                columns = (np.array(column) for column in zip(*self._past, strict=True))
-                forecaster.warm_up(Bars(self.schedule.instrument_id, self._timeframe, *columns))
-        else:
-            for bar in self._past:
-                forecaster.update(bar)
+        if self._past:
+            columns = (np.array(column) for column in zip(*self._past, strict=True))
+            forecaster.warm_up(Bars(self.schedule.instrument_id, self._timeframe, *columns))
         return forecaster

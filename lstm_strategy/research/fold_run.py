@@ -152,11 +152,9 @@ def read_part(path: Path, key: str | None = None) -> pa.Table | None:
 def _forecast(model: artefact.Artefact, sample: Sample, fold: Fold, seed: int) -> pa.Table:
     """Stream the whole history through the model; keep the test span, before and after calibration, with outcomes."""
     start, bars = fold.spans["test"][0], sample.bars
-    forecasts = _stream(model, bars)
+    forecasts, raw = Forecaster(model, bars.instrument_id).run_with_raw(bars, exact=True)  # as stepping gives them
     inside = bars.between(start, None).ts_close
     require_future_unseen(model, bars, forecasts, int(inside[len(inside) // 2]))
-    zeros = [[0.0] * len(row) for row in model.manifest.calibration]
-    raw = artefact.Artefact(msgspec.structs.replace(model.manifest, calibration=zeros), model.graph)
     kept = bars.ts_close > (start or 0)
     table, plain = (
         Forecasts(
@@ -167,7 +165,7 @@ def _forecast(model: artefact.Artefact, sample: Sample, fold: Fold, seed: int) -
             found.quantiles_THQ[kept],
             found.scale_T[kept],
         ).to_table(model.manifest.version)
-        for found in (forecasts, _stream(raw, bars))
+        for found in (forecasts, raw)
     )
     known_TH = ~np.isnan(forecasts.quantiles_THQ[kept][:, :, 0])
     root_H = np.sqrt(np.array(forecasts.horizons))
@@ -180,20 +178,6 @@ def _forecast(model: artefact.Artefact, sample: Sample, fold: Fold, seed: int) -
     ):
         table = table.append_column(name, column)
     return table
-
-
-def _stream(model: artefact.Artefact, bars: Bars) -> Forecasts:
-    """Forecasts as stepping gives them: at once where that is the same to the last bit, else bar by bar."""
-    forecaster = Forecaster(model, bars.instrument_id)
-    if model.manifest.network.kind == "lstm":
-        return forecaster.run(bars)
-    manifest = model.manifest
-    quantiles_THQ = np.full((len(bars), len(manifest.horizons), len(manifest.levels)), np.nan, np.float32)
-    scale_T = np.full(len(bars), np.nan)
-    for row, bar in enumerate(bars):
-        if (forecast := forecaster.update(bar)) is not None:
-            quantiles_THQ[row], scale_T[row] = forecast.quantiles_HQ, forecast.scale
-    return Forecasts(bars.instrument_id, manifest.horizons, manifest.levels, bars.ts_close, quantiles_THQ, scale_T)
 
 
 def _until(plan: Plan, end: int | None) -> list[tuple[Bars, Instrument]]:
