@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,6 +46,16 @@ def std_of(quantiles: npt.NDArray[np.floating], levels: tuple[float, ...]) -> Fl
     return np.asarray(np.sqrt(second))
 
 
+@lru_cache(maxsize=64)
+def _moment_weights(levels: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    """Weights of `mean_of` and of the quadratic form that `std_of` is: a_Q of x², b_Q of each x times its right one."""
+    thirds = (np.diff(np.array(levels)) / 3.0).tolist()
+    squares = [left + right for left, right in zip([0.0, *thirds], [*thirds, 0.0], strict=True)]
+    squares[0] += levels[0]
+    squares[-1] += 1.0 - levels[-1]
+    return tuple(_mean_weights(levels).tolist()), tuple(squares), (*thirds, 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
     """What the model says at one bar's close.
@@ -71,17 +83,34 @@ class Forecast:
     def _row(self, horizon: int) -> Float32:
         return np.asarray(self.quantiles_HQ[self.horizons.index(horizon)])
 
+    def moments(self, horizon: int) -> tuple[float, float]:
+        """Mean and standard deviation of the log return, as `mean_of` and `std_of`: plain floats are ten times faster.
+
+        Never trade the mean without the artefact's shrinkage.
+        """
+        row = self.quantiles_HQ[self.horizons.index(horizon)].tolist()
+        means, squares, products = _moment_weights(self.levels)
+        mean = math.sumprod(means, row)
+        off = [x - mean for x in row]
+        terms = [a * x + b * y for a, x, b, y in zip(squares, off, products, [*off[1:], 0.0], strict=True)]
+        return mean, math.sqrt(math.sumprod(off, terms))
+
     def mean(self, horizon: int) -> float:
         """Raw mean of the log return; never trade it without the artefact's shrinkage."""
-        return float(mean_of(self._row(horizon), self.levels))
+        return self.moments(horizon)[0]
 
     def std(self, horizon: int) -> float:
         """Standard deviation of the log return over ``horizon`` bars."""
-        return float(std_of(self._row(horizon), self.levels))
+        return self.moments(horizon)[1]
 
     def quantile(self, level: float, horizon: int) -> float:
         """Quantile at any level, linear between the model's levels; VaR at 5 % is ``-quantile(.05, h)``."""
-        return float(np.interp(level, self.levels, self._row(horizon)))
+        row, levels = self._row(horizon), self.levels
+        right = bisect_left(levels, level)
+        if right == 0 or right == len(levels):
+            return float(row[min(right, len(levels) - 1)])
+        low, high = float(row[right - 1]), float(row[right])
+        return low + (high - low) * (level - levels[right - 1]) / (levels[right] - levels[right - 1])
 
     def probability_of_gain(self, horizon: int) -> float:
         """P(log return > 0), to the resolution of the outermost levels."""
