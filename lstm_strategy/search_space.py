@@ -291,8 +291,8 @@ def _range(key: str, where: str, told: dict[str, Any], kind: Any) -> Dimension:
         raise LSTMStrategyError(f"{shown}; low must be below high")
     if not isinstance(log, bool) or (log and (step is not None or not low > 0)):
         raise LSTMStrategyError(f"{shown}, log {log!r}; log is true or false, with low above 0 and without a step")
-    if step is not None and not 0 < step <= high - low:
-        raise LSTMStrategyError(f"{shown}, step {step}; the step must be above 0 and fit into the range")
+    if step is not None and not (step > 0 and abs((high - low) / step - round((high - low) / step)) < 1e-9):
+        raise LSTMStrategyError(f"{shown}, step {step}; a whole number of steps must lead from low to high")
     return Dimension(key, (), kind(low), kind(high), None if step is None else kind(step), log)
 
 
