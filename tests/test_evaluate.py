@@ -288,7 +288,7 @@ def test_from_the_command_line_to_a_page_in_a_browser(done, folder, catalog, tmp
             drawn = page.ask(
                 "[...document.querySelectorAll('.chart')].map(chart => !!chart.querySelector('.main-svg'))"
             )
-            assert drawn == [True] * 8
+            assert drawn == [True] * 12
             assert page.ask("document.documentElement.scrollWidth") <= width
             text = page.ask("document.getElementById('verdict').innerText")
             assert found["verdict"].split(":")[0] in text

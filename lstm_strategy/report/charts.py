@@ -24,8 +24,8 @@ TRADES = 1_500
 _BANDS = ("var(--band-outer)", "var(--band-middle)", "var(--band-inner)")
 
 
-def draw_fan(landed: Landed) -> Figure:
-    """Bands of the last forecasts where they land, under the price that was realised there."""
+def draw_fan(landed: Landed, outcome: str = "realised price", yaxis: Figure | None = None) -> Figure:
+    """Bands of the last forecasts where they land, under what was realised there."""
     recent = slice(-FAN_BARS, None)
     lands_at, prices_NQ, realised = landed.lands_at[recent], landed.prices_NQ[recent], landed.realised[recent]
     intervals = intervals_of(landed.levels)
@@ -39,7 +39,7 @@ def draw_fan(landed: Landed) -> Figure:
         x, to_numbers(prices_NQ[:, _nearest(landed.levels, 0.5)]), "median", "var(--model)", width=1, dash="dot"
     )
     traces.append(median)
-    traces.append(make_line(x, to_numbers(realised), "realised price", "var(--ink)", width=1.4))
+    traces.append(make_line(x, to_numbers(realised), outcome, "var(--ink)", width=1.4))
     if intervals:
         share, low, high = intervals[0]
         median["customdata"] = [
@@ -49,7 +49,7 @@ def draw_fan(landed: Landed) -> Figure:
         missed = np.flatnonzero((realised < prices_NQ[:, low]) | (realised > prices_NQ[:, high]))
         marker = {"size": 8, "color": "var(--sell)", "symbol": "circle-open", "line": {"width": 1.5}}
         traces.append(_marks(lands_at[missed], realised[missed], f"outside {share} %", marker) | {"hoverinfo": "skip"})
-    return make_figure(traces, _time_axis(lands_at), make_axis(tickformat=",.6~g"))
+    return make_figure(traces, _time_axis(lands_at), yaxis or make_axis(tickformat=",.6~g"))
 
 
 def draw_reliability(coverages: list[Coverage]) -> Figure:

@@ -15,17 +15,19 @@ function coloured(value, style) {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));
 }
 
-function draw() {
+function drawOne(id) {
   const body = getComputedStyle(document.body);
-  const root = getComputedStyle(document.documentElement);
-  for (const [id, figure] of Object.entries(figures)) {
-    const { data, layout } = coloured(figure, root);
-    layout.font = { ...layout.font, family: body.fontFamily, size: narrow.matches ? 11 : 12 };
-    layout.margin = { l: narrow.matches ? 50 : 64, r: narrow.matches ? 10 : 20, t: 8, b: 8 };
-    layout.dragmode = narrow.matches ? false : "zoom"; // a finger on a chart scrolls the page
-    if (layout.xaxis.type === "date") layout.xaxis.nticks = narrow.matches ? 5 : 10;
-    Plotly.react(`chart-${id}`, data, layout, { responsive: true, displayModeBar: false });
-  }
+  const { data, layout } = coloured(figures[id], getComputedStyle(document.documentElement));
+  layout.font = { ...layout.font, family: body.fontFamily, size: narrow.matches ? 11 : 12 };
+  layout.margin = { l: narrow.matches ? 50 : 64, r: narrow.matches ? 10 : 20, t: 8, b: 8 };
+  if (narrow.matches) layout.legend = { ...layout.legend, entrywidthmode: "fraction", entrywidth: 0.48 }; // two columns
+  layout.dragmode = narrow.matches ? false : "zoom"; // a finger on a chart scrolls the page
+  if (layout.xaxis.type === "date") layout.xaxis.nticks = narrow.matches ? 5 : 10;
+  Plotly.react(`chart-${id}`, data, layout, { responsive: true, displayModeBar: false });
+}
+
+function draw() {
+  Object.keys(figures).forEach(drawOne);
 }
 draw();
 dark.addEventListener("change", draw);

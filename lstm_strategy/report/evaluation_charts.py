@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lstm_strategy.report.calibration import Coverage
 from lstm_strategy.report.charts import Figure, draw_miscoverage, draw_reliability
@@ -16,7 +17,8 @@ from lstm_strategy.report.charts import to_numbers as numbers
 __all__ = ["draw_all"]
 
 _COLORS = ("var(--horizon-1)", "var(--horizon-2)", "var(--horizon-3)", "var(--horizon-4)", "var(--muted)", "var(--ink)")
-_DASHES = ("solid", "dash", "dot")
+_SYMBOLS = ("circle", "diamond", "square")
+_WEIGHTIEST = 20
 
 
 def draw_all(summary: dict[str, Any]) -> dict[str, Figure]:
@@ -34,28 +36,56 @@ def draw_all(summary: dict[str, Any]) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
     if coverages:
         figures |= {"reliability": draw_reliability(coverages), "miscoverage": draw_miscoverage(coverages)}
+        _mark_chance(figures["miscoverage"], summary["by_horizon"])
+        for name, less in (("reliability", False), ("miscoverage", True)):
+            figures[name]["data"] += _before(summary["by_horizon"], less)
     if summary["pit"]:
-        figures["pit"] = _pit(summary["pit"], summary["levels"])
+        figures["pit"] = _pit(summary["pit"], summary["pit_ci"], summary["levels"])
     if summary["baselines"]:
-        figures["skill"] = _skill(summary["by_fold"], list(summary["baselines"]))
-    for key in ("month", "hour", "volatility"):
+        figures["skill"] = _skill(summary["by_fold"], list(summary["baselines"]), summary["skill_over_best"])
+    for key in ("volatility", "hour", "weekday", "month"):
         if rows := summary["errors"].get(key):
             figures[f"error-{key}"] = _errors(rows, "date" if key == "month" else "category")
     if summary["by_month"]:
         figures["coverage"] = _coverage(summary["by_month"])
+    if summary["importance"]:
+        figures["importance"] = _importance(summary["importance"])
     return figures
 
 
-def _pit(shares: list[float], levels: list[float]) -> Figure:
+def _mark_chance(figure: Figure, groups: dict[str, Any]) -> None:
+    """Put each horizon's own 95 % interval on its line, for the band counts outcomes as independent."""
+    lines = (trace for trace in figure["data"] if trace["mode"] == "lines+markers")
+    for trace, group in zip(lines, (group for group in groups.values() if group["reliability"]), strict=True):
+        ends, found = np.array([*group["reliability_ci"].values()], float), [*group["reliability"].values()]
+        trace["error_y"] = _bars(100 * (ends[:, 1] - found), 100 * (found - ends[:, 0]))
+
+
+def _before(groups: dict[str, Any], less: bool) -> list[Figure]:
+    """What the quantiles held before calibration, dotted in the horizon's colour; ``less`` the nominal, in points."""
+    traces = []
+    for number, (horizon, group) in enumerate(groups.items()):
+        if found := group.get("reliability_uncalibrated"):
+            levels = np.array([*map(float, found)])
+            share = np.array([*found.values()], float)
+            told = f"{horizon}, uncalibrated"
+            y = numbers(100 * (share - levels) if less else share)
+            trace = line(numbers(levels), y, told, f"var(--horizon-{1 + number % 4})", width=1.5, dash="dot")
+            traces.append(trace | {"hovertemplate": "%{y:+.2f} points" if less else "%{y:.2%}"})
+    return traces
+
+
+def _pit(shares: list[float], intervals: list[list[float]], levels: list[float]) -> Figure:
     """Share of outcomes in each gap between levels over the share promised there: flat at 1 where all is right."""
     edges = np.array([0.0, *levels, 1.0])
-    promised = np.diff(edges)
+    promised, found, ends = np.diff(edges), np.array(shares, float), np.array(intervals, float)
     bars = {
         "type": "bar",
-        "name": "outcomes over promised",
+        "name": "observed",
         "x": numbers((edges[:-1] + edges[1:]) / 2),
         "width": numbers(promised),
-        "y": numbers(np.array(shares, float) / promised),
+        "y": numbers(found / promised),
+        "error_y": _bars((ends[:, 1] - found) / promised, (found - ends[:, 0]) / promised),
         "marker": {"color": "var(--bar)", "line": {"color": "var(--paper)", "width": 1}},
         "hovertemplate": "%{y:.2f} times as many as promised",
     }
@@ -64,35 +94,81 @@ def _pit(shares: list[float], levels: list[float]) -> Figure:
     return figure([bars, even], axis(title="probability", tickformat=".0%", range=[0, 1], dtick=0.25), y)
 
 
-def _skill(rows: list[dict[str, Any]], names: list[str]) -> Figure:
+def _skill(rows: list[dict[str, Any]], names: list[str], over_best: float | None) -> Figure:
+    """Skill against each baseline with its interval, fold by fold; those far behind wait in the legend."""
     x = [f"fold {row['fold']}<br>{(row['spans']['test'][0] or '')[:10]}" for row in rows]
     traces = []
+    near = 4.0 * max(abs(_float(over_best)), 0.005)
     for number, name in enumerate(names):
-        y = numbers(np.array([_float(row["skill"].get(name)) for row in rows]))
-        color, dash = _COLORS[number % len(_COLORS)], _DASHES[number // len(_COLORS) % len(_DASHES)]
-        trace = line(x, y, name, color, width=1.5, dash=dash)
-        traces.append(_dotted(trace, color) | {"hovertemplate": "%{y:+.2%}"})
-    y_axis = axis(title="pinball below the baseline's", tickformat="+.1%", zeroline=True, rangemode="tozero")
-    return figure(traces, axis(type="category"), y_axis)
+        found = np.array([_float(row["skill"].get(name)) for row in rows])
+        ends = np.array([row["skill_ci"].get(name) or (np.nan, np.nan) for row in rows], float)
+        color = _COLORS[number % len(_COLORS)]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": name,
+                "x": x,
+                "y": numbers(found),
+                "marker": {"size": 8, "color": color, "symbol": _SYMBOLS[number // len(_COLORS) % len(_SYMBOLS)]},
+                "error_y": _bars(ends[:, 1] - found, found - ends[:, 0]) | {"color": color},
+                "offsetgroup": name,
+                "hovertemplate": "%{y:+.2%}",
+            }
+        )
+        if np.nanmedian(np.abs(found)) > near and len(names) > 1:
+            traces[-1] |= {"visible": "legendonly", "name": f"{name} (far)"}
+    if all("visible" in trace for trace in traces):
+        for trace, name in zip(traces, names, strict=True):
+            trace["name"] = name
+            del trace["visible"]
+    y_axis = axis(title="pinball below the baseline's", tickformat="+.1%", zeroline=True)
+    made = figure(traces, axis(type="category"), y_axis)
+    made["layout"]["scattermode"] = "group"
+    return made
 
 
 def _errors(rows: list[dict[str, Any]], kind: str) -> Figure:
-    """Pinball of each part with twice its standard error."""
-    trace = line([row["key"] for row in rows], _column(rows, "pinball"), "network", "var(--model)", width=1.5)
-    trace = _dotted(trace, "var(--model)")
-    spread = numbers(2 * np.array([_float(row["pinball_se"]) for row in rows]))
-    trace["error_y"] = {"type": "data", "array": spread, "color": "var(--muted)", "thickness": 1, "width": 2}
-    trace["customdata"] = _column(rows, "skill_over_best")
-    trace["hovertemplate"] = "%{y:.4f}; better than the best baseline by %{customdata:+.2%}"
-    made = figure([trace], axis(type=kind), axis(title="mean pinball", tickformat=".3f"))
-    made["layout"]["showlegend"] = False
+    """Pinball of each part with twice its standard error, beside the best baseline's."""
+    x, own = [row["key"] for row in rows], np.array([_float(row["pinball"]) for row in rows])
+    skill = np.array([_float(row["skill_over_best"]) for row in rows])
+    traces = []
+    if np.isfinite(skill).any():
+        best = line(x, numbers(own / (1.0 - skill)), "best baseline", "var(--muted)", width=1.2, dash="dash")
+        traces.append(best | {"hovertemplate": "%{y:.4f}"})
+    trace = _dotted(line(x, numbers(own), "network", "var(--model)", width=1.5), "var(--model)")
+    spread = 2 * np.array([_float(row["pinball_se"]) for row in rows])
+    trace["error_y"] = _bars(spread, spread)
+    error = [_float(row["skill_se"]) for row in rows]
+    trace["customdata"] = [list(pair) for pair in zip(numbers(skill), numbers(2 * np.array(error)), strict=True)]
+    trace["hovertemplate"] = "%{y:.4f}; better by %{customdata[0]:+.2%} ± %{customdata[1]:.2%}"
+    return figure([*traces, trace], axis(type=kind), axis(title="mean pinball", tickformat=".3f"))
+
+
+def _importance(rows: list[dict[str, Any]]) -> Figure:
+    """Rise of the loss when a feature is shuffled, the weightiest on top, with twice its spread."""
+    rows = rows[:_WEIGHTIEST][::-1]
+    share = np.array([_float(row["share"]) for row in rows])
+    unit = share / np.array([_float(row["increase"]) or np.nan for row in rows])
+    spread = 2 * np.nan_to_num(np.array([_float(row["spread"]) for row in rows]) * unit)
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": numbers(share),
+        "y": [row["feature"] for row in rows],
+        "marker": {"color": "var(--bar)"},
+        "error_x": _bars(spread, spread),
+        "hovertemplate": "%{x:+.2%}<extra></extra>",
+    }
+    made = figure([bars], axis(title="rise of the loss", tickformat="+.1~%", zeroline=True), axis(type="category"))
+    made["layout"] |= {"showlegend": False, "hovermode": "closest"}
     return made
 
 
 def _coverage(rows: list[dict[str, Any]]) -> Figure:
     x, traces = [row["month"] for row in rows], []
     for share, color in (("0.8", "var(--horizon-1)"), ("0.98", "var(--horizon-2)")):
-        for key, dash, told in (("coverage", "solid", ""), ("coverage_uncalibrated", "dot", ", before calibration")):
+        for key, dash, told in (("coverage", "solid", ""), ("coverage_uncalibrated", "dot", ", uncalibrated")):
             y = numbers(np.array([_float(row[key].get(share)) for row in rows]))
             if any(value is not None for value in y):
                 trace = line(x, y, f"{float(share):.0%}{told}", color, width=1.5, dash=dash)
@@ -107,8 +183,10 @@ def _dotted(trace: Figure, color: str) -> Figure:
     return trace | {"mode": "lines+markers", "marker": {"size": 6, "color": color}}
 
 
-def _column(rows: list[dict[str, Any]], name: str) -> list[float | None]:
-    return numbers(np.array([_float(row[name]) for row in rows]))
+def _bars(above: npt.NDArray[np.floating], below: npt.NDArray[np.floating]) -> Figure:
+    """Error bars."""
+    ends = {"array": numbers(above), "arrayminus": numbers(below), "symmetric": False}
+    return {"type": "data", "color": "var(--muted)", "thickness": 1, "width": 2} | ends
 
 
 def _float(value: float | None) -> float:

@@ -30,12 +30,13 @@ class ProphetQuantiles:
 
     def __init__(self) -> None:
         try:
-            import cmdstanpy  # noqa: F401  # sets its log's level as it is imported, so before `forecast` lowers it
             import prophet  # noqa: F401
+            from cmdstanpy.utils import get_logger
         except ImportError as error:
             raise MissingLibraryError(
                 "baseline prophet is left out: the library is not installed; pip install 'lstm-strategy[prophet]'"
             ) from error
+        get_logger()  # the first call sets the log's level, so before `forecast` lowers it
 
     def forecast(self, samples: list[Sample], spans: Spans, target: TargetConfig) -> list[Float32]:
         """Return the season's mean and the noise's quantiles at every bar past the warm-up."""
