@@ -64,7 +64,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Quantile tables are [H][Q], in units of σ√h. ``calibration`` is added to the network's quantiles; ``baseline`` are
     the constant quantiles of the training span. ``shrinkage`` [H] is how much of a mean is believed.
-    ``warmup_bars`` is measured: after so many bars a cold start forecasts as a long run does.
+    ``warmup_bars`` is measured: after so many bars a cold start forecasts as a long run does. ``trials`` is how many
+    settings were tried before these were chosen, ``study`` the last search's name and ``trials_pinball_std`` the
+    standard deviation of its trials' losses: the best of many flatters.
     """
 
     schema: int = SCHEMA
@@ -86,6 +88,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shrinkage: list[Shrinkage]
     warmup_bars: int
     scores: dict[str, float]
+    trials: int = 1
+    study: str = ""
+    trials_pinball_std: float | None = None
     files: dict[str, str] = msgspec.field(default_factory=dict)
     digest: str = ""
 

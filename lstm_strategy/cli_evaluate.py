@@ -80,6 +80,7 @@ def _evaluate(
         train=setup.train,
         models=models / setup.name / "folds",
         parts=runs / setup.name / "folds",
+        tuned=setup.tune,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

@@ -184,6 +184,7 @@ def _train(setup: Experiment, catalog: Path, models: Path) -> dict[str, Any]:
             setup.train,
             models,
             on_epoch,
+            setup.tune,
         )
     manifest, trained = fitted.manifest, fitted.trained
     if setup.features.hampel_window:

@@ -16,7 +16,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
 
-__all__ = ["FEATURE_SET", "GROUP", "Dimension", "Settings", "Space", "TuneConfig"]
+__all__ = ["FEATURE_SET", "GROUP", "NOT_TUNED", "Dimension", "Settings", "Space", "TuneConfig"]
 
 Value = str | int | float | bool | None
 
@@ -80,6 +80,9 @@ class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             empty = [name for name, members in getattr(self, kind).items() if not members]
             if empty:
                 raise LSTMStrategyError(f"tune.{kind}.{empty[0]} is empty; name features or remove it")
+
+
+NOT_TUNED = TuneConfig()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from lstm_strategy.research.export import export
 from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.members import checkpoints
 from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, pinball, sequences, train
+from lstm_strategy.search_space import NOT_TUNED, TuneConfig
 
 __all__ = ["FitResult", "data_hash", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
 
@@ -61,6 +62,7 @@ def fit_model(
     config: TrainConfig,
     models: Path,
     on_epoch: Callable[[int, float, float], None] = lambda epoch, loss, best: None,
+    tuned: TuneConfig = NOT_TUNED,
 ) -> FitResult:
     """Train on a panel and save ``models/<name>/<version>/``, which becomes the model's current version.
 
@@ -70,7 +72,19 @@ def fit_model(
         Too little data, or a network that cannot be exported faithfully or never agrees with its own long run.
     """
     spans = split.spans()
-    fitted = fit_spans(name, None, history, features, target, spans, network_config, config, models, on_epoch=on_epoch)
+    fitted = fit_spans(
+        name,
+        None,
+        history,
+        features,
+        target,
+        spans,
+        network_config,
+        config,
+        models,
+        on_epoch=on_epoch,
+        tuned=tuned,
+    )
     promote_artefact(models, name, fitted.manifest.version)
     return fitted
 
@@ -88,11 +102,13 @@ def fit_spans(
     *,
     start: dict[str, torch.Tensor] | None = None,
     on_epoch: Callable[[int, float, float], None] = lambda epoch, loss, best: None,
+    tuned: TuneConfig = NOT_TUNED,
 ) -> FitResult:
     """Train on given spans and save ``models/<name>/<version>-<hash of the weights>/``; what is current stays so.
 
     Without a ``version`` the time stands in its place.
-    ``start`` are weights to go on from, of a network of the same shape; the scaler is this training's own.
+    ``start`` are weights to go on from, of a network of the same shape; the scaler is this training's own. ``tuned``
+    says how many trials the settings were chosen from.
     """
     samples = [build_sample(bars, instrument, features, target.horizons, spans) for bars, instrument in history]
     data = {
@@ -132,6 +148,9 @@ def fit_spans(
         shrinkage=shrinkages,
         warmup_bars=features.warmup,
         scores=scores,
+        trials=max(1, tuned.trials_run),
+        study=tuned.study,
+        trials_pinball_std=tuned.pinball_std,
     )
     artefact = Artefact(manifest, export(trained.network))
     warmup = max(measure_warmup(artefact, sample.bars.between(None, spans["calibrate"][1])) for sample in samples)

@@ -29,6 +29,7 @@ from lstm_strategy.research.fit import data_hash, fit_spans
 from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.leaks import require_future_unseen, require_labels, require_purge, require_scaler
 from lstm_strategy.research.walk_forward import Fold
+from lstm_strategy.search_space import NOT_TUNED, TuneConfig
 
 __all__ = ["BaselineMaker", "Plan", "baseline_part", "read_part", "run_baseline", "run_network", "test_samples"]
 
@@ -47,6 +48,7 @@ class Plan:
     train: TrainConfig
     models: Path
     parts: Path
+    tuned: TuneConfig = NOT_TUNED
 
 
 class NoMemoryError(LSTMStrategyError):
@@ -81,6 +83,8 @@ def run_network(plan: Plan, fold: Fold, seed: int, parent: Path | None = None) -
     learning = {name: span for name, span in fold.spans.items() if name != "test"}
     origin = parent.name if parent else ""
     settings = [plan.features, plan.target, learning, plan.network, config, origin]
+    if plan.tuned.trials_run:  # an artefact says what it was chosen from
+        settings.append([plan.tuned.trials_run, plan.tuned.study])
     made = _key("network", settings, known)
     version = f"fold{fold.number:02d}-seed{seed}-{made[:8]}"
     key = _key("forecasts", [made, fold.spans["test"]], _until(plan, fold.spans["test"][1]))
@@ -99,7 +103,7 @@ def run_network(plan: Plan, fold: Fold, seed: int, parent: Path | None = None) -
     else:
         start = load_tensors((parent / "weights.safetensors").read_bytes()) if parent else None
         settings_of_fit = (known, plan.features, plan.target, fold.spans, plan.network, config, plan.models)
-        folder = fit_spans(plan.name, version, *settings_of_fit, start=start).path
+        folder = fit_spans(plan.name, version, *settings_of_fit, start=start, tuned=plan.tuned).path
     model = artefact.load(folder)
     require_scaler(folder, model, known, fold.spans)
     tables = [_forecast(model, sample, fold, seed) for sample in test_samples(plan, fold)]
