@@ -9,19 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
 from lstm_strategy import artefact
-from lstm_strategy.artefact import Manifest
 from lstm_strategy.atomic import atomic_folder
-from lstm_strategy.bars import Bars, Float, Stamps, Timeframe, format_ns, utc_day
-from lstm_strategy.decision import HALTS, Costs, LimitsConfig, SizingConfig
+from lstm_strategy.bars import Bars, Timeframe, format_ns
+from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
-from lstm_strategy.measures import coverage, labels, max_drawdown, pinball, scaled_quantiles, sharpe
 from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument
 from lstm_strategy.nautilus.current import require_current
 from lstm_strategy.nautilus.engine import EngineInstrument
@@ -29,10 +26,13 @@ from lstm_strategy.nautilus.fills import open_quotes
 from lstm_strategy.nautilus.instruments import from_engine
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.simulation import Simulation, simulate
+from lstm_strategy.nautilus.source import Source, of_artefact, of_schedule, on_disk
+from lstm_strategy.nautilus.summary import sum_up
 from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_table
 from lstm_strategy.nautilus.tearsheet import write_tearsheet
+from lstm_strategy.schedule import Schedule, require_same_bars
 
-__all__ = ["BacktestRun", "BacktestSettings", "run_backtest"]
+__all__ = ["BacktestRun", "BacktestSettings", "Traded", "run_backtest", "trade"]
 
 
 class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +40,15 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Parameters
     ----------
-    catalog, model : Path
-        The catalog's folder, and the artefact's (``models/<name>/<version>``).
+    catalog : Path
+        The catalog's folder.
+    model : Path or Schedule
+        The artefact's folder (``models/<name>/<version>``), or which model speaks when.
     costs : Costs
         Charged by the venue (the fee on every fill, half the spread and the slippage in every price) and known to the
         decisions.
+    charged : Costs, optional
+        What the venue charges, where it is not what the decisions count on.
     start, end : int, optional
         Nanoseconds: bars with ``start < ts_close <= end`` are traded, earlier ones warm the model up. All where None.
     cash : float
@@ -64,10 +68,11 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Path
     instrument_id: str
     timeframe: str
-    model: Path
+    model: Path | Schedule
     sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     costs: Costs = msgspec.field(default_factory=Costs)
+    charged: Costs | None = None
     start: int | None = None
     end: int | None = None
     cash: float = 100_000.0
@@ -86,6 +91,19 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
         if self.limits.side == "long_short" and self.account == "cash":
             raise LSTMStrategyError('limits.side is "long_short", but a cash account cannot short; use margin')
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """What the engine left: the bars traded on, the strategy's rows, the tables, the lowest balance of any fill."""
+
+    source: Source
+    instrument: EngineInstrument
+    bars: Bars
+    record: RunRecord
+    forecasts: Forecasts
+    tables: dict[str, pa.Table]
+    lowest_cash: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,71 +130,80 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     began = time.perf_counter()
     if settings.run_folder is not None and settings.run_folder.exists():
         raise LSTMStrategyError(f"{settings.run_folder} exists already and is never overwritten; choose another name")
+    traded = trade(settings)
+    rows, tables = (traded.record, traded.forecasts, traded.tables), traded.tables
+    of_run = (traded.source, traded.instrument, traded.bars, *rows)
+    summary = sum_up(*of_run, cash=settings.cash, account=settings.account) | {
+        "lowest_cash": traded.lowest_cash,
+        "tearsheet": None,
+        "run_path": None if settings.run_folder is None else str(settings.run_folder),
+        "seconds": time.perf_counter() - began,
+    }
+    if settings.run_folder is not None:
+        with atomic_folder(settings.run_folder) as folder:
+            for name, table in tables.items():
+                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+            if settings.tearsheet and _tearsheet(summary, tables["equity"], settings.cash, folder):
+                summary["tearsheet"] = "tearsheet.html"
+            (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
+    return BacktestRun(summary, traded.record, traded.forecasts, tables)
+
+
+def trade(settings: BacktestSettings) -> Traded:
+    """Run the strategy through the engine; judge and write nothing. Raises as `run_backtest` does."""
     timeframe = Timeframe.parse(settings.timeframe)
-    loaded = artefact.load(settings.model)
-    manifest = loaded.manifest
+    model = settings.model
+    source = of_schedule(model) if isinstance(model, Schedule) else of_artefact(artefact.load(model))
     instrument = read_engine_instrument(settings.catalog, settings.instrument_id)
     if settings.account == "cash" and from_engine(instrument).kind == "perpetual":
         raise LSTMStrategyError(f'{settings.instrument_id} is a perpetual; it needs backtest.account = "margin"')
     held = read_catalog(settings.catalog, settings.instrument_id, timeframe)
     require_current(settings.catalog, held)
+    if isinstance(model, Schedule):
+        require_same_bars(model, held)
     bars = _span(settings, held)
-    simulation = Simulation(
-        catalog=settings.catalog,
-        bar_type=bar_type(settings.instrument_id, timeframe),
-        instrument=instrument,
-        quotes=open_quotes(
-            bars,
-            instrument,
-            spread=settings.costs.spread,
-            slippage=settings.costs.slippage,
-            volume_share=settings.volume_share,
-        ),
-        strategy=_strategy(settings, timeframe),
-        # The first bar's open is part of the run.
-        start=int(bars.ts_close[0]) - timeframe.ns if settings.start is None else settings.start,
-        end=int(bars.ts_close[-1]),
-        cash=settings.cash,
-        account=settings.account,
-        delay_ns=settings.delay * timeframe.ns,
-        fee=settings.costs.fee,
+    charged = settings.charged or settings.costs
+    quotes = open_quotes(
+        bars, instrument, spread=charged.spread, slippage=charged.slippage, volume_share=settings.volume_share
     )
-    with simulate(simulation) as engine:
-        (strategy,) = engine.trader.strategies()
-        if strategy.failure is not None:
-            raise strategy.failure
-        record: RunRecord = strategy.record
-        if len(record) != len(bars):
-            raise LSTMStrategyError(
-                f"the engine stopped after {len(record)} of {len(bars)} bars, before"
-                f" {format_ns(bars.ts_close[min(len(record), len(bars) - 1)])}; the account was probably overdrawn"
-            )
-        forecasts = record.to_forecasts(manifest.horizons, manifest.levels)
-        orders = engine.cache.orders()
-        positions = [*engine.cache.positions(), *engine.cache.position_snapshots()]
-        tables = {
-            "orders": orders_table(orders),
-            "fills": fills_table(orders),
-            "positions": positions_table(positions),
-            "equity": record.equity_table(settings.cash, settings.costs.per_side),
-            "decisions": record.decisions_table(),
-            "forecasts": forecasts.to_table(f"{manifest.name}/{manifest.version}"),
-        }
-        summary = _summary(settings, manifest, instrument, bars, record, forecasts, tables)
-        summary["in_sample"] = bool(bars.ts_close[0] <= loaded.trained_until)
-        if summary["in_sample"]:
-            until = format_ns(loaded.trained_until)
-            summary["notes"].append(f"In sample: the model was trained on bars up to {until}; the results flatter.")
-        summary["lowest_cash"] = _lowest_cash(engine, instrument, settings.cash)
-        summary["seconds"] = time.perf_counter() - began
-        if settings.run_folder is not None:
-            with atomic_folder(settings.run_folder) as folder:
-                for name, table in tables.items():
-                    pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-                if settings.tearsheet and _tearsheet(summary, tables["equity"], settings.cash, folder):
-                    summary["tearsheet"] = "tearsheet.html"
-                (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
-    return BacktestRun(summary, record, forecasts, tables)
+    with on_disk(model) as path:
+        simulation = Simulation(
+            catalog=settings.catalog,
+            bar_type=bar_type(settings.instrument_id, timeframe),
+            instrument=instrument,
+            quotes=quotes,
+            strategy=_strategy(settings, path, timeframe),
+            # The first bar's open is part of the run.
+            start=int(bars.ts_close[0]) - timeframe.ns if settings.start is None else settings.start,
+            end=int(bars.ts_close[-1]),
+            cash=settings.cash,
+            account=settings.account,
+            delay_ns=settings.delay * timeframe.ns,
+            fee=charged.fee,
+        )
+        with simulate(simulation) as engine:
+            (strategy,) = engine.trader.strategies()
+            if strategy.failure is not None:
+                raise strategy.failure
+            record: RunRecord = strategy.record
+            if len(record) != len(bars):
+                raise LSTMStrategyError(
+                    f"the engine stopped after {len(record)} of {len(bars)} bars, before"
+                    f" {format_ns(bars.ts_close[min(len(record), len(bars) - 1)])}; the account was probably overdrawn"
+                )
+            forecasts = record.to_forecasts(source.horizons, source.levels)
+            orders = engine.cache.orders()
+            positions = [*engine.cache.positions(), *engine.cache.position_snapshots()]
+            tables = {
+                "orders": orders_table(orders),
+                "fills": fills_table(orders),
+                "positions": positions_table(positions),
+                "equity": record.equity_table(settings.cash, charged.per_side),
+                "decisions": record.decisions_table(),
+                "forecasts": source.to_table(forecasts),
+            }
+            lowest_cash = _lowest_cash(engine, instrument, settings.cash)
+    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash)
 
 
 def _span(settings: BacktestSettings, bars: Bars) -> Bars:
@@ -189,14 +216,14 @@ def _span(settings: BacktestSettings, bars: Bars) -> Bars:
     return span
 
 
-def _strategy(settings: BacktestSettings, timeframe: Timeframe) -> ImportableStrategyConfig:
+def _strategy(settings: BacktestSettings, model: Path, timeframe: Timeframe) -> ImportableStrategyConfig:
     return ImportableStrategyConfig(
         strategy_path="lstm_strategy.nautilus.strategy:LSTMStrategy",
         config_path="lstm_strategy.nautilus.strategy:LSTMStrategyConfig",
         config={
             "instrument_id": settings.instrument_id,
             "bar_type": str(bar_type(settings.instrument_id, timeframe)),
-            "model": str(settings.model),
+            "model": str(model),
             "sizing": msgspec.to_builtins(settings.sizing),
             "limits": msgspec.to_builtins(settings.limits),
             "costs": msgspec.to_builtins(settings.costs),
@@ -207,90 +234,11 @@ def _strategy(settings: BacktestSettings, timeframe: Timeframe) -> ImportableStr
     )
 
 
-def _summary(
-    settings: BacktestSettings,
-    manifest: Manifest,
-    instrument: EngineInstrument,
-    bars: Bars,
-    record: RunRecord,
-    forecasts: Forecasts,
-    tables: dict[str, pa.Table],
-) -> dict[str, Any]:
-    equity = tables["equity"]
-    own = equity["equity"].to_numpy()
-    halted = {utc_day(d.ts_close) for d in record.decisions if d.reason in HALTS}
-    fees = tables["fills"]["fee"].to_numpy()
-    return {
-        "name": manifest.name,
-        "closed_hours": manifest.features.closed_hours,
-        "model": f"{manifest.name}/{manifest.version}",
-        "currency": instrument.quote_currency.code,
-        "instrument": settings.instrument_id,
-        "timeframe": settings.timeframe,
-        "start": format_ns(bars.ts_close[0]),
-        "end": format_ns(bars.ts_close[-1]),
-        "bars": len(bars),
-        "decisions": len(record),
-        "orders": len(tables["orders"]),
-        "fills": len(tables["fills"]),
-        "refusals": len(record.refusals),
-        "fees": float(fees.sum()),
-        **_results(bars.ts_close, own, settings.cash),
-        "ruined": bool((own <= 0.0).any()),
-        "days_halted": len(halted),
-        **_scores(manifest, bars, forecasts),
-        "buy_and_hold": _results(bars.ts_close, equity["buy_and_hold"].to_numpy(), settings.cash),
-        "notes": _notes(settings, instrument),
-        "tearsheet": None,
-        "run_path": None if settings.run_folder is None else str(settings.run_folder),
-    }
-
-
-def _notes(settings: BacktestSettings, instrument: EngineInstrument) -> list[str]:
-    """Return what the figures leave out, in plain sentences."""
-    notes = []
-    if from_engine(instrument).kind == "perpetual":
-        notes.append("Funding is not included: a perpetual pays or earns it every few hours, here it does not.")
-    if settings.account == "margin":
-        notes.append("Liquidation is not modelled: the margin account trades on whatever it has lost.")
-    return notes
-
-
 def _lowest_cash(engine: Any, instrument: EngineInstrument, cash: float) -> float:
     """Return the lowest balance in quote currency that any fill left; below 0 the account was overdrawn."""
     events = engine.portfolio.account(instrument.id.venue).events
     totals = [float(b.total) for event in events for b in event.balances if b.currency == instrument.quote_currency]
     return min([cash, *totals])
-
-
-def _results(ts_close: Stamps, equity: Float, cash: float) -> dict[str, float]:
-    return {
-        "net_return": float(equity[-1]) / cash - 1.0,
-        "sharpe": sharpe(ts_close, equity, cash),
-        "max_drawdown": max_drawdown(equity, cash),
-    }
-
-
-def _scores(manifest: Manifest, bars: Bars, forecasts: Forecasts) -> dict[str, Any]:
-    """Scores by horizon, and their means: pinball loss beside the constant quantiles' on the same rows, coverage."""
-    by_horizon = []
-    for row, horizon in enumerate(manifest.horizons):
-        closed_ns = manifest.features.closed_ns
-        outcome = labels(bars.close, bars.ts_close, forecasts.scale_T, horizon, bars.timeframe.ns, closed_ns)
-        quantiles = scaled_quantiles(forecasts, horizon)
-        known = np.isfinite(quantiles).all(axis=1)
-        by_horizon.append(
-            {
-                "horizon": horizon,
-                "pinball": pinball(outcome, quantiles, manifest.levels),
-                "pinball_baseline": pinball(outcome[known], np.array(manifest.baseline[row]), manifest.levels),
-                "coverage_80": coverage(outcome, quantiles, manifest.levels, 0.80),
-                "coverage_98": coverage(outcome, quantiles, manifest.levels, 0.98),
-            }
-        )
-    names = ("pinball", "pinball_baseline", "coverage_80", "coverage_98")
-    means = {name: sum(scores[name] for scores in by_horizon) / len(by_horizon) for name in names}
-    return means | {"by_horizon": by_horizon}
 
 
 def _tearsheet(summary: dict[str, Any], equity: pa.Table, cash: float, folder: Path) -> bool:

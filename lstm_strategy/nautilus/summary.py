@@ -1,0 +1,145 @@
+"""What a finished run's tables amount to: results, luck, scores of its forecasts, turnover, capacity, and notes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lstm_strategy.bars import Bars, Float, Stamps, format_ns, utc_day
+from lstm_strategy.decision import HALTS
+from lstm_strategy.forecast import Forecasts
+from lstm_strategy.measures import coverage, labels, max_drawdown, pinball, scaled_quantiles, sharpe
+from lstm_strategy.nautilus.engine import EngineInstrument
+from lstm_strategy.nautilus.instruments import from_engine
+from lstm_strategy.nautilus.record import RunRecord
+from lstm_strategy.nautilus.source import Source
+from lstm_strategy.overfitting import figures
+
+__all__ = ["capacity", "results", "sum_up"]
+
+_PARTICIPATIONS = (0.01, 0.05, 0.1)
+_FITTING = 0.95  # share of the orders that must stay within a participation
+
+
+def sum_up(
+    source: Source,
+    instrument: EngineInstrument,
+    bars: Bars,
+    record: RunRecord,
+    forecasts: Forecasts,
+    tables: dict[str, pa.Table],
+    *,
+    cash: float,
+    account: Literal["cash", "margin"],
+) -> dict[str, Any]:
+    """Return the summary of a run as plain values, NaN where a figure is not defined.
+
+    Parameters
+    ----------
+    cash : float
+        Equity before the first bar.
+    """
+    equity = tables["equity"]
+    own = equity["equity"].to_numpy()
+    halted = {utc_day(d.ts_close) for d in record.decisions if d.reason in HALTS}
+    fees = tables["fills"]["fee"].to_numpy()
+    in_sample = source.trained_until is not None and bool(bars.ts_close[0] <= source.trained_until)
+    notes = _notes(account, instrument)
+    if in_sample:
+        until = format_ns(source.trained_until or 0)
+        notes.append(f"In sample: the model was trained on bars up to {until}; the results flatter.")
+    return {
+        "name": source.name,
+        "closed_hours": source.closed_hours,
+        "model": source.label,
+        "currency": instrument.quote_currency.code,
+        "instrument": bars.instrument_id,
+        "timeframe": str(bars.timeframe),
+        "start": format_ns(bars.ts_close[0]),
+        "end": format_ns(bars.ts_close[-1]),
+        "bars": len(bars),
+        "decisions": len(record),
+        "orders": len(tables["orders"]),
+        "fills": len(tables["fills"]),
+        "refusals": len(record.refusals),
+        "fees": float(fees.sum()),
+        **results(bars.ts_close, own, cash),
+        "ruined": bool((own <= 0.0).any()),
+        "days_halted": len(halted),
+        **_scores(source, bars, forecasts),
+        "buy_and_hold": results(bars.ts_close, equity["buy_and_hold"].to_numpy(), cash),
+        "overfitting": figures(bars.ts_close, own, cash, trials=source.trials),
+        "turnover": _turnover(bars.ts_close, own, tables["fills"]),
+        "capacity": capacity(bars, tables["fills"], cash),
+        "in_sample": in_sample,
+        "notes": notes,
+    }
+
+
+def results(ts_close: Stamps, equity: Float, cash: float) -> dict[str, float]:
+    """Return net return, annual Sharpe ratio and maximum drawdown of an equity curve that began with ``cash``."""
+    return {
+        "net_return": float(equity[-1]) / cash - 1.0,
+        "sharpe": sharpe(ts_close, equity, cash),
+        "max_drawdown": max_drawdown(equity, cash),
+    }
+
+
+def capacity(bars: Bars, fills: pa.Table, cash: float) -> list[dict[str, float]]:
+    """Return, for some participations, the starting equity at which 95 % of the orders would stay within them.
+
+    An order's participation is its filled quantity over the volume of the bar at whose open it filled; both grow alike
+    with equity. What trades of this size would do to the price is not in it. Empty without fills.
+    """
+    if not len(fills):
+        return []
+    grouped = fills.group_by("order_id").aggregate([("quantity", "sum"), ("ts_filled", "min")])
+    filled = grouped["ts_filled_min"].cast(pa.int64()).to_numpy()
+    rows = np.minimum(np.searchsorted(bars.ts_close, filled), len(bars) - 1)
+    with np.errstate(divide="ignore"):
+        shares = grouped["quantity_sum"].to_numpy() / bars.volume[rows]
+    share = float(np.quantile(shares, _FITTING, method="higher"))
+    return [{"participation": part, "equity": cash * part / share} for part in _PARTICIPATIONS]
+
+
+def _turnover(ts_close: Stamps, equity: Float, fills: pa.Table) -> float:
+    """Return the notional traded in a year, both sides, as a multiple of mean equity; NaN for a ruined account."""
+    years = float(ts_close[-1] - ts_close[0]) / (365.25 * 86_400e9)
+    traded = pc.sum(pc.multiply(fills["price"], fills["quantity"])).as_py() or 0.0
+    return float(traded) / float(equity.mean()) / years if bool((equity > 0.0).all()) else math.nan
+
+
+def _notes(account: Literal["cash", "margin"], instrument: EngineInstrument) -> list[str]:
+    """Return what the figures leave out, in plain sentences."""
+    notes = []
+    if from_engine(instrument).kind == "perpetual":
+        notes.append("Funding is not included: a perpetual pays or earns it every few hours, here it does not.")
+    if account == "margin":
+        notes.append("Liquidation is not modelled: the margin account trades on whatever it has lost.")
+    return notes
+
+
+def _scores(source: Source, bars: Bars, forecasts: Forecasts) -> dict[str, Any]:
+    """Scores by horizon, and their means: pinball loss beside the constant quantiles' on the same rows, coverage."""
+    by_horizon = []
+    baseline_THQ = source.baseline(bars.ts_close)
+    for row, horizon in enumerate(source.horizons):
+        outcome = labels(bars.close, bars.ts_close, forecasts.scale_T, horizon, bars.timeframe.ns, source.closed_ns)
+        quantiles = scaled_quantiles(forecasts, horizon)
+        known = np.isfinite(quantiles).all(axis=1)
+        by_horizon.append(
+            {
+                "horizon": horizon,
+                "pinball": pinball(outcome, quantiles, source.levels),
+                "pinball_baseline": pinball(outcome[known], baseline_THQ[known, row], source.levels),
+                "coverage_80": coverage(outcome, quantiles, source.levels, 0.80),
+                "coverage_98": coverage(outcome, quantiles, source.levels, 0.98),
+            }
+        )
+    names = ("pinball", "pinball_baseline", "coverage_80", "coverage_98")
+    means = {name: sum(scores[name] for scores in by_horizon) / len(by_horizon) for name in names}
+    return means | {"by_horizon": by_horizon}
