@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test lint bench bench-real bench-peers lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@if [ -n "$(PYTHON)" ]; then "$(PYTHON)" -m venv .venv; \
@@ -27,6 +27,14 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+# Five coins out of sample, ten minutes and more; the market data are found in ../shared/data or $$LSTM_STRATEGY_TEST_DATA.
+bench-real: $(READY)
+	$(BIN)/python -m benchmarks.real
+
+# NeuralForecast, Darts and FreqAI, each installed under build/peers.
+bench-peers: $(READY)
+	$(BIN)/python -m benchmarks.peers
 
 lock:
 	uv pip compile --universal --python-version 3.12 --all-extras --generate-hashes --no-emit-index-url \
