@@ -46,6 +46,9 @@ class Forecaster:
         self.warmup_bars = max(manifest.warmup_bars, manifest.features.warmup)
         self._calibration_HQ = np.array(manifest.calibration, np.float32)
         self._root_H = np.sqrt(np.array(manifest.horizons, np.float64))
+        rows = [(row.lowest, row.highest, row.std) for row in manifest.feature_ranges]
+        self._lowest_F, self._highest_F, self._std_F = np.array(rows, np.float64).T
+        self._x_F: Float32 | None = None
         self._session = _session(artefact.graph)
         number = artefact.instrument_number(instrument_id)
         self._buffers = _Buffers(self._session, len(manifest.features.features), number)
@@ -60,6 +63,21 @@ class Forecaster:
         """Whether the warm-up is over and bars yield forecasts."""
         return self.features.count >= self.warmup_bars
 
+    def outside_range(self, tolerance: float) -> bool:
+        """Say whether a feature of the last bar lies outside the range of the training span.
+
+        Parameters
+        ----------
+        tolerance : float
+            By more than this many of its standard deviations there. Without features (warm-up, right after `restore`)
+            nothing is inside.
+        """
+        if self._x_F is None:
+            return True
+        slack_F = tolerance * self._std_F
+        inside_F = (self._x_F >= self._lowest_F - slack_F) & (self._x_F <= self._highest_F + slack_F)
+        return not inside_F.all()
+
     def update(self, bar: Bar, context: Context = EMPTY_CONTEXT) -> Forecast | None:
         """Take one closed bar; return its forecast, or None while warming up.
 
@@ -71,8 +89,10 @@ class Forecaster:
         self._check(bar)
         row = self.features.update(bar, context)
         if row is None:
+            self._x_F = None
             return None
         x_F, scale = row
+        self._x_F = x_F
         buffers = self._buffers
         if self.features.count == self.features.config.warmup:
             buffers.reset()
@@ -101,6 +121,8 @@ class Forecaster:
         if len(bars):
             self._check(next(iter(bars[:1])))
         matrix = self.features.run(bars)
+        if len(bars):
+            self._x_F = matrix.x_TF[-1] if matrix.valid_T[-1] else None
         shape = (len(bars), *self._calibration_HQ.shape)
         raw_THQ = np.full(shape, np.nan, np.float32)
         stepped = exact and self.artefact.manifest.network.kind != "lstm"
@@ -149,6 +171,7 @@ class Forecaster:
         if len(snapshot.network) != len(self._buffers.state()):
             raise LSTMStrategyError("forecaster state is of a network of another size; warm up instead")
         self.features.restore(snapshot.features)
+        self._x_F = None
         self._buffers.restore(snapshot.network)
 
     def _check(self, bar: Bar) -> None:

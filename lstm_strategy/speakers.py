@@ -117,6 +117,10 @@ class Switching(_Speaker):
         self._ready = forecast is not None
         return forecast
 
+    def outside_range(self, tolerance: float) -> bool:
+        """Say so of the last bar, as `Forecaster` does of the model whose turn it is."""
+        return self._forecaster is None or self._forecaster.outside_range(tolerance)
+
     def warm_up(self, bars: Bars) -> None:
         """Take a history without looking at its forecasts."""
         for bar in bars:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lstm_strategy.bars import Bar, Bars, Timeframe
-from lstm_strategy.decision import Costs, LimitsConfig, Shrinkage, SizingConfig
+from lstm_strategy.decision import Costs, LimitsConfig, Shrinkage, SizingConfig, Trained
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.forecast import Forecast
@@ -106,7 +106,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, mean: Callable[[int], float], warmup_b
 
     def open_model(*_: object) -> Model:
         made.append(ToldForecaster(mean, warmup_bars))
-        return Model(made[-1], "told/1", Shrinkage(1.0, 0.0, 0.0), 8760.0, 0)
+        return Model(made[-1], "told/1", Trained({1: Shrinkage(1.0, 0.0, 0.0)}), 8760.0, 0)
 
     manifest = SimpleNamespace(
         name="told", version="1", horizons=(1,), levels=LEVELS, baseline=[list(NORMAL)], features=FeaturesConfig()

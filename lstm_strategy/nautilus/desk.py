@@ -8,10 +8,11 @@ from decimal import Decimal
 from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.decision import Costs, Decision
+from lstm_strategy.limits import CLOSING_FACTOR, LimitsConfig, require_tradable
 from lstm_strategy.nautilus.account import Holdings, look
 from lstm_strategy.nautilus.engine import EngineInstrument, Order, OrderSide
 from lstm_strategy.nautilus.instruments import from_engine
-from lstm_strategy.nautilus.orders import Action, Rules, plan_order
+from lstm_strategy.nautilus.orders import Action, Rules, outdated, plan_order
 
 __all__ = ["Desk"]
 
@@ -27,8 +28,8 @@ class Desk:
 
     Parameters
     ----------
-    may_short : bool
-        Whether limits allow a short position; a cash account never does.
+    limits : LimitsConfig
+        Whether a short position is allowed (a cash account never may), and how large an order may be.
     costs : Costs
         Kept back from every purchase on a cash account.
     cash_buffer : float
@@ -45,7 +46,7 @@ class Desk:
         strategy: Strategy,
         instrument: EngineInstrument,
         *,
-        may_short: bool,
+        limits: LimitsConfig,
         costs: Costs,
         cash_buffer: float,
         delay_bars: int,
@@ -54,7 +55,8 @@ class Desk:
         neutral = from_engine(instrument)
         self._strategy, self._instrument = strategy, instrument
         self._rules, self._spot = Rules.of(neutral), neutral.kind == "spot"
-        self._may_short, self._tolerance = may_short, tolerance
+        self._limits, self._tolerance = limits, tolerance
+        self._checked = False
         self._cost, self._buffer, self._delay_bars = costs.per_side, cash_buffer, delay_bars
         self._last_order: Order | None = None
         self._price = math.inf  # before the first bar no order is below a minimum notional
@@ -62,6 +64,9 @@ class Desk:
     def look(self, price: float) -> Holdings:
         """Return what we hold, have working, and are worth at this price."""
         self._price = price
+        if not self._checked and math.isfinite(price):
+            require_tradable(self._limits, self._rules.smallest_notional(price))
+            self._checked = True
         strategy = self._strategy
         return look(
             strategy.cache, strategy.portfolio, self._instrument, strategy.id, price, self._last_order, spot=self._spot
@@ -70,10 +75,9 @@ class Desk:
     def act(self, decision: Decision, held: Holdings, price: float, scale: float = 0.0) -> tuple[Decimal, Action]:
         """Send, cancel or wait; return the signed quantity sent, and what was done. ``scale``: volatility of a bar."""
         if held.working:
-            moved = decision.target * held.equity - float(held.position + held.pending) * price
-            if abs(moved) <= self._tolerance * held.equity:
-                return Decimal(0), Action.AWAITING_ORDER
-            return Decimal(0), Action.CANCELLING if self._cancel(held) else Action.AWAITING_ORDER
+            if outdated(decision, held.equity, price, held.position, held.pending, self._tolerance):
+                return Decimal(0), Action.CANCELLING if self._cancel(held) else Action.AWAITING_ORDER
+            return Decimal(0), Action.AWAITING_ORDER
         if decision.target == decision.exposure:
             return Decimal(0), Action.HELD
         return self._place(decision.target, held, price, scale)
@@ -99,13 +103,15 @@ class Desk:
         return bool(cancellable)
 
     def _place(self, target: float, held: Holdings, price: float, scale: float) -> tuple[Decimal, Action]:
+        largest = self._limits.max_order_notional  # a decision keeps to it in what is added to the position
         quantity, action = plan_order(
             target,
             held.equity,
             price,
             held.position,
             self._rules,
-            can_short=self._may_short and not held.cash,
+            can_short=self._limits.side == "long_short" and not held.cash,
+            max_notional=None if largest is None else CLOSING_FACTOR * largest,
             sellable=held.sellable,
             spendable=None if held.spendable is None else held.spendable / (1.0 + self._set_aside(scale)),
         )

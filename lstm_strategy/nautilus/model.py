@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from lstm_strategy import artefact
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.decision import Shrinkage
+from lstm_strategy.decision import Shrinkage, SizingConfig, Trained
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.schedule import read_schedule
@@ -18,7 +21,7 @@ __all__ = ["Model", "ScheduledModel", "open_model"]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A forecaster with its name, and the shrinkage of its mean at the sizing horizon.
+    """A forecaster with its name, and what its training knows of the horizons that the sizing reads.
 
     ``closed_ns`` is the longest time between two closes that is the market being closed. ``whole_history``: whether it
     begins with the first bar there is, or a warm-up ago.
@@ -26,25 +29,30 @@ class Model:
 
     forecaster: Forecaster
     label: str
-    shrinkage: Shrinkage
+    trained: Trained
     bars_per_year: float
     closed_ns: int
     whole_history: bool = False
+    levels: tuple[float, ...] | None = None
 
 
 class ScheduledModel:
-    """Several models in turn, or what they said: as `Model`, with the shrinkage of the one whose turn it is."""
+    """Several models in turn, or what they said: as `Model`, with the training of the one whose turn it is."""
 
-    def __init__(self, forecaster: Recorded | Switching, horizon: int) -> None:
+    def __init__(self, forecaster: Recorded | Switching, sizing: SizingConfig) -> None:
         schedule = forecaster.schedule
         self.forecaster, self.label, self.closed_ns = forecaster, schedule.label, schedule.closed_ns
         self.whole_history = isinstance(forecaster, Switching)
-        self._row = schedule.horizons.index(horizon)
+        self.levels = schedule.levels
+        self._trained = {
+            turn.first: _trained(schedule.horizons, schedule.levels, turn.shrinkage, turn.baseline, sizing)
+            for turn in schedule.turns
+        }
 
     @property
-    def shrinkage(self) -> Shrinkage:
-        """Of the forecast mean, as fitted for the model whose turn it is."""
-        return self.forecaster.turn.shrinkage[self._row]
+    def trained(self) -> Trained:
+        """As fitted for the model whose turn it is."""
+        return self._trained[self.forecaster.turn.first]
 
     @property
     def bars_per_year(self) -> float:
@@ -52,29 +60,53 @@ class ScheduledModel:
         return self.forecaster.turn.bars_per_year
 
 
-def open_model(path: Path, instrument_id: str, timeframe: Timeframe, horizon: int) -> Model | ScheduledModel:
+def open_model(path: Path, instrument_id: str, timeframe: Timeframe, sizing: SizingConfig) -> Model | ScheduledModel:
     """Verify and load an artefact's folder, or the JSON file of a `Schedule`.
 
     Raises
     ------
     LSTMStrategyError
-        Where it is of another instrument or timeframe, or lacks this horizon.
+        Where it is of another instrument or timeframe, or lacks a horizon of the sizing.
     """
     if path.suffix == ".json" and path.is_file():
         schedule = read_schedule(path)
         if (schedule.instrument_id, schedule.timeframe) != (instrument_id, timeframe.text):
             made = f"{schedule.instrument_id} {schedule.timeframe}"
             raise LSTMStrategyError(f"{schedule.label} forecasts {made}, not {instrument_id} {timeframe}")
-        if horizon not in schedule.horizons:
-            known = ", ".join(map(str, schedule.horizons))
-            raise LSTMStrategyError(f"sizing.horizon is {horizon}; {schedule.label} forecasts {known}")
-        return ScheduledModel(Recorded(schedule) if schedule.recorded else Switching(schedule), horizon)
+        _require_horizons(schedule.label, schedule.horizons, sizing)
+        return ScheduledModel(Recorded(schedule) if schedule.recorded else Switching(schedule), sizing)
     loaded = artefact.load(path)
     loaded.require(timeframe=timeframe.text)
+    manifest = loaded.manifest
+    _require_horizons(f"model {loaded.label}", manifest.horizons, sizing)
     return Model(
         Forecaster(loaded, instrument_id),
         loaded.label,
-        loaded.shrinkage(horizon),
+        _trained(manifest.horizons, manifest.levels, manifest.shrinkage, manifest.baseline, sizing),
         loaded.require_instrument(instrument_id).bars_per_year,
-        loaded.manifest.features.closed_ns,
+        manifest.features.closed_ns,
+        levels=manifest.levels,
     )
+
+
+def _require_horizons(label: str, horizons: tuple[int, ...], sizing: SizingConfig) -> None:
+    for horizon in sizing.used_horizons:
+        if horizon not in horizons:
+            key = "horizons names" if sizing.horizons else "horizon is"
+            raise LSTMStrategyError(f"sizing.{key} {horizon}; {label} forecasts {', '.join(map(str, horizons))}")
+
+
+def _trained(
+    horizons: tuple[int, ...],
+    levels: tuple[float, ...],
+    shrinkage: Sequence[Shrinkage],
+    baseline_HQ: list[list[float]],
+    sizing: SizingConfig,
+) -> Trained:
+    """Read the shrinkage by horizon, and the width of the sizing's interval off the training span's quantiles."""
+    by_horizon = dict(zip(horizons, shrinkage, strict=True))
+    if not baseline_HQ:
+        return Trained(by_horizon)
+    tail = (1.0 - sizing.interval) / 2
+    low, high = np.interp([tail, 1.0 - tail], levels, baseline_HQ[horizons.index(sizing.horizon)])
+    return Trained(by_horizon, float(high - low))

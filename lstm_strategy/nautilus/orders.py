@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from enum import StrEnum
 
+from lstm_strategy.decision import Decision
 from lstm_strategy.instrument import Instrument
 
-__all__ = ["Action", "Rules", "plan_order"]
+__all__ = ["Action", "Rules", "opens", "outdated", "plan_order"]
 
 
 class Action(StrEnum):
@@ -47,6 +49,35 @@ class Rules:
             min_notional=Decimal(str(instrument.min_notional or 0)),
         )
 
+    def smallest_notional(self, price: float) -> float:
+        """Return the value of the smallest order that opens a position at this price, in quote currency."""
+        least = float(max(self.lot, self.min_quantity)) * price
+        return max(least, float(self.min_notional) * _NOTIONAL_MARGIN)
+
+
+def opens(position: Decimal, pending: Decimal) -> bool:
+    """Say whether open orders would add to the position, or take it through zero."""
+    return pending != 0 and (position * pending >= 0 or abs(pending) > abs(position))
+
+
+def outdated(
+    decision: Decision, equity: float, price: float, position: Decimal, pending: Decimal, tolerance: float
+) -> bool:
+    """Say whether open orders are to be called back: they open what is forbidden, or miss the target by too much.
+
+    Parameters
+    ----------
+    pending : Decimal
+        What the open orders would still add to the position.
+    tolerance : float
+        As a fraction of equity; none where there is no equity.
+    """
+    if decision.cancel_opening and opens(position, pending):
+        return True
+    wanted = 0.0 if decision.target == 0.0 else decision.target * equity
+    allowed = tolerance * equity if equity > 0.0 else 0.0
+    return not abs(wanted - float(position + pending) * price) <= allowed
+
 
 def plan_order(
     target: float,
@@ -56,6 +87,7 @@ def plan_order(
     rules: Rules,
     *,
     can_short: bool,
+    max_notional: float | None = None,
     sellable: Decimal | None = None,
     spendable: float | None = None,
 ) -> tuple[Decimal, Action]:
@@ -69,6 +101,8 @@ def plan_order(
         Signed fraction of ``equity`` to hold. Zero closes the whole position, to the last lot.
     price : float
         The close of the bar decided upon.
+    max_notional : float, optional
+        Of any order, in quote currency; what it cuts off is left to the next.
     sellable : Decimal, optional
         What the account holds and may sell (spot); None where that is no limit.
     spendable : float, optional
@@ -89,6 +123,8 @@ def plan_order(
     margin = 1.0 if change == -position else _NOTIONAL_MARGIN
     if not _acceptable(change, price, rules, margin):
         return Decimal(0), Action.BELOW_MINIMUM
+    if max_notional is not None and math.isfinite(price) and abs(change) * Decimal(price) > max_notional:
+        change = (Decimal(max_notional) / Decimal(price)).copy_sign(change)
     if change < 0 and sellable is not None:
         change = max(change, -max(sellable, Decimal(0)))
     if change > 0 and spendable is not None:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.limits import LimitsConfig, require_consistent
 from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import AccountType
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.model import Model, ScheduledModel, open_model
+from lstm_strategy.speakers import Recorded
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy import LSTMStrategy
@@ -30,6 +33,15 @@ class Session:
     timeframe: Timeframe
     model: Model | ScheduledModel
     desk: Desk
+
+    limits: LimitsConfig
+
+    def outside_range(self, forecast: Forecast | None) -> bool:
+        """Say whether a feature behind this forecast lies beyond what training saw and the limits tolerate."""
+        tolerance, forecaster = self.limits.feature_range, self.model.forecaster
+        if forecast is None or tolerance is None or isinstance(forecaster, Recorded):
+            return False
+        return forecaster.outside_range(tolerance)
 
     def history_from(self, now: int) -> int:
         """Return the stamp from which on bars are needed: a warm-up ago, or from the last bar taken where later."""
@@ -62,19 +74,21 @@ def open_session(strategy: LSTMStrategy) -> Session:
         raise LSTMStrategyError(f"{settings.instrument_id} is not known to the engine; nothing can be traded")
     if settings.bar_type.instrument_id != settings.instrument_id:
         raise LSTMStrategyError(f"bar_type {settings.bar_type} is not of instrument {settings.instrument_id}")
-    may_short = settings.limits.side == "long_short"
     account = strategy.portfolio.account(settings.instrument_id.venue)
-    if may_short and account is not None and account.type == AccountType.CASH:
+    if settings.limits.side == "long_short" and account is not None and account.type == AccountType.CASH:
         raise LSTMStrategyError(f"limits.side is long_short; the cash account {account.id} cannot short")
     timeframe = timeframe_of(settings.bar_type)
-    model = open_model(Path(settings.model), settings.instrument_id.value, timeframe, settings.sizing.horizon)
+    model = open_model(Path(settings.model), settings.instrument_id.value, timeframe, settings.sizing)
+    require_consistent(settings.sizing, settings.limits, settings.costs, model.levels)
+    if settings.limits.feature_range is not None and isinstance(model.forecaster, Recorded):
+        raise LSTMStrategyError("limits.feature_range needs features, and recorded forecasts have none: step the model")
     desk = Desk(
         strategy,
         instrument,
-        may_short=may_short,
+        limits=settings.limits,
         costs=settings.costs,
         cash_buffer=settings.cash_buffer,
         delay_bars=settings.delay_bars,
         tolerance=settings.retarget_tolerance,
     )
-    return Session(timeframe, model, desk)
+    return Session(timeframe, model, desk, settings.limits)

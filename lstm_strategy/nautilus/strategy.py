@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import traceback
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -15,12 +14,15 @@ from nautilus_trader.trading.strategy import Strategy
 from lstm_strategy.bars import Bar, BarsError, format_ns
 from lstm_strategy.decision import (
     HALTS,
+    Conditions,
     Costs,
     LimitsConfig,
     PortfolioState,
     RiskState,
+    Seen,
     SizingConfig,
     advance,
+    count_order,
     decide,
 )
 from lstm_strategy.errors import LSTMStrategyError
@@ -205,27 +207,32 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._marked_ts = bar.ts_close
         settings = self.settings
         held = session.desk.look(bar.close)
-        start = RiskState.start(bar.ts_close, held.equity)
-        risk = advance(self.risk or start, bar.ts_close, held.equity, settings.limits)
+        model, position = session.model, float(held.position)
+        scale = math.nan if forecast is None else forecast.scale
+        seen = Seen(position, bar.close, scale, session.timeframe.ns, model.closed_ns)
+        start = RiskState.start(bar.ts_close, held.equity, position)
+        risk = advance(self.risk or start, bar.ts_close, held.equity, settings.limits, seen)
         if math.isfinite(risk.equity):  # it was known once
             self.risk = risk
         unit = bar.close / held.equity if held.equity else math.nan
         decision = decide(
             forecast,
-            PortfolioState(bar.ts_close, held.equity, float(held.position) * unit, risk),
+            PortfolioState(bar.ts_close, held.equity, position * unit, risk, float(held.pending) * unit),
             settings.sizing,
             settings.limits,
             settings.costs,
-            shrinkage=session.model.shrinkage,
-            bars_per_year=session.model.bars_per_year,
+            trained=model.trained,
+            bars_per_year=model.bars_per_year,
+            conditions=Conditions(ready=forecast is None or self._armed, outside_range=session.outside_range(forecast)),
         )
         halted = decision.reason in HALTS
         if waiting and not halted:
-            decision = replace(decision, target=decision.exposure)
+            decision = msgspec.structs.replace(decision, target=decision.exposure)
         quantity, action = Decimal(0), Action.NOT_READY
         if halted or (not waiting and (self._armed or abs(decision.target) < abs(decision.exposure))):
-            scale = 0.0 if forecast is None else forecast.scale
-            quantity, action = session.desk.act(decision, held, bar.close, scale)
+            quantity, action = session.desk.act(decision, held, bar.close, 0.0 if forecast is None else scale)
+            if quantity and self.risk is not None:
+                self.risk = count_order(self.risk)
         if self.record is not None:
             self.record.add(decision, forecast, action, float(quantity), bar.close, held.equity)
 
@@ -282,11 +289,11 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         if self._session is not None and self._session.model.forecaster.last_ts is not None:
             state["forecaster"] = self._session.model.forecaster.state()
         if self.risk is not None:
-            state["risk"] = msgspec.msgpack.encode(self.risk)
+            state["risk"] = self.risk.encode()
         return state
 
     def on_load(self, state: dict[str, bytes]) -> None:
         """Take back what `on_save` gave; the forecaster follows in `on_start`, when its model is known."""
         self._restored = state.get("forecaster")
         if "risk" in state:
-            self.risk = msgspec.msgpack.decode(state["risk"], type=RiskState)
+            self.risk = RiskState.decode(state["risk"])
