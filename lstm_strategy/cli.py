@@ -16,6 +16,7 @@ from lstm_strategy.cli_evaluate import evaluate_command
 from lstm_strategy.cli_models import models_app
 from lstm_strategy.cli_replay import replay_command
 from lstm_strategy.cli_stages import backtest_command, demo_command, forecast_command, train_command
+from lstm_strategy.cli_tune import tune_command
 from lstm_strategy.console import console
 from lstm_strategy.errors import LSTMStrategyError
 
@@ -40,6 +41,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("tune")(tune_command)
 app.command("forecast")(forecast_command)
 app.command("backtest")(backtest_command)
 app.command("demo")(demo_command)

@@ -21,17 +21,34 @@ from lstm_strategy.experiment import Experiment, load_experiment
 from lstm_strategy.report.words import p_value
 from lstm_strategy.sources.store import RawStore
 
-__all__ = ["evaluate_command"]
+__all__ = ["RayOption", "WorkersOption", "evaluate_command"]
 
 ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file.", show_default=False)]
 BaselinesOption = Annotated[
     str | None, typer.Option(help="Names with commas between them, or none; all that are installed where not given.")
 ]
 
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1024,
+        help="Processes that share the work; 1 where not given, with --ray all CPUs.",
+        show_default=False,
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Work on a Ray cluster: its address (ray://host:10001), or auto for one that runs here, else a local one."
+    ),
+]
+
 
 def evaluate_command(
     experiment: ExperimentArgument,
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that share folds and seeds.")] = 1,
+    workers: WorkersOption = None,
+    ray: RayOption = None,
     baselines: BaselinesOption = None,
     catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")] = Path("catalog"),
     models: Annotated[Path, typer.Option("--models", help="Folder of the models.")] = Path("models"),
@@ -48,14 +65,21 @@ def evaluate_command(
 
     [bold]Example[/bold]: lstm-strategy evaluate backtests/panel_1h.toml --workers 2 --baselines ewma,har_range
     """
-    summary = _evaluate(load_experiment(experiment), catalog, models, runs, workers, baselines, importance)
+    summary = _evaluate(load_experiment(experiment), catalog, models, runs, workers, ray, baselines, importance)
     _print(summary)
     if as_json:
         emit_json(summary)
 
 
 def _evaluate(
-    setup: Experiment, catalog: Path, models: Path, runs: Path, workers: int, wanted: str | None, repeats: int
+    setup: Experiment,
+    catalog: Path,
+    models: Path,
+    runs: Path,
+    workers: int | None,
+    ray: str | None,
+    wanted: str | None,
+    repeats: int,
 ) -> dict[str, Any]:
     try:
         from lstm_strategy.research.drift import drift_between_folds
@@ -90,8 +114,23 @@ def _evaluate(
             progress.update(task, completed=done, total=total)
             progress.console.print(f"finished {escape(label)}", highlight=False, soft_wrap=True)
 
+        hands = []
+
+        def on_pool(pool: Any) -> None:
+            hands.append(pool.size)
+            if ray is not None:
+                progress.console.print(f"working on {escape(pool.where)}", highlight=False, soft_wrap=True)
+
         evaluated = evaluate(
-            plan, setup.split, setup.walk_forward, runs / setup.name, chosen, workers=workers, on_done=on_done
+            plan,
+            setup.split,
+            setup.walk_forward,
+            runs / setup.name,
+            chosen,
+            workers=workers,
+            ray=ray,
+            on_pool=on_pool,
+            on_done=on_done,
         )
         weighed = []
         if repeats:
@@ -104,7 +143,7 @@ def _evaluate(
                 evaluated.folds,
                 networks,
                 repeats,
-                workers=workers,
+                workers=workers or 1,
                 on_done=lambda done, total: progress.update(weighing, completed=done, total=total),
             )
     with console.status("scores and their uncertainty"):
@@ -120,7 +159,8 @@ def _evaluate(
         "importance": weighed,
         "importance_repeats": repeats,
         "drift": drift,
-        "workers": workers,
+        "workers": hands[0],
+        "ray": ray,
         "seconds": round(time.perf_counter() - started, 1),
         "report": str(folder / "report.html"),
     }
