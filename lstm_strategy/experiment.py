@@ -133,11 +133,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
             raise LSTMStrategyError(f"name is {self.name[:80]!r}; use letters, digits, '_' and '-', 64 at most")
-        if self.sizing.horizon not in self.target.horizons:
-            known = list(self.target.horizons)
-            raise LSTMStrategyError(
-                f"sizing.horizon is {self.sizing.horizon}; it must be one of target.horizons {known}"
-            )
+        for horizon in self.sizing.used_horizons:
+            if horizon not in self.target.horizons:
+                known, key = list(self.target.horizons), "horizons names" if self.sizing.horizons else "horizon is"
+                raise LSTMStrategyError(f"sizing.{key} {horizon}; it must be one of target.horizons {known}")
         self.walk_forward.purge_of(self.target)
         self.space()
         if self.limits.side == "long_short" and self.backtest.account == "cash":

@@ -180,6 +180,7 @@ def trade(settings: BacktestSettings) -> Traded:
             account=settings.account,
             delay_ns=settings.delay * timeframe.ns,
             fee=charged.fee,
+            limits=settings.limits,
         )
         with simulate(simulation) as engine:
             (strategy,) = engine.trader.strategies()

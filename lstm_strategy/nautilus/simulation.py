@@ -26,7 +26,9 @@ from nautilus_trader.common.config import LoggingConfig
 from nautilus_trader.persistence.config import DataCatalogConfig
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
+from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.nautilus.engine import BarType, EngineBar, EngineInstrument, Money, QuoteTick
+from lstm_strategy.nautilus.fence import fence
 from lstm_strategy.nautilus.fills import LATENCY_NS
 
 __all__ = ["RateFeeModel", "RateFeeModelConfig", "Simulation", "simulate"]
@@ -64,6 +66,8 @@ class Simulation:
         How much later than the next open an order reaches the venue.
     fee : float
         Fraction of notional.
+    limits : LimitsConfig
+        What the engine's own risk checks are set from.
     """
 
     catalog: Path
@@ -77,6 +81,7 @@ class Simulation:
     account: Literal["cash", "margin"]
     delay_ns: int
     fee: float
+    limits: LimitsConfig
 
 
 @contextmanager
@@ -121,6 +126,7 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
     run = BacktestRunConfig(
         engine=BacktestEngineConfig(
             logging=LoggingConfig(bypass_logging=True),
+            risk_engine=fence(simulation.limits, [simulation.instrument.id.value]),
             catalogs=[DataCatalogConfig(path=catalog)],
             strategies=[simulation.strategy],
         ),
