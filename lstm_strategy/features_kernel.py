@@ -12,7 +12,7 @@ __all__ = ["loop", "step"]
 
 # Kinds, in the order of `features.Kind`.
 RETURN, EMA_DISTANCE, MACD, RSI, ATR, PARKINSON, VOLATILITY_RATIO, RANGE_POSITION, VOLUME_ZSCORE = range(9)
-RANGE, CLOSE_POSITION, HOUR_SIN, HOUR_COS, WEEKDAY_SIN, WEEKDAY_COS, GAP = range(9, 16)
+RANGE, CLOSE_POSITION, HOUR_SIN, HOUR_COS, WEEKDAY_SIN, WEEKDAY_COS, GAP, SEASON_RANGE, SEASON_VOLUME = range(9, 18)
 
 # Settings (float64).
 ALPHA, TICK, SCALE_FLOOR, TIMEFRAME, MAX_GAP, HAMPEL_WINDOW, HAMPEL_THRESHOLD, WARM_UP, CLOSED = range(9)
@@ -28,6 +28,43 @@ N_FLOATS = 4
 _DAY = 86_400_000_000_000
 _MONDAY = 4 * _DAY  # 1970-01-01 was a Thursday; four days later a week began
 _LEAST = 1e-12
+
+
+@njit(cache=True, error_model="numpy")
+def _season(state: Any, n: int, period: int, here: int, before: int, value: float) -> float:
+    """Put the value of the bar that is the ``here``-th of all time into the ring; return the next bar's season."""
+    length = n * period
+    ring = state[2:]
+    if here == before:  # the first bar
+        ring[:] = math.nan
+    for missing in range(before + 1, min(here, before + length)):
+        _replace(state, missing % length, math.nan)
+    _replace(state, here % length, value)
+    if here // length != before // length:  # once a round, the sum is made anew, so that roundings never gather
+        state[0] = 0.0
+        for slot in range(length):
+            if not math.isnan(ring[slot]):
+                state[0] += ring[slot]
+    total, found = 0.0, 0
+    for season in range(n):
+        past = ring[(here + 1 + season * period) % length]
+        if not math.isnan(past):
+            total += past
+            found += 1
+    return total / found - state[0] / state[1] if found > 0 else 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def _replace(state: Any, slot: int, value: float) -> None:
+    """Put a value into the ring, and keep the sum and the number of those known."""
+    was = state[2 + slot]
+    if not math.isnan(was):
+        state[0] -= was
+        state[1] -= 1.0
+    if not math.isnan(value):
+        state[0] += value
+        state[1] += 1.0
+    state[2 + slot] = value
 
 
 @njit(cache=True, error_model="numpy")
@@ -165,6 +202,11 @@ def step(
             x = math.cos(2.0 * math.pi * n * np.float64((ts - _MONDAY) % (7 * _DAY)) / (7 * _DAY))
         elif kind == GAP:
             x = missing / settings[MAX_GAP] if missing > 0.0 else 0.0
+        elif kind == SEASON_RANGE or kind == SEASON_VOLUME:
+            known = math.log(h / l) if kind == SEASON_RANGE else v
+            known = math.log(known) if known > 0.0 else math.nan
+            here, before = np.int64(ts // settings[TIMEFRAME]), np.int64(ints[LAST_TS] // settings[TIMEFRAME])
+            x = _season(floats[at : at + 2 + n * spans[i, 1]], n, spans[i, 1], here, before if count else here, known)
         out[i] = np.float32(x)
 
     floats[RAW_CLOSE] = raw_close

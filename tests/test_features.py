@@ -19,7 +19,8 @@ from lstm_strategy.sources.simulate import SimulationConfig, simulate
 
 HOUR = Timeframe.parse("1h")
 DEFAULT = FeaturesConfig()
-EACH = pytest.mark.parametrize("feature", DEFAULT.features, ids=DEFAULT.names)
+SEASONS = (FeatureConfig("season_range", 5, period=24), FeatureConfig("season_volume", 2, period=168))
+EACH = pytest.mark.parametrize("feature", [*DEFAULT.features, *SEASONS], ids=lambda feature: feature.name)
 # One of every kind at short spans, so that a few hundred bars hold many warm-ups.
 SHORT = FeaturesConfig(
     scale_span=5,
@@ -42,6 +43,8 @@ SHORT = FeaturesConfig(
         FeatureConfig("weekday_sin"),
         FeatureConfig("weekday_cos"),
         FeatureConfig("gap"),
+        FeatureConfig("season_range", 3, period=4),
+        FeatureConfig("season_volume", 2, period=7),
     ),
 )
 FILTERED = FeaturesConfig(scale_span=5, max_gap_bars=3, hampel_window=8, hampel_threshold=4.0, features=SHORT.features)
@@ -184,6 +187,8 @@ TOLERANCE = {
     "parkinson": 20 * E10,
     "volatility_ratio": 20 * E10,
     "volume_zscore": 20 * E10,
+    "season_range": 1e-6,  # one rounding of float32: a long run's sum carries other roundings
+    "season_volume": 1e-6,
 }
 ENDS = range(2000, 3000, 41)
 
@@ -401,6 +406,52 @@ def test_parkinson_is_pandas_ewm(n: int) -> None:
 def test_volatility_ratio_is_pandas_ewm(n: int) -> None:
     x, scale = column(FeatureConfig("volatility_ratio", n), LONG)
     equal(x, np.log(np.sqrt(pd.Series(RETURN**2).ewm(span=n, adjust=True).mean()) / scale), at_least=2000)
+
+
+@pytest.mark.parametrize("feature", SEASONS, ids=lambda feature: feature.name)
+def test_seasons_are_the_slow_reference(feature: FeatureConfig) -> None:
+    """By stamp, with holes and empty bars: what stood where the next bar will stand, less all there was."""
+    bars = without(without(LONG, 700, 3), 1300, 6)
+    volume = np.where(np.arange(len(bars)) % 37 == 0, 0.0, bars.volume)
+    bars = Bars(bars.instrument_id, HOUR, bars.ts_close, bars.open, bars.high, bars.low, bars.close, volume)
+    x, _ = column(feature, bars)
+    with np.errstate(divide="ignore"):
+        value = np.log(np.log(bars.high / bars.low)) if feature.kind == "season_range" else np.log(volume)
+    known = {int(ts): v for ts, v in zip(bars.ts_close, value, strict=True) if np.isfinite(v)}
+    wanted = []
+    for ts in bars.ts_close.tolist():
+        window = [ts - back * HOUR.ns for back in range(feature.span * feature.period)]
+        held = [known[stamp] for stamp in window if stamp in known]
+        season = [ts + (1 - k * feature.period) * HOUR.ns for k in range(1, feature.span + 1)]
+        own = [known[stamp] for stamp in season if stamp in known]
+        wanted.append(np.mean(own) - np.mean(held) if own else 0.0)
+    equal(x, wanted, at_least=2000)
+
+
+def test_a_season_tells_the_next_bars_hour_not_this_ones() -> None:
+    """A range that is wide at one hour of the day only shows at the bar before it."""
+    close = np.full(24 * 12, 100.0)
+    wide = np.arange(len(close)) % 24 == 7
+    high, low = np.where(wide, 105.0, 101.0), np.where(wide, 95.0, 99.0)
+    stamps = parse_ns("2024-01-01") + HOUR.ns * np.arange(1, len(close) + 1)
+    bars = Bars("X.Y", HOUR, stamps, close, high, low, close, np.ones(len(close)))
+    x, _ = column(FeatureConfig("season_range", 5, period=24), bars)
+    late = np.arange(len(close)) >= 240
+    assert (x[late & np.roll(wide, -1)] > 1.0).all()
+    assert (x[late & ~np.roll(wide, -1)] < 0.0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "span", "period", "said"),
+    [
+        ("season_range", 5, 0, "needs a period"),
+        ("season_volume", 500, 168, "at most"),
+        ("range", 1, 24, "period belongs"),
+    ],
+)
+def test_seasons_that_cannot_be_are_refused(kind: Any, span: int, period: int, said: str) -> None:
+    with pytest.raises(LSTMStrategyError, match=said):
+        FeatureConfig(kind, span, period=period)
 
 
 def test_volume_zscore_is_the_slow_reference() -> None:

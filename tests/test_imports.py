@@ -25,6 +25,7 @@ FLOORS = {
     "bars": (1, 1),
     "instrument": (1, 1),
     "features_kernel": (1, 1),
+    "features_config": (1, 2),
     "forecast": (1, 2),
     "hyperparameters": (1, 2),
     "measures": (1, 3),
