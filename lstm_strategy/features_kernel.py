@@ -202,7 +202,7 @@ def step(
             x = math.cos(2.0 * math.pi * n * np.float64((ts - _MONDAY) % (7 * _DAY)) / (7 * _DAY))
         elif kind == GAP:
             x = missing / settings[MAX_GAP] if missing > 0.0 else 0.0
-        elif kind == SEASON_RANGE or kind == SEASON_VOLUME:
+        elif kind in (SEASON_RANGE, SEASON_VOLUME):
             known = math.log(h / l) if kind == SEASON_RANGE else v
             known = math.log(known) if known > 0.0 else math.nan
             here, before = np.int64(ts // settings[TIMEFRAME]), np.int64(ints[LAST_TS] // settings[TIMEFRAME])
