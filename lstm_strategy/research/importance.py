@@ -167,11 +167,11 @@ def _together(parts: list[_Part], names: tuple[str, ...]) -> list[Importance]:
     rows, plain = sum(part.rows for part in parts), sum(part.plain for part in parts)
     if not rows:
         raise LSTMStrategyError("importance: no bar of the test spans has a forecast and an outcome")
-    rise_FR = (np.sum([part.shuffled_FR for part in parts], axis=0) - plain) / rows
+    rise_FR = np.sum([part.shuffled_FR - part.plain for part in parts], axis=0) / rows
     by_fold = []
     for number in dict.fromkeys(part.fold for part in parts):
         own = [part for part in parts if part.fold == number]
-        risen = np.sum([part.shuffled_FR.mean(axis=1) - part.plain for part in own], axis=0)
+        risen = np.sum([(part.shuffled_FR - part.plain).mean(axis=1) for part in own], axis=0)
         by_fold.append(risen / max(sum(part.rows for part in own), 1))
     return [
         Importance(
