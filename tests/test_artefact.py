@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import shutil
@@ -152,6 +153,47 @@ def test_another_schema_is_refused(models: Path, schema: Any, told: str) -> None
     del document["schema"]
     path.write_bytes(msgspec.json.encode(document))
     assert "schema version None; this package reads 1: train the model again" in refusal(path.parent)
+
+
+NEWER = {"network": ("layer_norm", "embedding", "head", "kernel", "convolutions", "window")}
+NEWER["training"] = ("members", "ema", "precision", "compile")
+
+
+def as_before(manifest: Path) -> None:
+    """Write the manifest as version 0.1.0 did, which knew fewer settings, with a digest of its own."""
+    document = msgspec.json.decode(manifest.read_bytes())
+    for section, names in NEWER.items():
+        for name in names:
+            del document[section][name]
+    digest = hashlib.sha256(msgspec.json.encode(document | {"digest": ""})).hexdigest()
+    manifest.write_bytes(msgspec.json.format(msgspec.json.encode(document | {"digest": digest}), indent=1))
+
+
+def test_a_manifest_of_an_earlier_version_is_read_still(models: Path, tiny: Artefact) -> None:
+    path = models / "tiny" / "1" / "manifest.json"
+    as_before(path)
+    assert b"embedding" not in path.read_bytes()
+    found = artefact.load(path.parent)
+    assert (found.manifest.network.embedding, found.manifest.training.members) == (0, 1)
+    assert msgspec.structs.replace(found.manifest, digest="") == msgspec.structs.replace(tiny.manifest, digest="")
+    artefact.promote(models, "tiny", "1")
+    content = path.read_bytes()
+    for old, new in ((b"496", b"497"), (b"\n", b" "), (b'"tiny"', b'"tinY"')):
+        path.write_bytes(content.replace(old, new, 1))
+        assert "does not match its own digest" in refusal(path.parent)
+    path.write_bytes(content)
+    later = msgspec.json.decode(content) | {"later": 1}
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(later), indent=1))
+    assert "unknown field `later`" in refusal(path.parent)
+
+
+def test_an_instrument_has_the_number_of_its_name(tiny: Artefact) -> None:
+    fit = tiny.manifest.instruments["BTCUSDT.BINANCE"]
+    panel = dict.fromkeys(("ETHUSDT.BINANCE", "ADAUSDT.BINANCE", "BTCUSDT.BINANCE"), fit)
+    model = Artefact(msgspec.structs.replace(tiny.manifest, instruments=panel), tiny.graph)
+    assert [model.instrument_number(name) for name in sorted(panel)] == [0, 1, 2]
+    with pytest.raises(ArtefactError, match="was not trained on SOLUSDT"):
+        model.instrument_number("SOLUSDT.BINANCE")
 
 
 @pytest.mark.parametrize(

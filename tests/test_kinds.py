@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -17,9 +18,12 @@ from lstm_strategy.features import FeatureConfig, FeaturesConfig
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
 from lstm_strategy.network import Ensemble, StreamingLSTM
+from lstm_strategy.research import fold_run
 from lstm_strategy.research.export import export
 from lstm_strategy.research.fit import measure_warmup
-from lstm_strategy.sources.simulate import SimulationConfig, simulate
+from lstm_strategy.research.labels import build_sample
+from lstm_strategy.research.walk_forward import Fold
+from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 
 LEVELS, START = (0.05, 0.25, 0.5, 0.75, 0.95), (-1.6, -0.7, 0.0, 0.7, 1.6)
 FEATURES = FeaturesConfig(scale_span=5, max_gap_bars=3, features=tuple(FeatureConfig("return", n) for n in (1, 2, 3)))
@@ -27,8 +31,7 @@ NAMES = ("B.SIM", "A.SIM", "C.SIM")  # not in the order of their numbers
 KINDS = {
     "lstm": (NetworkConfig(hidden=6, embedding=2, layer_norm=True), 2, (1,)),
     "cnn_lstm": (NetworkConfig(kind="cnn_lstm", hidden=6, kernel=3, convolutions=2, head="mae"), 2, (1, 4)),
-    "attention_lstm": (NetworkConfig(kind="attention_lstm", hidden=6, window=5, embedding=2), 1, (1,)),
-    "attention_lstm x 2": (NetworkConfig(kind="attention_lstm", hidden=6, window=9, layers=2), 2, (1, 4)),
+    "attention_lstm": (NetworkConfig(kind="attention_lstm", hidden=6, window=5, embedding=2), 1, (1, 4)),
 }
 KIND = pytest.mark.parametrize("kind", KINDS)
 UNIT = 1e-5  # of a unit quantile: how far a hybrid run at once may be from its steps
@@ -207,6 +210,22 @@ def test_calibration_and_raw_come_from_one_run(models: dict[str, Artefact]) -> N
     np.testing.assert_array_equal(raw.quantiles_THQ, Forecaster(still, "A.SIM").run(bars).quantiles_THQ)
     np.testing.assert_array_equal(calibrated.quantiles_THQ, Forecaster(model, "A.SIM").run(bars).quantiles_THQ)
     assert not np.array_equal(calibrated.quantiles_THQ, raw.quantiles_THQ, equal_nan=True)
+
+
+def test_a_fold_records_what_stepping_says(models: dict[str, Artefact]) -> None:
+    model, bars = models["attention_lstm"], bars_of(n=900)
+    instrument = simulated_instrument(SimulationConfig(instrument_id="A.SIM"))
+    edges = [int(bars.ts_close[row]) for row in (300, 500, 700, -1)]
+    spans = dict(zip(("fit", "stop", "calibrate", "test"), pairwise([None, *edges]), strict=True))
+    sample = build_sample(bars, instrument, FEATURES, model.manifest.horizons, spans)
+    manifest = msgspec.structs.replace(model.manifest, instruments={"A.SIM": sample.fit})
+    model = Artefact(manifest, model.graph)
+    table = fold_run._forecast(model, sample, Fold(0, spans), seed=0)
+    recorded = np.array(table["quantiles"].to_pylist(), np.float32).reshape(-1, 2, len(LEVELS))
+    steps = stepped(model, bars)
+    np.testing.assert_array_equal(recorded, steps[701:])
+    at_once = Forecaster(model, "A.SIM").run(bars).quantiles_THQ
+    assert not np.array_equal(at_once[701:], steps[701:])  # else this test could not fail
 
 
 def test_an_older_snapshot_of_an_lstm_is_laid_out_as_now(tiny_artefact: Path) -> None:
