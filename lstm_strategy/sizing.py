@@ -174,12 +174,12 @@ def size(
     years = horizon / bars_per_year
     shrunk = _shrunk(mean, scale, horizon, trained)
     floor = sizing.volatility_floor * math.sqrt(years)
-    raw_mean, std = mean, max(std, floor)
     if sizing.horizons:
-        combined = _combined(forecast, sizing, trained, bars_per_year)
+        combined = _combined(forecast, (mean, std), sizing, trained, bars_per_year)
         if combined is None:
             return None
         shrunk = combined * years
+    std = max(std, floor)
     low = high = 0.0
     if sizing.widest_interval is not None or sizing.mode == "quantile":
         tail = (1.0 - sizing.interval) / 2
@@ -200,7 +200,7 @@ def size(
         return Sized(0.0, 0.0, 0.0, too_wide, sure=True)
     wanted, waits = math.copysign(sizing.fraction, shrunk), False
     if sizing.mode == "quantile":
-        low, high, cost = low + shrunk - raw_mean, high + shrunk - raw_mean, 2.0 * costs.per_side
+        low, high, cost = low + shrunk - mean, high + shrunk - mean, 2.0 * costs.per_side
         if not (low > cost if shrunk > 0.0 else high < -cost):
             wanted, waits = held if held * shrunk > 0.0 else 0.0, True
     return Sized(wanted, shrunk, 0.0, too_wide, waits=waits)
@@ -211,11 +211,16 @@ def _shrunk(mean: float, scale: float, horizon: int, trained: Trained) -> float:
     return shrinkage.slope * (mean - shrinkage.centre * scale * math.sqrt(horizon))
 
 
-def _combined(forecast: Forecast, sizing: SizingConfig, trained: Trained, bars_per_year: float) -> float | None:
-    """Return the inverse-variance average of the annualised shrunk means, None where one is not finite."""
+def _combined(
+    forecast: Forecast, own: tuple[float, float], sizing: SizingConfig, trained: Trained, bars_per_year: float
+) -> float | None:
+    """Return the inverse-variance average of the annualised shrunk means, None where one is not finite.
+
+    ``own`` are the moments at the sizing horizon, known already.
+    """
     total = weights = 0.0
     for horizon in sizing.horizons:
-        mean, std = forecast.moments(horizon)
+        mean, std = own if horizon == sizing.horizon else forecast.moments(horizon)
         if not (math.isfinite(mean) and math.isfinite(std)):
             return None
         years = horizon / bars_per_year
