@@ -10,12 +10,13 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from lstm_strategy import __version__
+from lstm_strategy.cli_backtest import backtest_command
 from lstm_strategy.cli_data import data_app
 from lstm_strategy.cli_download import download_command, rebuild_command
 from lstm_strategy.cli_evaluate import evaluate_command
 from lstm_strategy.cli_models import models_app
 from lstm_strategy.cli_replay import replay_command
-from lstm_strategy.cli_stages import backtest_command, demo_command, forecast_command, train_command
+from lstm_strategy.cli_stages import demo_command, forecast_command, train_command
 from lstm_strategy.cli_tune import tune_command
 from lstm_strategy.console import console
 from lstm_strategy.errors import LSTMStrategyError

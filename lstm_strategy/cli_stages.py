@@ -1,4 +1,4 @@
-"""The commands that walk the whole way: train, forecast, backtest, demo."""
+"""The commands that walk the whole way: train, forecast, and all of it in the demo."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lstm_strategy import artefact
-from lstm_strategy.bars import Bars, Timeframe, format_ns, parse_ns
+from lstm_strategy.bars import Bars, Timeframe, format_ns
+from lstm_strategy.cli_backtest import run_experiment
+from lstm_strategy.cli_options import (
+    CATALOG,
+    MODELS,
+    CatalogOption,
+    ExperimentArgument,
+    InstrumentOption,
+    JsonOption,
+    ModelOption,
+    ModelsOption,
+    instrument_of,
+    model_of,
+)
 from lstm_strategy.cli_tables import print_backtest, print_forecast, print_training
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
 from lstm_strategy.sources.store import RawStore
 
-__all__ = ["backtest_command", "demo_command", "forecast_command", "train_command"]
-
-ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file.", show_default=False)]
-CatalogOption = Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")]
-ModelsOption = Annotated[Path, typer.Option("--models", help="Folder of the models.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that gets one folder a run.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="name/version or folder; else the current version.")]
-InstrumentOption = Annotated[str | None, typer.Option(help="One of the experiment's; the first where not given.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-
-CATALOG, MODELS, RUNS = Path("catalog"), Path("models"), Path("backtests/runs")
+__all__ = ["demo_command", "forecast_command", "train_command"]
 
 
 def train_command(
@@ -65,8 +68,8 @@ def forecast_command(
     from lstm_strategy.forecaster import Forecaster
 
     setup = load_experiment(experiment)
-    instrument_id = _instrument_of(setup, instrument)
-    loaded = _model_of(setup, models, model)
+    instrument_id = instrument_of(setup, instrument)
+    loaded = model_of(setup, models, model)
     bars = RawStore(catalog).read(instrument_id, Timeframe.parse(setup.data.timeframe))
     forecaster = Forecaster(loaded, instrument_id)
     recent = bars[-4 * forecaster.warmup_bars :]
@@ -91,29 +94,6 @@ def forecast_command(
                 "model_version": loaded.manifest.version,
             }
         )
-
-
-def backtest_command(
-    experiment: ExperimentArgument,
-    instrument: InstrumentOption = None,
-    model: ModelOption = None,
-    catalog: CatalogOption = CATALOG,
-    models: ModelsOption = MODELS,
-    runs: RunsOption = RUNS,
-    in_sample: Annotated[bool, typer.Option("--in-sample", help="Allow bars that the model was trained on.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Trade the experiment's test span on the NautilusTrader engine, and write tables and an HTML report.
-
-    A decision at a bar's close is filled at the next bar's open, with the venue's fee, spread and slippage.
-
-    [bold]Example[/bold]: lstm-strategy backtest backtests/btcusdt_1h.toml --json
-    """
-    setup = load_experiment(experiment)
-    summary = _backtest(setup, _instrument_of(setup, instrument), model, catalog, models, runs, in_sample=in_sample)
-    print_backtest(summary)
-    if as_json:
-        emit_json(summary)
 
 
 def demo_command(
@@ -151,7 +131,7 @@ def demo_command(
     console.rule("3/4 the newest forecast")
     forecast_command(_demo_experiment(), None, None, catalog, models, False)
     console.rule("4/4 backtest on bars that the model never saw")
-    summary = _backtest(setup, instrument_id, None, catalog, models, runs)
+    summary = run_experiment(setup, instrument_id, None, catalog, models, runs)
     print_backtest(summary)
     summary["demo_seconds"] = round(time.perf_counter() - started, 1)
     console.print(f"the whole way took {summary['demo_seconds']:.0f} s")
@@ -212,77 +192,9 @@ def _directional(manifest: artefact.Manifest) -> str:
     return f"found at {', '.join(found)} bars" if found else "none"
 
 
-def _backtest(
-    setup: Experiment,
-    instrument_id: str,
-    model: str | None,
-    catalog: Path,
-    models: Path,
-    runs: Path,
-    *,
-    in_sample: bool = False,
-) -> dict[str, Any]:
-    from lstm_strategy.nautilus.backtest import BacktestSettings, run_backtest
-    from lstm_strategy.report.page import write_report
-
-    loaded = _model_of(setup, models, model)
-    loaded.require_instrument(instrument_id)
-    test_start, test_end = setup.split.spans()["test"]
-    start = parse_ns(setup.backtest.start) if setup.backtest.start else test_start
-    if not in_sample and (start is None or start < loaded.trained_until):
-        begins, last = format_ns(start) if start else "the first bar", format_ns(loaded.trained_until)
-        raise LSTMStrategyError(
-            f"the backtest starts at {begins}, but model {loaded.label} was trained on bars up to {last}:"
-            " its results would flatter; start later, or say --in-sample"
-        )
-    costs = setup.costs.of(RawStore(catalog).read_instrument(instrument_id))
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    settings = BacktestSettings(
-        catalog=catalog,
-        instrument_id=instrument_id,
-        timeframe=setup.data.timeframe,
-        model=_model_folder(setup, models, model),
-        sizing=setup.sizing,
-        limits=setup.limits,
-        costs=costs,
-        start=start,
-        end=parse_ns(setup.backtest.end) if setup.backtest.end else test_end,
-        cash=setup.backtest.cash,
-        account=setup.backtest.account,
-        delay=setup.backtest.delay,
-        run_folder=runs / setup.name / f"{stamp}-{loaded.manifest.version[-8:]}",
-    )
-    with console.status("the engine runs"):
-        summary = run_backtest(settings).summary
-    with console.status("writing the report"):
-        summary["report"] = str(write_report(Path(summary["run_path"])))
-    return summary
-
-
 def _history(setup: Experiment, catalog: Path) -> list[tuple[Bars, Any]]:
     store, timeframe = RawStore(catalog), Timeframe.parse(setup.data.timeframe)
     return [(store.read(name, timeframe), store.read_instrument(name)) for name in setup.data.instruments]
-
-
-def _instrument_of(setup: Experiment, wanted: str | None) -> str:
-    if wanted is not None and wanted not in setup.data.instruments:
-        known = ", ".join(setup.data.instruments)
-        raise LSTMStrategyError(f"instrument {wanted} is not in the experiment; it has {known}")
-    return wanted or setup.data.instruments[0]
-
-
-def _model_folder(setup: Experiment, models: Path, model: str | None) -> Path:
-    return artefact.locate(models, model or setup.name)
-
-
-def _model_of(setup: Experiment, models: Path, model: str | None) -> artefact.Artefact:
-    loaded = artefact.load(_model_folder(setup, models, model))
-    loaded.require(timeframe=setup.data.timeframe, features=setup.features)
-    loaded.shrinkage(setup.sizing.horizon)
-    if (loaded.manifest.network, loaded.manifest.training) != (setup.network, setup.train):
-        told = f"model {loaded.label} was trained with another \\[network] or \\[train] than the experiment says now"
-        console.print(f"[yellow]warning[/yellow] {told}", soft_wrap=True, highlight=False)
-    return loaded
 
 
 def _demo_experiment() -> Path:

@@ -62,7 +62,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The turns of one instrument in time order. Bars in nobody's turn get no forecast.
 
     ``recorded`` is the Parquet file of the forecasts, as `Forecasts.to_table` makes it; None where the artefacts
-    themselves step.
+    themselves step. ``evaluation`` is the folder of the evaluation that they come from, if any.
 
     Raises
     ------
@@ -79,6 +79,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     closed_hours: float
     turns: tuple[Turn, ...]
     recorded: str | None = None
+    evaluation: str | None = None
 
     def __post_init__(self) -> None:
         if not self.turns:
@@ -178,6 +179,7 @@ def walk_forward_schedule(
         closed_hours=first.features.closed_hours,
         turns=tuple(sorted(turns, key=lambda turn: turn.first)),
         recorded=str(evaluation / "forecasts.parquet") if recorded else None,
+        evaluation=str(evaluation),
     )
 
 

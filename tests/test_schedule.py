@@ -158,11 +158,11 @@ def test_the_shrinkage_is_that_of_the_model_whose_turn_it_is(made: Evaluation) -
     )
     from lstm_strategy.nautilus.model import ScheduledModel
 
-    model = ScheduledModel(Recorded(msgspec.structs.replace(schedule, turns=turns)), 1)
+    model = ScheduledModel(Recorded(msgspec.structs.replace(schedule, turns=turns)), SIZING)
     seen = []
     for bar in made.bars:
         model.forecaster.update(bar)
-        seen.append(model.shrinkage.slope)
+        seen.append(model.trained.shrinkage[1].slope)
     assert seen == [0.25] * (len(made.bars) - 232) + [0.75] * 232  # 240 less the hole
 
 

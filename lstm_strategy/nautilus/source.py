@@ -55,7 +55,7 @@ class Source:
     def to_table(self, forecasts: Forecasts) -> pa.Table:
         """Return the forecasts with the version that made each."""
         table = forecasts.to_table(self.label)
-        if len(self.spans) == 1 and self.spans[0][:2] == _ALWAYS:
+        if {version for _, _, version, _ in self.spans} == {self.label}:
             return table
         stamps = table["ts_close"].cast(pa.int64()).to_numpy()
         firsts = np.array([first for first, _, _, _ in self.spans])
@@ -108,9 +108,13 @@ def on_disk(model: Path | Schedule) -> Iterator[Path]:
 
 
 def recorded_from(model: Artefact | Schedule, instrument_id: str, forecasts: Path) -> Schedule:
-    """Return the schedule that says again what a run's forecasts.parquet holds; whoever made that run judged it."""
+    """Return the schedule that says again what a run's forecasts.parquet holds; whoever made that run judged it.
+
+    A walk-forward's are those of its evaluation, where they lie as well.
+    """
     if isinstance(model, Schedule):
-        return msgspec.structs.replace(model, recorded=str(forecasts))
+        path = forecasts if model.evaluation is None else Path(model.evaluation) / "forecasts.parquet"
+        return msgspec.structs.replace(model, recorded=str(path))
     manifest = model.manifest
     turn: Turn = msgspec.structs.replace(
         turn_of(model, instrument_id, *_ALWAYS), version=model.label, trained_until=None

@@ -19,7 +19,7 @@ from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.source import Source
 from lstm_strategy.overfitting import figures
 
-__all__ = ["capacity", "results", "sum_up"]
+__all__ = ["capacity", "results", "sum_up", "turnover"]
 
 _PARTICIPATIONS = (0.01, 0.05, 0.1)
 _FITTING = 0.95  # share of the orders that must stay within a participation
@@ -73,7 +73,7 @@ def sum_up(
         **_scores(source, bars, forecasts),
         "buy_and_hold": results(bars.ts_close, equity["buy_and_hold"].to_numpy(), cash),
         "overfitting": figures(bars.ts_close, own, cash, trials=source.trials),
-        "turnover": _turnover(bars.ts_close, own, tables["fills"]),
+        "turnover": turnover(bars.ts_close, own, tables["fills"]),
         "capacity": capacity(bars, tables["fills"], cash),
         "in_sample": in_sample,
         "notes": notes,
@@ -106,7 +106,7 @@ def capacity(bars: Bars, fills: pa.Table, cash: float) -> list[dict[str, float]]
     return [{"participation": part, "equity": cash * part / share} for part in _PARTICIPATIONS]
 
 
-def _turnover(ts_close: Stamps, equity: Float, fills: pa.Table) -> float:
+def turnover(ts_close: Stamps, equity: Float, fills: pa.Table) -> float:
     """Return the notional traded in a year, both sides, as a multiple of mean equity; NaN for a ruined account."""
     years = float(ts_close[-1] - ts_close[0]) / (365.25 * 86_400e9)
     traded = pc.sum(pc.multiply(fills["price"], fills["quantity"])).as_py() or 0.0
