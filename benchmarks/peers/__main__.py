@@ -23,19 +23,23 @@ from benchmarks.peers.peer import pinball
 from benchmarks.peers.task import Task, make_task
 
 _WORK = ROOT / "build" / "peers" / "work"
-_RUNS = {
+Pair = tuple[str, dict[str, Any], dict[str, Any] | None]
+_RUNS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # module, our part, its arguments
     "neuralforecast": [
-        ("neuralforecast_peer", ("default", "robust")),
-        ("neuralforecast_peer", ("64", "robust")),
-        ("neuralforecast_peer", ("64", "identity")),
+        ("neuralforecast_peer", "train", ("default", "robust")),
+        ("neuralforecast_peer", "train", ("64", "robust")),
+        ("neuralforecast_peer", "train", ("64", "identity")),
     ],
-    "darts": [("darts_peer", ("block",)), ("darts_peer", ("rnn",))],
-    "freqai": [("freqai_peer", ())],
+    "darts": [("darts_peer", "train", ("block",)), ("darts_peer", "train", ("rnn",))],
+    "freqai": [("freqai_peer", "walk", ())],
 }
 
 
 def main() -> int:
-    """Return 1 where the package itself fails; a peer that cannot be had here is named and left out."""
+    """Run the package anew just before each peer, since the machine is shared; name and leave out a peer not to be had.
+
+    Returns 1 where the package itself fails.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--only", choices=tuple(PEERS), action="append", help="a peer; all where none is named")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and curves there too")
@@ -43,22 +47,23 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen: dict[str, object] = {} if arguments.longest is None else {"longest": arguments.longest}
     task = make_task(_WORK, **chosen)
-    try:
-        ours = run_script(Path(sys.executable), "ours", str(_WORK))
-    except PeerError as error:
-        progress(f"peers: {error}")
-        return 1
-    found: dict[str, list[dict[str, Any]]] = {}
+    pairs: list[Pair] = []
     for name in arguments.only or PEERS:
-        try:
-            python = environment(name)
-            for module, settings in _RUNS[name]:
-                found.setdefault(name, []).append(run_script(python, module, str(_WORK), *settings))
-        except PeerError as error:
-            progress(f"peers: {error}")
+        for module, part, settings in _RUNS[name]:
+            try:
+                ours = run_script(Path(sys.executable), "ours", str(_WORK), part)
+            except PeerError as error:
+                progress(f"peers: {error}")
+                return 1
+            try:
+                pairs.append((part, ours, run_script(environment(name), module, str(_WORK), *settings)))
+            except PeerError as error:
+                progress(f"peers: {error}; left out")
+                pairs.append((part, ours, None))
+                break
     constant = _constant_loss(task)
-    figures = _figures(ours, found, constant)
-    _print_losses(task, ours, found, constant)
+    figures = _figures(pairs, constant, task.epochs)
+    _print_losses(task, pairs, constant)
     print_table(figures)
     if arguments.json:
         document = {
@@ -66,29 +71,29 @@ def main() -> int:
             "task": task,
             "constant_quantiles": constant,
             "figures": figures,
-            "exact": [training_figure(_curves(ours), peer, constant, 1.0) for peer in _trained(found)],
-            "ours": ours,
-            "peers": found,
+            "exact": [training_figure(_curves(ours), peer, constant, 1.0) for ours, peer in _trained(pairs)],
+            "runs": [{"part": part, "ours": ours, "peer": peer} for part, ours, peer in pairs],
         }
         arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
     return 0
 
 
-def _figures(ours: dict[str, Any], found: dict[str, list[dict[str, Any]]], constant: float) -> list[Figure]:
-    figures = [training_figure(_curves(ours), peer, constant) for peer in _trained(found)]
-    figures += [history_figure(ours["history"], peer) for peer in _trained(found)]
-    freqai = (found.get("freqai") or [None])[0]
-    for name, key in (("stopped early", "walk_own"), ("10 passes", "walk_same")):
-        figures.append(walk_figure(name, ours[key], freqai))
+def _figures(pairs: list[Pair], constant: float, epochs: int) -> list[Figure]:
+    figures = [training_figure(_curves(ours), peer, constant) for ours, peer in _trained(pairs)]
+    figures += [history_figure(ours["history"], peer) for ours, peer in _trained(pairs)]
+    for part, ours, peer in pairs:
+        if part == "walk":
+            figures.append(walk_figure("stopped early", ours["own"], peer))
+            figures.append(walk_figure(f"{epochs} passes", ours["same"], peer))
     return figures
 
 
-def _trained(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return [peer for peers in found.values() for peer in peers if "curves" in peer]
+def _trained(pairs: list[Pair]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return [(ours, peer) for part, ours, peer in pairs if part == "train" and peer]
 
 
-def _curves(ours: dict[str, Any]) -> list[list[tuple[float, float]]]:
-    return [[(seconds, loss) for seconds, loss in curve] for curve in ours["curves"]]
+def _curves(side: dict[str, Any]) -> list[list[tuple[float, float]]]:
+    return [[(seconds, loss) for seconds, loss in curve] for curve in side["curves"]]
 
 
 def _constant_loss(task: Task) -> float:
@@ -99,14 +104,15 @@ def _constant_loss(task: Task) -> float:
     return pinball(np.broadcast_to(q_Q, (len(stop), len(q_Q))), stop, list(task.levels))
 
 
-def _print_losses(task: Task, ours: dict[str, Any], found: dict[str, list[dict[str, Any]]], constant: float) -> None:
+def _print_losses(task: Task, pairs: list[Pair], constant: float) -> None:
     title = f"{task.source}; one LSTM layer of {task.hidden}, one thread; validation pinball of {task.stop_rows:,} bars"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("", "best", "at CPU s", "CPU s in all"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("constant quantiles", f"{constant:.5f}", "", "")
-    rows = [("this package, median of seeds", _curves(ours))]
-    rows += [(f"{peer['name']}, {peer['setting']}", _curves(peer)) for peer in _trained(found)]
+    own = [curve for ours, _ in _trained(pairs) for curve in _curves(ours)]
+    rows = [("this package, median", own)] if own else []
+    rows += [(f"{peer['name']}, {peer['setting']}", _curves(peer)) for _, peer in _trained(pairs)]
     for name, curves in rows:
         bests = [min(curve, key=lambda point: point[1]) for curve in curves]
         loss, seconds = median(best[1] for best in bests), median(best[0] for best in bests)

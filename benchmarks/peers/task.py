@@ -54,8 +54,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     hidden: int = 48
     window: int = 64
     seed: int = 1
-    longest: float = 60.0
-    patience: float = 25.0
+    longest: float = 45.0
+    patience: float = 20.0
     history: int = 20_000
     fit_rows: int = 0
     stop_rows: int = 0
