@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -274,14 +272,6 @@ class Hungry:
         if self.error:
             raise RuntimeError(self.error)
         np.empty((2**26, 2**20))  # more than an address can reach
-
-
-@dataclass
-class Killed:
-    """A baseline whose process the system kills, as it does where memory runs out."""
-
-    def forecast(self, samples, spans, target):
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_out_of_memory_is_one_line(markets, tmp_path):

@@ -130,7 +130,8 @@ def _skill(rows: list[dict[str, Any]], names: list[str], over_best: float | None
 
 def _errors(rows: list[dict[str, Any]], kind: str) -> Figure:
     """Pinball of each part with twice its standard error, beside the best baseline's."""
-    x, own = [row["key"] for row in rows], np.array([_float(row["pinball"]) for row in rows])
+    x = [row["key"][:3] if row["key"].endswith("day") else row["key"] for row in rows]  # seven days on a narrow screen
+    own = np.array([_float(row["pinball"]) for row in rows])
     skill = np.array([_float(row["skill_over_best"]) for row in rows])
     traces = []
     if np.isfinite(skill).any():
@@ -142,7 +143,8 @@ def _errors(rows: list[dict[str, Any]], kind: str) -> Figure:
     error = [_float(row["skill_se"]) for row in rows]
     trace["customdata"] = [list(pair) for pair in zip(numbers(skill), numbers(2 * np.array(error)), strict=True)]
     trace["hovertemplate"] = "%{y:.4f}; better by %{customdata[0]:+.2%} ± %{customdata[1]:.2%}"
-    return figure([*traces, trace], axis(type=kind), axis(title="mean pinball", tickformat=".3f"))
+    x_axis = _months(len(rows)) if kind == "date" else axis(type=kind)
+    return figure([*traces, trace], x_axis, axis(title="mean pinball", tickformat=".3f"))
 
 
 def _importance(rows: list[dict[str, Any]]) -> Figure:
@@ -176,7 +178,13 @@ def _coverage(rows: list[dict[str, Any]]) -> Figure:
         ends = [x[0], x[-1]]
         traces.append(line(ends, [float(share)] * 2, "nominal", "var(--muted)", width=1, dash="dash", hover=False))
         traces[-1]["showlegend"] = share == "0.98"
-    return figure(traces, axis(type="date"), axis(title="outcomes inside", tickformat=".0%"))
+    return figure(traces, _months(len(rows)), axis(title="outcomes inside", tickformat=".0%"))
+
+
+def _months(count: int) -> Figure:
+    """A time axis that marks whole months, where there are few to be marked."""
+    few = {"dtick": "M1", "tickformat": "%b<br>%Y"} if count <= 6 else {}
+    return axis(type="date", **few)
 
 
 def _dotted(trace: Figure, color: str) -> Figure:
