@@ -17,11 +17,12 @@ from chromium import Page, browse, find_chromium
 
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
-from lstm_strategy.report import calibration, charts, words
+from lstm_strategy.report import calibration, charts, sections, words
 from lstm_strategy.report.page import write_report
 from lstm_strategy.report.run_folder import Summary, read_run
 from lstm_strategy.report.thin import thin
 
+CHARTS = ("fan", "reliability", "miscoverage", "equity", "drawdown", "exposure", "trades")
 HOUR = 3_600_000_000_000
 START = 1_704_067_200_000_000_000  # 2024-01-01
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -50,6 +51,21 @@ SUMMARY: dict[str, Any] = {
     "model": "btcusdt_1h",
     "model_version": "20240101-abc",
     "something_else": [1, 2],
+    "overfitting": {
+        "days": 125,
+        "trials": 12,
+        "probabilistic_sharpe": 0.41,
+        "deflated_sharpe": 0.07,
+        "intervals": {"level": 0.95, "sharpe": [-2.5, 1.9], "max_drawdown": [0.08, 0.31], "block_days": 3},
+        "missing": "",
+    },
+    "beside": [
+        {"name": "volatility target", "error": "", "net_return": 0.4, "sharpe": 0.9, "max_drawdown": 0.2},
+        {"name": "20-day momentum", "error": "overdrawn"},
+    ],
+    "sensitivity": {"multiples": [0.0, 1.0], "delays": [0, 1], "sharpe": [[0.31, 0.2], [-0.21, None]]},
+    "turnover": 61.5,
+    "capacity": [{"participation": 0.05, "equity": 123456.7}],
 }
 
 
@@ -68,6 +84,9 @@ def write_run(folder: Path, bars: int = 3000, horizons: tuple[int, ...] = (1, 4)
     stamps = pa.array(ts_close, pa.timestamp("ns", "UTC"))
     columns = {"ts_close": stamps, "equity": equity, "exposure": exposure, "price": price}
     pq.write_table(pa.table(columns | {"buy_and_hold": 100_000 * price / price[0]}), folder / "equity.parquet")
+
+    held = 100_000 * np.exp(0.5 * np.log(price / price[0]))
+    pq.write_table(pa.table({"ts_close": stamps, "volatility target": held}), folder / "beside.parquet")
 
     change = np.where(random.random(bars) < 0.1, random.normal(0, 0.2, bars), 0.0)
     reasons = np.where(change != 0.0, "rebalance", "within_no_trade_band")
@@ -125,6 +144,70 @@ def test_the_verdict_and_the_numbers_are_in_the_page(html: str) -> None:
     assert "tearsheet" not in text
 
 
+def test_the_first_line_says_what_the_result_does_not_support(html: str) -> None:
+    body = html[html.index("<body>") :]
+    first = re.search(r"<p[^>]*>(.*?)</p>", body, re.DOTALL)
+    assert first
+    assert first[1].startswith("This result does not support a claim of skill: after 12 trials")
+    assert "above zero is 7.0" in first[1]
+    assert body.index(first[1]) < body.index("<h1>")
+
+
+def test_judgement_is_in_the_page(html: str) -> None:
+    text = text_of(html)
+    assert "The same, deflated for 12 trials 7.0 %" in text
+    assert "Sharpe ratio, 95 % interval −2.50 to 1.90" in text
+    assert "volatility target +40.0 % 0.90 20.0 % – –" in text
+    assert "20-day momentum could not be run: overdrawn" in text
+    assert "Venue charges next open 1 bar later 0 × costs 0.31 0.20 1 × costs −0.21 –" in text
+    assert "Capacity at 5 % of volume 123,457" in text
+    assert "Turnover a year 61.5 × equity" in text
+    lines = {trace["name"] for trace in figures_of(html)["equity"]["data"]}
+    assert lines == {"strategy", "buy and hold", "volatility target"}
+
+
+def test_months_multiply_to_the_whole_and_worst_days_are_the_worst(run: Path) -> None:
+    read = read_run(run)
+    head, year = sections.months_table(read)
+    assert head[:2] == ("Year", "Jan")
+    cells = [float(cell.rstrip("%\N{NO-BREAK SPACE}").replace("−", "-")) / 100 for cell in year[1:-1] if cell]
+    assert len(cells) == 5
+    whole = read.equity.equity[-1] / read.equity.equity[0] - 1
+    assert np.prod(1 + np.array(cells)) - 1 == pytest.approx(whole, abs=0.004)
+    assert year[-1] == words.percent(float(whole))
+    days = (read.equity.ts_close - 1) // (24 * HOUR)
+    ends = np.append(read.equity.equity[0], read.equity.equity[np.append(np.diff(days) > 0, True)])
+    moved = ends[1:] / ends[:-1] - 1
+    worst = sections.worst_days_table(read)
+    assert [row[1] for row in worst] == [words.percent(float(value), 2) for value in np.sort(moved)[: len(worst)]]
+    assert worst[0][0] == str(np.unique(days)[moved.argmin()].astype("datetime64[D]"))
+
+
+def test_curves_of_other_bars_are_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", bars=300)
+    path = folder / "beside.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(LSTMStrategyError, match="is not of the same bars"):
+        write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("luck", "said"),
+    [
+        ({"deflated_sharpe": 0.96}, ""),
+        ({"deflated_sharpe": 0.9499}, "after 12 trials"),
+        ({"deflated_sharpe": 0.2, "trials": 1}, "after one trial"),
+        ({"deflated_sharpe": None}, "no Sharpe ratio that could be judged"),
+    ],
+)
+def test_the_first_line(luck: dict[str, Any], said: str) -> None:
+    found = words.first_line(summary(overfitting=SUMMARY["overfitting"] | luck))
+    assert said in found
+    assert bool(found) == bool(said)
+    assert words.first_line(summary(overfitting=None)) == ""
+    assert words.first_line(summary(orders=0)) == ""  # the verdict says that it never traded
+
+
 def test_the_page_is_whole_and_small(run: Path, html: str) -> None:
     from plotly.offline import get_plotlyjs
 
@@ -138,7 +221,7 @@ def test_the_page_is_whole_and_small(run: Path, html: str) -> None:
 
 def test_every_figure_is_valid_plotly(html: str) -> None:
     figures = figures_of(html)
-    assert set(figures) == {"fan", "reliability", "miscoverage", "equity", "drawdown", "exposure", "trades"}
+    assert set(figures) == {*CHARTS, "risk"}
     for figure in figures.values():
         go.Figure(figure)
 
@@ -264,9 +347,14 @@ def test_names_from_outside_cannot_become_markup(tmp_path: Path) -> None:
 def test_a_run_without_forecasts_or_trades_still_has_a_page(tmp_path: Path) -> None:
     nothing = {"pinball": None, "pinball_baseline": None, "coverage_80": None, "coverage_98": None, "sharpe": None}
     folder = write_run(tmp_path / "run", bars=300, orders=0, **nothing)
+    plain = json.loads((folder / "summary.json").read_text())
+    for name in ("overfitting", "beside", "sensitivity", "turnover", "capacity"):
+        del plain[name]  # as older runs have it
+    (folder / "summary.json").write_text(json.dumps(plain))
     for name in ("forecasts", "decisions"):
         path = folder / f"{name}.parquet"
         pq.write_table(pq.read_table(path).slice(0, 0), path)
+    assert not {"overfitting", "beside", "sensitivity"} & set(json.loads((folder / "summary.json").read_text()))
     (folder / "tearsheet.html").touch()
     html = write_report(folder).read_text()
     assert set(figures_of(html)) == {"equity", "drawdown", "exposure", "trades"}
@@ -363,14 +451,14 @@ def test_a_browser_draws_every_chart(long_run: Path, browser_page: Page, width: 
     browser_page.open(report, width, dark=dark)
     assert browser_page.errors == []
     assert [url for url in browser_page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
-    assert browser_page.ask("document.querySelectorAll('.chart').length") == 7
+    assert browser_page.ask("document.querySelectorAll('.chart').length") == 8
     drawn = browser_page.ask(
         "[...document.querySelectorAll('.chart')].map(chart => chart.querySelector('.main-svg') !== null &&"
         " [...chart.querySelectorAll('.scatterlayer path')].some(path => (path.getAttribute('d') || '').length > 20))"
     )
-    assert drawn == [True] * 7
+    assert drawn == [True] * 8
     assert browser_page.ask("document.documentElement.scrollWidth") <= width
-    widest = "Math.max(...[...document.querySelectorAll('body *')].map(item => item.getBoundingClientRect().right))"
+    widest = "Math.max(...[...document.querySelectorAll('body *:not(.scroll *)')].map(item => item.getBoundingClientRect().right))"
     assert browser_page.ask(widest) <= width
     colored = browser_page.ask("document.documentElement.outerHTML.includes('stroke: var(')")
     assert not colored

@@ -163,8 +163,8 @@ def trade(settings: BacktestSettings) -> Traded:
         require_same_bars(model, held)
         if model.recorded is not None and settings.limits.feature_range is not None:
             raise LSTMStrategyError(
-                f"limits.feature_range is {settings.limits.feature_range}, but recorded forecasts come without features;"
-                ' leave it out, or let the models step with model.forecasts = "stepped"'
+                f"limits.feature_range is {settings.limits.feature_range}, but recorded forecasts come without"
+                ' features; leave it out, or let the models step with model.forecasts = "stepped"'
             )
     bars = _span(settings, held)
     charged = settings.charged or settings.costs

@@ -32,7 +32,7 @@ __all__ = [
 
 MOMENTUM_DAYS = 20
 _DAY = 86_400_000_000_000
-_SHARED = ("horizon", "target_volatility", "reference_sharpe", "volatility_floor", "holding_bars", "no_trade_band")
+_SHARED = ("horizon", "target_volatility", "reference_sharpe", "volatility_floor", "no_trade_band")
 
 
 def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folder: Path) -> dict[str, BacktestSettings]:
@@ -44,7 +44,8 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
     - ``classical: NAME``: the strategy's own sizing and limits on the forecasts of the best of an evaluation's
       baselines on the same bars, best in hindsight. Their means count for nothing: no slope was fitted for them.
 
-    The first two trade without halts, at the strategy's horizon, band and largest exposure.
+    The first two trade without halts, at the strategy's horizon, band and largest exposure; their changes of exposure
+    are expected to last 20 days, or ``holding_bars`` where that is longer: a rule for months would else never pay.
 
     Parameters
     ----------
@@ -54,7 +55,9 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
         The catalog's, earlier ones included.
     """
     known, sizing, limits = recording(schedule), settings.sizing, settings.limits
-    shared = {name: getattr(sizing, name) for name in _SHARED}
+    per_year = _bars_per_year(schedule, known)
+    lasting = max(sizing.holding_bars or 1, round(MOMENTUM_DAYS / 365.25 * float(per_year.max())))
+    shared = {name: getattr(sizing, name) for name in _SHARED} | {"holding_bars": lasting}
     loose = LimitsConfig(
         side=limits.side,
         max_exposure=limits.max_exposure,
@@ -74,7 +77,7 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
     made = {
         "volatility target": (normal_forecasts(known, sizing.horizon, flat), none, targeting, long_only),
         f"{MOMENTUM_DAYS}-day momentum": (
-            momentum_forecasts(known, bars, sizing, _bars_per_year(schedule, known)),
+            momentum_forecasts(known, bars, sizing, per_year),
             whole,
             following,
             loose,

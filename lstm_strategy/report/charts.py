@@ -13,7 +13,7 @@ from lstm_strategy.report.run_folder import DecisionLog, EquityCurve
 from lstm_strategy.report.thin import thin
 
 __all__ = ["FAN_BARS", "TRADES", "Figure", "draw_drawdown", "draw_equity", "draw_exposure", "draw_fan"]
-__all__ += ["draw_miscoverage", "draw_reliability", "draw_trades", "drawdown"]
+__all__ += ["draw_miscoverage", "draw_reliability", "draw_risk", "draw_trades", "drawdown"]
 __all__ += ["make_axis", "make_figure", "make_line", "to_numbers"]
 
 Figure = dict[str, Any]
@@ -94,13 +94,19 @@ def draw_miscoverage(coverages: list[Coverage]) -> Figure:
     return make_figure(traces, x, make_axis(title="observed − nominal, points", tickformat="+.2~f", zeroline=True))
 
 
-def draw_equity(curve: EquityCurve) -> Figure:
-    """Mark-to-market equity beside buy and hold."""
-    rows = thin(curve.equity, curve.buy_and_hold)
+def draw_equity(curve: EquityCurve, beside: dict[str, Float] | None = None) -> Figure:
+    """Mark-to-market equity beside buy and hold, and what else was run beside it."""
+    others = beside or {}
+    rows = thin(curve.equity, curve.buy_and_hold, *others.values())
     x = _dates(curve.ts_close[rows])
+    colors = ("var(--horizon-2)", "var(--horizon-3)", "var(--horizon-4)")
+    rules = [
+        make_line(x, to_numbers(line[rows]), name, colors[number % 3], width=1.0, dash="dot" if number > 2 else "solid")
+        for number, (name, line) in enumerate(others.items())
+    ]
     held = make_line(x, to_numbers(curve.buy_and_hold[rows]), "buy and hold", "var(--muted)", width=1.2)
     own = make_line(x, to_numbers(curve.equity[rows]), "strategy", "var(--model)", width=1.6)
-    return make_figure([held, own], _time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
+    return make_figure([held, *rules, own], _time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
 
 
 def drawdown(value_T: Float) -> Float:
@@ -120,6 +126,16 @@ def draw_drawdown(curve: EquityCurve) -> Figure:
     return make_figure(
         traces, _time_axis(curve.ts_close), make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
     )
+
+
+def draw_risk(ts_close: Stamps, returns: Float, at_risk: dict[float, Float]) -> Figure:
+    """Returns of equity bar by bar, and the value at risk that was forecast for each, drawn as a loss."""
+    rows = thin(returns, *at_risk.values())
+    x = _dates(ts_close[rows])
+    traces = [make_line(x, to_numbers(returns[rows]), "return to the next close", "var(--muted)", width=0.8)]
+    for (level, value), color in zip(at_risk.items(), ("var(--horizon-1)", "var(--horizon-2)"), strict=False):
+        traces.append(make_line(x, to_numbers(-value[rows]), f"VaR {level:.0%}", color, width=1.2))
+    return make_figure(traces, _time_axis(ts_close), make_axis(tickformat=".1%", hoverformat=".2%"))
 
 
 def draw_exposure(curve: EquityCurve) -> Figure:

@@ -11,9 +11,20 @@ from lstm_strategy.bars import format_ns
 from lstm_strategy.report import charts
 from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
+from lstm_strategy.report.risk import tails_of
 from lstm_strategy.report.run_folder import DecisionLog, Run, read_run
+from lstm_strategy.report.sections import contents_of
 from lstm_strategy.report.thin import BUCKETS
-from lstm_strategy.report.words import ACTIONS, REASONS, fixed, forecast_verdict, percent, strategy_verdict, whole
+from lstm_strategy.report.words import (
+    ACTIONS,
+    REASONS,
+    first_line,
+    fixed,
+    forecast_verdict,
+    percent,
+    strategy_verdict,
+    whole,
+)
 
 __all__ = ["write_report"]
 
@@ -60,9 +71,12 @@ def _contents(run: Run) -> dict[str, Any]:
     if coverages:
         figures["reliability"] = charts.draw_reliability(coverages)
         figures["miscoverage"] = charts.draw_miscoverage(coverages)
-    figures["equity"] = charts.draw_equity(curve)
+    figures["equity"] = charts.draw_equity(curve, run.beside)
     figures["drawdown"] = charts.draw_drawdown(curve)
     figures["exposure"] = charts.draw_exposure(curve)
+    tails = tails_of(run)
+    if tails is not None:
+        figures["risk"] = charts.draw_risk(tails.ts_close, tails.returns, tails.at_risk)
     trades = _trades(run.decisions)
     drawn = _largest(run.decisions, trades)
     figures["trades"] = charts.draw_trades(curve, run.decisions, drawn)
@@ -81,6 +95,8 @@ def _contents(run: Run) -> dict[str, Any]:
         ],
         "instruments": run.instruments,
         "instrument": run.instrument,
+        **contents_of(run, tails),
+        "first_line": first_line(summary),
         "forecast_verdict": forecast_verdict(summary),
         "strategy_verdict": strategy_verdict(summary, curve.years),
         "strategy_table": _strategy_table(run),

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from lstm_strategy.bars import Float, Stamps, Timeframe
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32
+from lstm_strategy.report.summary_types import Capacity, Companion, Luck, Sensitivity
 
 __all__ = ["BuyAndHold", "DecisionLog", "EquityCurve", "RecordedForecasts", "Run", "Summary", "read_run"]
 
@@ -52,6 +53,11 @@ class Summary(msgspec.Struct, frozen=True):
     model_version: str | int | None = None
     currency: str | None = None
     notes: tuple[str, ...] = ()
+    overfitting: Luck | None = None
+    beside: tuple[Companion, ...] = ()
+    sensitivity: Sensitivity | None = None
+    turnover: float | None = None
+    capacity: tuple[Capacity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +105,10 @@ class RecordedForecasts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """Everything the page shows. ``forecasts`` is ordered by horizon, empty where the model never spoke."""
+    """Everything the page shows. ``forecasts`` is ordered by horizon, empty where the model never spoke.
+
+    ``beside`` are the equity curves [T] of the rules run beside the strategy, by name.
+    """
 
     folder: Path
     summary: Summary
@@ -110,6 +119,7 @@ class Run:
     decisions: DecisionLog
     forecasts: tuple[RecordedForecasts, ...]
     tearsheet: bool
+    beside: dict[str, Float]
 
 
 def read_run(folder: Path) -> Run:
@@ -141,6 +151,7 @@ def read_run(folder: Path) -> Run:
         decisions=_decisions(table.filter(pc.equal(table["instrument"], instrument))),
         forecasts=_read_forecasts(folder, instrument),
         tearsheet=(folder / "tearsheet.html").is_file(),
+        beside=_read_beside(folder, summary, equity),
     )
 
 
@@ -183,6 +194,17 @@ def _read_equity(folder: Path) -> EquityCurve:
     if (np.diff(stamps) <= 0).any():
         raise LSTMStrategyError(f"{path}: ts_close does not increase from row to row")
     return EquityCurve(stamps, *(_floats(table, name) for name in columns[1:]))
+
+
+def _read_beside(folder: Path, summary: Summary, equity: EquityCurve) -> dict[str, Float]:
+    """Equity by bar of what was run beside the strategy, on its own bars."""
+    names = tuple(rule.name for rule in summary.beside if not rule.error)
+    if not names:
+        return {}
+    table = _table(folder, "beside.parquet", ("ts_close", *names))
+    if not np.array_equal(_stamps(table), equity.ts_close):
+        raise LSTMStrategyError(f"{folder / 'beside.parquet'} is not of the same bars as equity.parquet; run it again")
+    return {name: _floats(table, name) for name in names}
 
 
 def _decisions(table: pa.Table) -> DecisionLog:

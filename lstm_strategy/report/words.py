@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import math
 
+from lstm_strategy.overfitting import SUPPORTED
 from lstm_strategy.report.run_folder import Summary
 
-__all__ = ["ACTIONS", "REASONS", "fixed", "forecast_verdict", "p_value", "percent", "strategy_verdict", "whole"]
+__all__ = [
+    "ACTIONS",
+    "REASONS",
+    "first_line",
+    "fixed",
+    "forecast_verdict",
+    "p_value",
+    "percent",
+    "strategy_verdict",
+    "whole",
+]
 
 NO_VALUE = "–"
 
@@ -101,6 +112,23 @@ def forecast_verdict(summary: Summary) -> list[str]:
     if parts:
         said.append("Its " + ", its ".join(parts) + ".")
     return said
+
+
+def first_line(summary: Summary) -> str:
+    """Say before anything else that the result supports no claim, where that is so; else nothing."""
+    luck = summary.overfitting
+    if luck is None or summary.orders == 0:
+        return ""
+    found = luck.deflated_sharpe
+    if found is None or not math.isfinite(found):
+        return "This result supports no claim of skill: it has no Sharpe ratio that could be judged."
+    if found >= SUPPORTED:
+        return ""
+    tried = "one trial" if luck.trials == 1 else f"{whole(luck.trials)} trials"
+    return (
+        f"This result does not support a claim of skill: after {tried}, the probability that the true Sharpe ratio is"
+        f" above zero is {percent(found)} (deflated Sharpe ratio), below {percent(SUPPORTED, 0)}."
+    )
 
 
 def strategy_verdict(summary: Summary, years: float) -> list[str]:

@@ -1,0 +1,178 @@
+"""The tables that judge a run: luck, simple rules beside it, costs and delays, months, worst days, risk."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lstm_strategy.bars import Float
+from lstm_strategy.measures import daily_returns
+from lstm_strategy.report.risk import Tails
+from lstm_strategy.report.run_folder import Run, Summary
+from lstm_strategy.report.words import fixed, p_value, percent, whole
+
+__all__ = ["beside_table", "luck_table", "months_table", "risk_facts", "sensitivity_table", "tails_table"]
+__all__ += ["contents_of", "worst_days_table"]
+
+Table = list[tuple[str, ...]]
+
+_WORST = 8
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def luck_table(summary: Summary) -> Table:
+    """How far the Sharpe ratio can be told from luck; empty where the run was not judged."""
+    luck = summary.overfitting
+    if luck is None:
+        return []
+    rows: Table = [
+        ("Probability that the true Sharpe ratio is above 0", percent(luck.probabilistic_sharpe)),
+        (
+            f"The same, deflated for {whole(luck.trials)} trial{'s' * (luck.trials > 1)}",
+            percent(luck.deflated_sharpe),
+        ),
+    ]
+    if luck.intervals is not None:
+        around, share = luck.intervals, percent(luck.intervals.level, 0)
+        rows += [
+            (f"Sharpe ratio, {share} interval", _between(*(fixed(end) for end in around.sharpe))),
+            (f"Maximum drawdown, {share} interval", _between(*(percent(end) for end in around.max_drawdown))),
+        ]
+    return rows
+
+
+def beside_table(summary: Summary) -> Table:
+    """The strategy, buy and hold, and each rule: after the same costs."""
+    if not summary.beside:
+        return []
+    held = summary.buy_and_hold
+    rows: Table = [
+        (
+            "strategy",
+            percent(summary.net_return, signed=True),
+            fixed(summary.sharpe),
+            percent(summary.max_drawdown),
+            whole(summary.orders),
+            fixed(summary.turnover, 1),
+        ),
+        (
+            "buy and hold",
+            percent(held.net_return, signed=True),
+            fixed(held.sharpe),
+            percent(held.max_drawdown),
+            "1",
+            "–",
+        ),
+    ]
+    for rule in summary.beside:
+        if rule.error:
+            rows.append((rule.name, "could not be run: " + rule.error))
+            continue
+        orders = "–" if rule.orders is None else whole(int(rule.orders))
+        figures = (percent(rule.net_return, signed=True), fixed(rule.sharpe), percent(rule.max_drawdown))
+        rows.append((rule.name, *figures, orders, fixed(rule.turnover, 1)))
+    return rows
+
+
+def sensitivity_table(summary: Summary) -> Table:
+    """Header, then one row a multiple of the costs; net Sharpe ratios by delay."""
+    found = summary.sensitivity
+    if found is None:
+        return []
+    delays = ("next open" if delay == 0 else f"{delay} bar{'s' * (delay > 1)} later" for delay in found.delays)
+    body = [
+        (f"{multiple:g} × costs", *(fixed(value) for value in row))
+        for multiple, row in zip(found.multiples, found.sharpe, strict=True)
+    ]
+    return [("Venue charges", *delays), *body]
+
+
+def months_table(run: Run) -> Table:
+    """Header, then one row a year: the strategy's return in each month, and over the year's bars."""
+    days, returns = _daily(run, run.equity.equity)
+    month = (days.astype("datetime64[D]")).astype("datetime64[M]").astype(np.int64)
+    growth = np.log1p(np.maximum(returns, -1.0 + 1e-12))
+    rows: Table = [("Year", *_MONTHS, "All")]
+    for year in np.unique(month // 12).tolist():
+        cells = []
+        for number in range(12):
+            chosen = month == 12 * year + number
+            cells.append(percent(math.expm1(float(growth[chosen].sum()))) if chosen.any() else "")
+        rows.append((str(1970 + year), *cells, percent(math.expm1(float(growth[month // 12 == year].sum())))))
+    return rows
+
+
+def worst_days_table(run: Run) -> Table:
+    """The strategy's worst UTC days, with what buy and hold did on them and the largest exposure."""
+    days, own = _daily(run, run.equity.equity)
+    _, held = _daily(run, run.equity.buy_and_hold)
+    day_of_bar = (run.equity.ts_close - 1) // 86_400_000_000_000
+    rows: Table = []
+    for row in np.argsort(own, kind="stable")[:_WORST]:
+        exposure = run.equity.exposure[day_of_bar == days[row]]
+        largest = float(exposure[np.nanargmax(np.abs(exposure))]) if np.isfinite(exposure).any() else math.nan
+        day = str(days[row].astype("datetime64[D]"))
+        rows.append((day, percent(float(own[row]), 2), percent(float(held[row]), 2), percent(largest, 0)))
+    return rows
+
+
+def tails_table(tails: Tails | None) -> Table:
+    """Value at risk and expected shortfall of the next bar, as forecast and as it came."""
+    rows: Table = []
+    for tail in tails.tails if tails else ():
+        share = percent(tail.level, 0)
+        rows.append(
+            (
+                f"VaR {share}",
+                whole(tail.bars),
+                fixed(tail.expected, 0),
+                whole(tail.breaches),
+                p_value(tail.p),
+                percent(tail.foreseen, 2),
+                percent(tail.suffered, 2),
+            )
+        )
+    return rows
+
+
+def risk_facts(run: Run) -> Table:
+    """Exposure, turnover and capacity in figures."""
+    exposure = np.abs(run.equity.exposure[np.isfinite(run.equity.exposure)])
+    facts: Table = [
+        ("Bars in the market", percent(float((exposure > 1e-4).mean()))),
+        ("Largest exposure", percent(float(exposure.max()))),
+    ]
+    summary, unit = run.summary, f" {run.summary.currency}" if run.summary.currency else ""
+    if summary.turnover is not None:
+        facts.append(("Turnover a year", f"{fixed(summary.turnover, 1)} × equity"))
+    facts += [
+        (f"Capacity at {percent(room.participation, 0)} of volume", fixed(room.equity, 0) + unit)
+        for room in summary.capacity
+    ]
+    return facts
+
+
+def contents_of(run: Run, tails: Tails | None) -> dict[str, Any]:
+    """All of them, by the names that the template knows."""
+    luck = run.summary.overfitting
+    return {
+        "luck": luck_table(run.summary),
+        "luck_missing": luck.missing if luck else "",
+        "block_days": fixed(luck.intervals.block_days, 0) if luck and luck.intervals else "",
+        "beside": beside_table(run.summary),
+        "sensitivity": sensitivity_table(run.summary),
+        "months": months_table(run),
+        "worst_days": worst_days_table(run),
+        "tails": tails_table(tails),
+        "risk_facts": risk_facts(run),
+    }
+
+
+def _daily(run: Run, line: Float) -> tuple[Any, Float]:
+    return daily_returns(run.equity.ts_close, line, float(line[0]))
+
+
+def _between(low: str, high: str) -> str:
+    return f"{low} to {high}"

@@ -1,0 +1,55 @@
+"""The parts of summary.json that judge a run: its luck, the rules beside it, what costs do to it, how far it grows."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Around", "Capacity", "Companion", "Luck", "Sensitivity"]
+
+
+class Around(msgspec.Struct, frozen=True):
+    """Bootstrap intervals of probability ``level``; drawdowns as positive fractions."""
+
+    level: float
+    sharpe: tuple[float, float]
+    max_drawdown: tuple[float, float]
+    block_days: float
+
+
+class Luck(msgspec.Struct, frozen=True):
+    """How far the Sharpe ratio can be told from luck; ``missing`` says why there are no intervals."""
+
+    days: int
+    trials: int
+    probabilistic_sharpe: float | None
+    deflated_sharpe: float | None
+    intervals: Around | None = None
+    missing: str = ""
+
+
+class Companion(msgspec.Struct, frozen=True):
+    """A rule run beside the strategy; ``error`` says why there is nothing to show."""
+
+    name: str
+    error: str = ""
+    net_return: float | None = None
+    sharpe: float | None = None
+    max_drawdown: float | None = None
+    orders: float | None = None
+    fees: float | None = None
+    turnover: float | None = None
+
+
+class Sensitivity(msgspec.Struct, frozen=True):
+    """Sharpe ratios by multiple of the costs (rows) and by delay in bars (columns)."""
+
+    multiples: tuple[float, ...]
+    delays: tuple[int, ...]
+    sharpe: tuple[tuple[float | None, ...], ...]
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """Starting equity at which 95 % of orders stay within a participation of their bar's volume."""
+
+    participation: float
+    equity: float | None
