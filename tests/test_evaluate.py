@@ -439,6 +439,21 @@ def test_from_the_command_line_to_a_page_in_a_browser(done, folder, catalog, tmp
     the_page_is_drawn(found, tmp_path)
 
 
+def test_without_baselines_and_weighing_the_rest_is_told(done, folder, catalog, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("pair.toml").write_text(EXPERIMENT)
+    words = ("evaluate", "pair.toml", "--catalog", str(catalog), "--models", str(folder / "models"), "--json")
+    code, out, err = run_cli(monkeypatch, capsys, *words, "--baselines", "none", "--importance", "0")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["importance"], found["baselines"], found["best_baseline"], found["dm_p"]) == ([], {}, None, None)
+    assert found["verdict"].startswith("No baseline to compare with. ")
+    page = Path(found["report"]).read_text()
+    assert 'id="chart-fan-recent"' in page
+    assert 'id="chart-skill"' not in page
+    assert 'id="chart-importance"' not in page
+
+
 def the_figures_are_right(found):
     """All that `--json` promises, pooled and by instrument, computed anew from the tables with other libraries."""
     table = pq.read_table(found["forecasts_path"]).to_pandas()
