@@ -95,7 +95,9 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Numbers learned for each instrument of a panel, which shift the LSTM's inputs and outputs; 0 is none.
     head : "quantiles", "mae" or "mse"
         What is learned: all quantiles by pinball loss, or one number per horizon by mean absolute or mean squared
-        error, around which the residual quantiles of the fit span stand (the same distance at every bar).
+        error, around which the residual quantiles of the fit span stand (the same distance at every bar, in units of
+        σ√h). The number is a median for "mae", a mean for "mse"; the mean that `Forecast` takes of the quantiles
+        differs from it by a constant, which calibration may move and the centre of the shrinkage takes out.
     kernel, convolutions : int
         Bars that a convolution of a "cnn_lstm" sees, and how many convolutions follow each other.
     window : int

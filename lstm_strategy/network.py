@@ -128,7 +128,7 @@ class StreamingLSTM(Streaming):
         z = torch.tanh(z)
         if self.config.kind == "cnn_lstm":
             z, *rest = self.convolutions(z, *rest)
-        z, (h, c) = self.lstm(self.dropout(z), (h, c))
+        z, (h, c) = self._recur(self.dropout(z), h, c)
         if self.config.layer_norm:
             z = self.norm_out(z)
         if self.config.kind == "attention_lstm":
@@ -136,6 +136,12 @@ class StreamingLSTM(Streaming):
         if known is not None:
             z = z + self.instrument_out(known)
         return self.head(self.dropout(z)), h, c, *rest
+
+    # cuDNN's own is fast as it is; compiled, it would be unrolled over a chunk for minutes.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _recur(self, z_TBD: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        found: tuple[Tensor, tuple[Tensor, Tensor]] = self.lstm(z_TBD, (h, c))
+        return found
 
     def quantiles(self, raw: Tensor) -> Tensor:
         """Return quantiles [..., H * Q] of what the head said: levels in order, whatever it was."""

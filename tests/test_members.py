@@ -123,8 +123,9 @@ def test_an_ensemble_goes_on_from_an_ensemble(samples, three, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "begin_at", noting)
-        trained(samples[:1], tmp_path / "e", start=start, members=3, epochs=1, learning_rate=1e-6)
-    for number, weights in enumerate(begun):
+        other = {name: t + 1.0 if name.endswith("feature_mean") else t for name, t in start.items()}
+        trained(samples[:1], tmp_path / "e", start=other, members=3, epochs=1, learning_rate=1e-6)
+    for number, weights in enumerate(begun):  # the scaler is this training's own
         for name, tensor in three.network.members[number].state_dict().items():
             assert torch.equal(weights[name], tensor)
     assert len(begun) == 3
@@ -154,8 +155,9 @@ def test_weights_are_averaged_as_the_settings_say(samples, tmp_path):
     for wanted, (name, weight) in zip(average, found.network.named_parameters(), strict=True):
         torch.testing.assert_close(weight.detach(), wanted, rtol=0, atol=1e-6, msg=name)
     assert not torch.equal(found.network.project.weight.detach(), steps[-1][0])
-    follow = average_of(0.9999)
-    assert follow(torch.tensor(0.0), torch.tensor(1.0), torch.tensor(1)).item() == pytest.approx(9 / 11)
+    average = torch.tensor(0.0)
+    average_of(0.9999)([average], [torch.tensor(1.0)], torch.tensor(1))
+    assert average.item() == pytest.approx(9 / 11)
 
 
 # Panels

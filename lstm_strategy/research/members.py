@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +68,12 @@ def begin_at(network: StreamingLSTM, start: dict[str, Tensor]) -> None:
     network.load_state_dict(start | {k: t for k, t in own.items() if k.startswith(("feature_", "residual_"))})
 
 
-def average_of(ema: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Return the exponential moving average of weights, faster over the first steps."""
+def average_of(ema: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """Return the exponential moving average of weights, faster over the first steps, for torch's `AveragedModel`."""
 
-    def follow(average: Tensor, weight: Tensor, steps: Tensor | int) -> Tensor:
+    def follow(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
         decay = min(ema, (1 + int(steps)) / (10 + int(steps)))
-        return torch.lerp(average, weight, 1.0 - decay)
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, 1.0 - decay)
 
     return follow

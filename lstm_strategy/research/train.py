@@ -194,7 +194,7 @@ def _train_member(
     """Train from the checkpoint or the given weights on; the network ends with the best weights."""
     device = network.feature_mean.device
     optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    average = AveragedModel(network, avg_fn=average_of(config.ema)) if config.ema else None
+    average = AveragedModel(network, multi_avg_fn=average_of(config.ema)) if config.ema else None
     state = Checkpoint(checkpoint, network, optimiser, average)
     shuffle = np.random.default_rng([seed, 1])
     state.resume(shuffle)
