@@ -106,9 +106,16 @@ def group_scores(table: ScoredTable, losses: dict[str, Float], draws: int, seed:
     edges = ["none", *(f"below {level:g}" for level in levels), "rows"]
     for sums in (whole, redrawn):
         sums["none"] = np.zeros_like(sums["rows"])
-    pit = [figure(lambda sums, a=a, b=b: (sums[b] - sums[a]) / sums["rows"]) for a, b in pairwise(edges)]
+
+    def between(low: str, high: str) -> tuple[float, Interval]:
+        return figure(lambda sums: (sums[high] - sums[low]) / sums["rows"])
+
+    def root(name: str) -> tuple[float, Interval]:
+        return figure(lambda sums: np.sqrt(sums[name] / sums["rows"]))
+
+    pit = [between(low, high) for low, high in pairwise(edges)]
     pinball, crps, mae, mae_raw = ratio("loss"), ratio("crps"), ratio("abs"), ratio("abs raw")
-    rmse, rmse_raw = (figure(lambda sums, n=name: np.sqrt(sums[n] / sums["rows"])) for name in ("square", "square raw"))
+    rmse, rmse_raw = root("square"), root("square raw")
     direction = ratio("right", "told") if told.any() else None
     above = figure(lambda sums: sums["right"] / sums["told"] - _by_chance(sums)) if told.any() else None
     rank_ic = figure(_correlation) if varies else None
