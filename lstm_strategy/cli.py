@@ -17,6 +17,7 @@ from lstm_strategy.cli_evaluate import evaluate_command
 from lstm_strategy.cli_models import models_app
 from lstm_strategy.cli_replay import replay_command
 from lstm_strategy.cli_stages import demo_command, forecast_command, train_command
+from lstm_strategy.cli_sweep import sweep_command
 from lstm_strategy.cli_tune import tune_command
 from lstm_strategy.console import console
 from lstm_strategy.errors import LSTMStrategyError
@@ -45,6 +46,7 @@ app.command("evaluate")(evaluate_command)
 app.command("tune")(tune_command)
 app.command("forecast")(forecast_command)
 app.command("backtest")(backtest_command)
+app.command("sweep")(sweep_command)
 app.command("demo")(demo_command)
 app.command("replay")(replay_command)
 

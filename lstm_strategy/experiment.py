@@ -21,6 +21,7 @@ from lstm_strategy.hyperparameters import (
     date_of,
 )
 from lstm_strategy.instrument import Instrument, split_id
+from lstm_strategy.policy_grid import SweepGrid, policies
 from lstm_strategy.search_space import Settings, Space, TuneConfig
 from lstm_strategy.toml_file import read_toml
 
@@ -129,6 +130,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     costs: CostsConfig = msgspec.field(default_factory=CostsConfig)
     backtest: BacktestConfig = msgspec.field(default_factory=BacktestConfig)
     model: ModelConfig = msgspec.field(default_factory=ModelConfig)
+    sweep: SweepGrid = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
@@ -143,6 +145,18 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise LSTMStrategyError(
                 'limits.side is "long_short", but a cash account cannot short; use backtest.account = "margin"'
             )
+        if self.sweep:
+            self.policies()
+
+    def policies(self) -> dict[str, tuple[SizingConfig, LimitsConfig]]:
+        """Return what `sweep` runs, by label: each combination fits the rest of the experiment."""
+        found = policies(self.sweep, self.sizing, self.limits)
+        for label, (sizing, limits) in found.items():
+            try:
+                msgspec.structs.replace(self, sizing=sizing, limits=limits, sweep={})
+            except LSTMStrategyError as error:
+                raise LSTMStrategyError(f"sweep, {label}: {error}") from None
+        return found
 
     def space(self) -> Space:
         """Return what `tune` may vary, around these settings."""

@@ -39,6 +39,7 @@ FLOORS = {
     "limits": (2, 1),
     "risk": (2, 2),
     "decision": (2, 3),
+    "policy_grid": (2, 4),
     "sources": (2, 0),
     "replay": (3, 0),
     "artefact": (3, 0),

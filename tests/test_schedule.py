@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lstm_strategy import artefact
+from lstm_strategy import artefact, cli
 from lstm_strategy.bars import Bars
-from lstm_strategy.decision import LimitsConfig, SizingConfig
+from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.experiment import load_experiment
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.fold_index import FoldIndex
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, WalkForwardConfig
 from lstm_strategy.instrument import Instrument
-from lstm_strategy.nautilus.backtest import BacktestRun, BacktestSettings, run_backtest
+from lstm_strategy.nautilus import grid
+from lstm_strategy.nautilus.backtest import BacktestRun, BacktestSettings, run_backtest, trade
+from lstm_strategy.nautilus.beside import companions, momentum_forecasts
 from lstm_strategy.nautilus.catalog import write_catalog
+from lstm_strategy.nautilus.grid import DELAYS, MULTIPLES, run_grid, sensitivity_grid
 from lstm_strategy.research.evaluate import evaluate
 from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.schedule import Schedule, Turn, newest_evaluation, recording, walk_forward_schedule
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
+from lstm_strategy.sources.store import RawStore
 from lstm_strategy.speakers import Recorded, Switching
 
 HOUR = 3_600_000_000_000
@@ -78,6 +85,9 @@ def make_evaluation(folder: Path) -> Evaluation:
         bars.timeframe,
         *(getattr(bars, name)[keep] for name in ("ts_close", "open", "high", "low", "close", "volume")),
     )
+    store = RawStore(folder / "catalog")
+    store.write_instrument(instrument)
+    store.merge(bars, replace=True)
     write_catalog(folder / "catalog", bars, instrument)
     plan = Plan(
         name="pair",
@@ -241,3 +251,257 @@ def test_bars_out_of_order_are_refused_and_no_state_is_kept(made: Evaluation) ->
 def test_turn_defaults() -> None:
     turn = Turn(version="v", first=1, last=2, shrinkage=(), bars_per_year=1.0)
     assert (turn.trials, turn.trained_until) == (1, None)
+
+
+# -- what stands beside it, and what costs and settings do -------------------------------------------------------------
+
+
+def settings_of(made: Evaluation, **changes: Any) -> BacktestSettings:
+    settings = {
+        "catalog": made.folder / "catalog",
+        "instrument_id": made.bars.instrument_id,
+        "timeframe": "1h",
+        "model": made.schedule(),
+        "sizing": SIZING,
+        "limits": LimitsConfig(daily_loss=0.5, max_drawdown=0.9),
+        "costs": Costs(fee=0.0005),
+        "start": int(made.bars.ts_close[-600]),
+    }
+    return BacktestSettings(**(settings | changes))
+
+
+def test_companions_hold_what_their_rules_say(made: Evaluation, tmp_path: Path) -> None:
+    band = SizingConfig(mode="volatility_target", horizon=1, target_volatility=0.3, no_trade_band=0.0)
+    jobs = companions(settings_of(made, sizing=band), made.schedule(), made.bars, tmp_path)
+    assert list(jobs) == ["volatility target", "20-day momentum", "classical: constant"]
+    known = recording(made.schedule())
+    per_year = made.schedule().turns[0].bars_per_year
+    wanted = np.minimum(0.3 / (known.scale_T * np.sqrt(per_year)), 1.0)
+
+    def targets(name: str) -> np.ndarray:
+        record = trade(jobs[name]).record
+        rows = {d.ts_close: d.target for d in record.decisions if d.reason != "no_forecast"}
+        assert list(rows) == known.ts_close.tolist()
+        return np.array(list(rows.values()))
+
+    np.testing.assert_allclose(targets("volatility target"), wanted, atol=2e-4)  # the least change is a basis point
+    now = np.searchsorted(made.bars.ts_close, known.ts_close)
+    past = np.array([made.bars.close[made.bars.ts_close <= ts - 480 * HOUR][-1] for ts in known.ts_close])
+    rising = made.bars.close[now] > past
+    assert 50 < rising.sum() < len(rising) - 50
+    np.testing.assert_allclose(targets("20-day momentum"), np.where(rising, wanted, 0.0), atol=2e-4)
+    forecasts = trade(jobs["classical: constant"]).forecasts
+    there = ~np.isnan(forecasts.scale_T)
+    unit = forecasts.scale_T[there, None] * np.sqrt(3)
+    row = np.linspace(-2, 2, len(known.levels))
+    np.testing.assert_allclose(forecasts.quantiles_THQ[there, 1], unit * row, rtol=1e-5)
+
+
+def test_a_momentum_that_may_short_does(made: Evaluation, tmp_path: Path) -> None:
+    """The same rule where the limits allow it; here only what it would tell the strategy."""
+    known = recording(made.schedule())
+    told = momentum_forecasts(known, made.bars, SIZING, np.full(len(known), 8760.0))
+    signs = {float(np.sign(told[row].mean(1))) for row in range(0, len(told), 7)}
+    assert signs == {-1.0, 1.0}
+    assert told[3].std(1) == pytest.approx(known.scale_T[3], rel=1e-6)
+    assert told[3].mean(1) == pytest.approx(np.sign(told[3].mean(1)) * told[3].std(1) / np.sqrt(8760), rel=1e-4)
+    early = momentum_forecasts(known, made.bars[2_400:], SIZING, np.full(len(known), 8760.0))
+    assert np.isnan(early.quantiles_THQ[:100]).all()  # fewer than 20 days of bars
+
+
+def test_two_processes_find_what_one_does_and_costs_cost(made: Evaluation) -> None:
+    settings = settings_of(made)
+    grid = {name: job for name, job in sensitivity_grid(settings).items() if name in ("0/0", "1/0", "4/0", "1/2")}
+    assert len(sensitivity_grid(settings)) == len(MULTIPLES) * len(DELAYS) == 20
+    one, two = run_grid(grid), run_grid(grid, workers=2)
+    assert list(one) == list(two) == list(grid)
+    for name in grid:
+        assert one[name].figures == two[name].figures
+        np.testing.assert_array_equal(one[name].equity, two[name].equity)
+    plain = run_backtest(settings).summary
+    assert one["1/0"].figures["sharpe"] == plain["sharpe"]
+    assert one["1/0"].figures["orders"] == plain["orders"] > 20
+    returns = [one[name].figures["net_return"] for name in ("0/0", "1/0", "4/0")]
+    assert returns == sorted(returns, reverse=True)
+    assert one["0/0"].figures["fees"] == 0.0
+    # The decisions count on the same costs: that the venue takes four times as much changes hardly an order.
+    assert one["4/0"].figures["orders"] == pytest.approx(plain["orders"], rel=0.1)
+    assert one["4/0"].figures["fees"] == pytest.approx(4 * plain["fees"], rel=0.1)
+    assert one["1/2"].figures["net_return"] != returns[1]
+
+
+EXPERIMENT = """
+name = "pair"
+[data]
+instruments = ["A.SIM"]
+timeframe = "1h"
+[split]
+fit_end = 2020-03-01
+stop_end = 2020-04-01
+calibrate_end = 2020-05-01
+[features]
+max_gap_bars = 10
+[target]
+horizons = [1, 3]
+[network]
+hidden = 6
+[train]
+epochs = 1
+batch = 4
+chunk = 128
+burn_in = 32
+[sizing]
+target_volatility = 0.3
+holding_bars = 48
+no_trade_band = 0.2
+[limits]
+daily_loss = 0.5
+max_drawdown = 0.9
+[costs]
+fee = 0.0005
+[model]
+from = "walk_forward"
+[sweep]
+"sizing.target_volatility" = [0.2, 0.4]
+"limits.max_exposure" = [0.5, 1.0]
+"""
+
+
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_the_command_backtests_a_walk_forward_with_what_stands_beside_it(
+    made: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pair.toml"
+    path.write_text(EXPERIMENT)
+    places = ("--catalog", str(made.folder / "catalog"), "--runs", str(made.folder / "runs"))
+    code, out, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["model"] == f"pair/{made.path.name}"
+    assert (summary["bars"], summary["in_sample"]) == (472, False)  # two test spans of 240, less the hole
+    assert [rule["name"] for rule in summary["beside"]] == [
+        "volatility target",
+        "20-day momentum",
+        "classical: constant",
+    ]
+    assert not [rule["error"] for rule in summary["beside"] if rule["error"]]
+    assert all(rule["orders"] > 0 for rule in summary["beside"][:1])
+    assert json.loads(Path(summary["run_path"], "summary.json").read_text())["beside"] == summary["beside"]
+    page = Path(summary["report"]).read_text()
+    assert "supports no claim" in page or "does not support a claim" in page
+    assert "classical: constant" in page
+    path.write_text(EXPERIMENT.replace("hidden = 6", "hidden = 7").replace("[model]", '[model]\nforecasts = "stepped"'))
+    code, out, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--no-beside", "--json")
+    assert code == 0, err
+    assert "trained with another" in err
+    stepped = json.loads(out)
+    assert {name: stepped[name] for name in ("orders", "fees", "sharpe")} == {
+        name: summary[name] for name in ("orders", "fees", "sharpe")
+    }
+    path.write_text(EXPERIMENT.replace("max_gap_bars = 10", "max_gap_bars = 9"))
+    code, _, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places)
+    assert code == 1
+    assert "trained on other features" in err
+
+
+def test_a_sweep_judges_its_best_and_goes_on_where_it_was(
+    made: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pair.toml"
+    path.write_text(EXPERIMENT)
+    words = (
+        "sweep",
+        str(path),
+        "--catalog",
+        str(made.folder / "catalog"),
+        "--runs",
+        str(made.folder / "runs"),
+        "--json",
+    )
+    code, out, err = run_cli(monkeypatch, capsys, *words)
+    assert code == 0, err
+    summary = json.loads(out)
+    labels = {row["setting"] for row in summary["settings"]}
+    assert len(labels) == 4
+    assert "sizing.target_volatility=0.2 limits.max_exposure=0.5" in labels
+    sharpes = [row["sharpe"] for row in summary["settings"]]
+    assert sharpes == sorted(sharpes, reverse=True)
+    assert summary["trials"] == 4
+    assert 0.0 <= summary["probability_of_overfitting"] <= 1.0
+    best = summary["settings"][0]
+    assert summary["deflated_sharpe"] < best["probabilistic_sharpe"]
+    # One of them, run by itself.
+    alone = run_backtest(
+        settings_of(
+            made,
+            sizing=msgspec.structs.replace(SIZING, target_volatility=0.2),
+            limits=LimitsConfig(daily_loss=0.5, max_drawdown=0.9, max_exposure=0.5),
+            costs=Costs(fee=0.0005, spread=0.0002, slippage=0.0001),
+            start=made.schedule().turns[0].first - 1,
+        )
+    ).summary
+    row = next(row for row in summary["settings"] if row["setting"].endswith("=0.2 limits.max_exposure=0.5"))
+    assert (row["sharpe"], row["orders"]) == (alone["sharpe"], alone["orders"])
+
+    ran: list[str] = []
+    monkeypatch.setattr(grid, "_run", lambda settings: ran.append(settings) or grid.trade(settings))
+    code, out, _ = run_cli(monkeypatch, capsys, *words)
+    assert code == 0
+    assert not ran
+    assert json.loads(out)["settings"] == summary["settings"]
+    path.write_text(EXPERIMENT[: EXPERIMENT.index('"limits.max')].replace("[0.2, 0.4]", "[0.4]"))
+    code, _, err = run_cli(monkeypatch, capsys, *words)
+    assert code == 1
+    assert "[sweep] lists 1 setting" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('"sizing.tild" = [1, 2]', 'sweep."sizing.tild" is no setting; did you mean sizing.tilt?'),
+        ('"train.seed" = [1, 2]', "it sweeps settings of sizing and limits"),
+        ('"sizing.tilt" = []', "name at least one value, each once"),
+        ('"sizing.tilt" = [1, 1]', "name at least one value, each once"),
+        ('"sizing.tilt" = [1, "much"]', "sweep, sizing.tilt=much"),
+        ('"sizing.tilt" = [-1.0, 1.0]', "sizing.tilt is -1.0; it must be 0 or above"),
+        ('"sizing.horizon" = [1, 2]', "sizing.horizon is 2; it must be one of target.horizons"),
+        ('"limits.side" = ["long_only", "long_short"]', "a cash account cannot short"),
+        (f'"sizing.tilt" = {list(range(101))}\n"sizing.holding_bars" = {list(range(1, 102))}', "10,201 combinations"),
+    ],
+)
+def test_a_sweep_takes_nothing_that_is_no_setting(tmp_path: Path, line: str, told: str) -> None:
+    path = tmp_path / "pair.toml"
+    path.write_text(EXPERIMENT[: EXPERIMENT.index('"sizing.target')] + line)
+    with pytest.raises(LSTMStrategyError) as caught:
+        load_experiment(path)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ('from = "current"\nseed = 1', 'belong to model.from = "walk_forward"'),
+        ('from = "folds"', "model.from: invalid enum value 'folds'; it must be one of current, walk_forward"),
+        ('source = "current"', "unknown key model.source"),
+        ('from = "walk_forward"\nevaluation = "../x"', "it must be like evaluation-1a2b3c4d"),
+    ],
+)
+def test_the_model_section_takes_nothing_else(tmp_path: Path, section: str, told: str) -> None:
+    path = tmp_path / "pair.toml"
+    path.write_text(EXPERIMENT.replace('from = "walk_forward"', section))
+    with pytest.raises(LSTMStrategyError) as caught:
+        load_experiment(path)
+    assert told in str(caught.value)
+
+
+def test_recorded_forecasts_have_no_features_to_be_out_of_range(made: Evaluation) -> None:
+    with pytest.raises(LSTMStrategyError, match="recorded forecasts come without features"):
+        made.backtest(made.schedule(), limits=LimitsConfig(feature_range=1.0))
