@@ -474,7 +474,7 @@ def test_the_table_of_limits_tells_every_key_and_reason() -> None:
     assert {reason.value for reason in limits} <= told_of
     for name, default in msgspec.to_builtins(LimitsConfig()).items():
         row = next(line for line in rows if f"| `{name}` |" in line)
-        plain = default if default is None or isinstance(default, str | list) else f"{default:g}"
+        plain = default if default is None or isinstance(default, str | tuple) else f"{default:g}"
         shown = {"side": '"long_only"', "flatten_on": "[]"}.get(name, plain or "none")
         assert f"| {shown} |" in row, row
     assert all(len(one.split("|")) == len(other.split("|")) for one, other in pairwise(rows))
