@@ -40,7 +40,7 @@ WorkersOption = Annotated[
 RayOption = Annotated[
     str | None,
     typer.Option(
-        help="Work on a Ray cluster: its address (ray://host:10001), or auto for one that runs here, else a local one."
+        help="Work on Ray: a cluster's address (ray://host:10001), auto for one that runs here, else local: a new one."
     ),
 ]
 

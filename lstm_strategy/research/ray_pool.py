@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import time
 import warnings
 from collections import deque
 from types import TracebackType
@@ -22,8 +23,9 @@ from lstm_strategy.research.parallel import Job, WorkerLostError
 
 __all__ = ["RayPool"]
 
-_RETRIES = 4  # of a job whose worker or node died
+_RETRIES = 4  # of a job whose worker or node died, each on another worker
 _SECONDS = 5.0  # for a first answer at an address
+_TRIES = 3  # to join a cluster that answers
 
 
 class RayPool:
@@ -103,27 +105,39 @@ def _in_task(shared: Any, version: str, work: Any, arguments: tuple[Any, ...]) -
 def _connect(address: str, workers: int | None) -> str:
     ray_worker._worker_logs_enabled = False  # else Ray prints on standard output, even where log_to_driver is False
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == "local":
+        return _start(workers, quiet)
     if address == "auto":
         try:
             ray.init(address="auto", **quiet)
             return f"the Ray cluster running at {ray.get_runtime_context().gcs_address}"
-        except ConnectionError:
+        except ConnectionError as error:
+            if "multiple" in str(error):
+                raise LSTMStrategyError(
+                    "several Ray clusters run here; name one by its address, or use local"
+                ) from None
             return _start(workers, quiet)
     match = re.fullmatch(r"(?:ray://)?([^/\s:]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)
     if match is None or not 0 < int(match[2]) < 65536:
-        raise LSTMStrategyError(f"--ray {address!r} is no address; write auto, ray://host:10001 or host:6379")
-    way_out = "start it with `ray start --head`, or use --ray auto"
+        raise LSTMStrategyError(f"--ray {address!r} is no address; write auto, local, ray://host:10001 or host:6379")
+    way_out = "start it with `ray start --head`, or use --ray local"
     try:
         socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=_SECONDS).close()
     except OSError as error:
         raise LSTMStrategyError(f"no Ray cluster answers at {address} ({error.strerror or error}); {way_out}") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray's own, such as of the file descriptors allowed
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ImportError) as error:
-        told = str(error).strip().partition("\n")[0]
-        raise LSTMStrategyError(f"no Ray cluster could be joined at {address} ({told}); {way_out}") from None
+    for attempt in range(_TRIES):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Ray's own, such as of the file descriptors allowed
+                ray.init(address=address, **quiet)
+            break
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError, ImportError) as error:
+            if isinstance(error, ConnectionError) and attempt + 1 < _TRIES:
+                time.sleep(1.0)  # a client server that has just been started refuses now and then
+                continue
+            told = " ".join(str(error).split())
+            told = told if len(told) <= 300 else f"{told[:100]} ... {told[-200:]}"  # the cause stands last
+            raise LSTMStrategyError(f"no Ray cluster could be joined at {address} ({told}); {way_out}") from None
     return f"the Ray cluster at {address}"
 
 
