@@ -10,6 +10,7 @@ from lstm_strategy.errors import LSTMStrategyError
 
 __all__ = ["FeatureConfig", "FeaturesConfig", "Kind"]
 
+_MIRRORED = frozenset({"return", "ema_distance", "macd", "rsi", "range_position", "close_position"})
 _LONGEST_SEASONS = 20_000  # bars that one seasonal feature remembers
 
 Kind = Literal[
@@ -90,6 +91,11 @@ class FeatureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         spans += (self.period,) if self.period else ()
         bare = self.kind in ("range", "close_position", "gap")
         return self.kind if bare else "_".join([self.kind, *map(str, spans)])
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it changes its sign, and nothing else, where all returns change theirs."""
+        return self.kind in _MIRRORED
 
     @property
     def warmup(self) -> int:

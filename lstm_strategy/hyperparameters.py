@@ -155,6 +155,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ema : float
         Decay of the average of the weights over the steps, which is what is judged and kept; 0 keeps the last weights.
         The average follows faster at first: at step n the decay is min(ema, (1 + n) / (10 + n)).
+    range_weight : float
+        Weight of a second task that shares the network while it learns: the next bar's log range, by squared error in
+        units of its variance. A range tells far more of volatility than a return does, so that the quantiles' scale is
+        learned from less noise. 0 leaves it out; the forecast never contains it.
+    mirror : float
+        Share of the chunks that are learned from upside down: the features that follow the returns' sign, and the
+        returns to forecast, change theirs. 0.5 makes up and down alike, 0 leaves everything as it was.
     precision, compile : "float32" or "bfloat16", bool
         Mixed precision and `torch.compile`; for CUDA alone, refused without it.
     """
@@ -171,6 +178,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threads: int = 1
     members: int = 1
     ema: float = 0.0
+    range_weight: float = 0.0
+    mirror: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
 
@@ -190,6 +199,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise LSTMStrategyError(f"train.members is {self.members}; it must be 1 to 64")
         if not 0.0 <= self.ema <= 0.9999:
             raise LSTMStrategyError(f"train.ema is {self.ema}; it must be 0 to 0.9999")
+        if not 0.0 <= self.range_weight <= 100.0:
+            raise LSTMStrategyError(f"train.range_weight is {self.range_weight}; it must be 0 to 100")
+        if not 0.0 <= self.mirror <= 0.5:
+            raise LSTMStrategyError(f"train.mirror is {self.mirror}; it must be 0 to 0.5")
 
 
 class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

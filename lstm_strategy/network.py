@@ -53,6 +53,8 @@ class StreamingLSTM(Streaming):
         Quantiles that an untrained network forecasts, rising along Q.
     instruments : tuple of str
         Those of the panel, for an embedding.
+    range_head : bool
+        Whether a second head learns the next bar's range; no forecast uses it.
     """
 
     spread_GQ: Tensor
@@ -65,6 +67,7 @@ class StreamingLSTM(Streaming):
         feature_std: Tensor,
         start_HQ: Tensor,
         instruments: tuple[str, ...] = (),
+        range_head: bool = False,
     ) -> None:
         super().__init__()
         self.config, self.instruments = config, instruments
@@ -98,6 +101,8 @@ class StreamingLSTM(Streaming):
         if config.kind == "attention_lstm":
             self.attention = WindowAttention(hidden, config.window)
             self.state_shapes["memory"] = (config.window - 1, hidden + 1)
+        if range_head:
+            self.range_head = nn.Linear(hidden, 1)
         self._start_at(start_HQ)
 
     def _start_at(self, start_HQ: Tensor) -> None:
@@ -116,8 +121,8 @@ class StreamingLSTM(Streaming):
         """Return the features in deviations of the training span, clipped."""
         return ((x_TBF - self.feature_mean) / self.feature_std).clamp(-_CLIP, _CLIP)
 
-    def raw(self, z_TBF: Tensor, state: tuple[Tensor, ...], instrument_B: Tensor | None) -> tuple[Tensor, ...]:
-        """Return (what the head says of standardised features [T, B, H * (Q or 1)], state)."""
+    def hidden(self, z_TBF: Tensor, state: tuple[Tensor, ...], instrument_B: Tensor | None) -> tuple[Tensor, ...]:
+        """Return (what the heads read of standardised features [T, B, hidden], state)."""
         h, c, *rest = state
         z = self.project(z_TBF)
         known = None if instrument_B is None else self.instrument(instrument_B)
@@ -135,7 +140,17 @@ class StreamingLSTM(Streaming):
             z, *rest = self.attention(z, *rest)
         if known is not None:
             z = z + self.instrument_out(known)
-        return self.head(self.dropout(z)), h, c, *rest
+        return self.dropout(z), h, c, *rest
+
+    def raw(self, z_TBF: Tensor, state: tuple[Tensor, ...], instrument_B: Tensor | None) -> tuple[Tensor, ...]:
+        """Return (what the head says of standardised features [T, B, H * (Q or 1)], state)."""
+        z, *after = self.hidden(z_TBF, state, instrument_B)
+        return self.head(z), *after
+
+    def both_tasks(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return (quantiles [T, B, H * Q], the next bar's log range [T, B], standardised): what training looks at."""
+        z, *_ = self.hidden(self.standardise(x_TBF), state, instrument_B)
+        return self.quantiles(self.head(z)), self.range_head(z)[..., 0]
 
     # cuDNN's own is fast as it is; compiled, it would be unrolled over a chunk for minutes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -15,18 +15,24 @@ from lstm_strategy.hyperparameters import Spans
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.measures import labels
 
-__all__ = ["Sample", "build_sample", "label", "span_mask"]
+__all__ = ["Sample", "build_sample", "label", "next_log_range", "span_mask"]
 
 _FLOOR_SHARE = 0.05  # σ never falls below this share of its median over the training span
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One instrument ready for training: bars, features, labels y_TH (NaN where there is none) and what was fitted."""
+    """One instrument ready for training: bars, features, labels y_TH (NaN where there is none) and what was fitted.
+
+    ``range_T`` is the next bar's log range, as in `next_log_range`: an auxiliary label. ``mirrored_F`` tells the
+    features that change their sign with the returns.
+    """
 
     bars: Bars
     matrix: FeatureMatrix
     y_TH: npt.NDArray[np.float32]
+    range_T: npt.NDArray[np.float32]
+    mirrored_F: npt.NDArray[np.bool_]
     fit: InstrumentFit
 
 
@@ -34,6 +40,16 @@ def label(bars: Bars, scale_T: Float, horizons: tuple[int, ...], closed_ns: int 
     """Return y_TH, float32: the outcome of every bar at every horizon, as in `lstm_strategy.measures.labels`."""
     columns = [labels(bars.close, bars.ts_close, scale_T, h, bars.timeframe.ns, closed_ns) for h in horizons]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def next_log_range(bars: Bars, scale_T: Float, closed_ns: int = 0) -> npt.NDArray[np.float32]:
+    """Return ln(ln(H / L) / σ), float32 [T], of the bar after each; NaN where that is missing or had no range."""
+    found = np.full(len(bars), np.nan, np.float32)
+    near = np.diff(bars.ts_close) <= max(bars.timeframe.ns, closed_ns)
+    with np.errstate(divide="ignore"):
+        log_range_T = np.log(np.log(bars.high / bars.low))
+    found[:-1] = np.where(near & np.isfinite(log_range_T[1:]), log_range_T[1:] - np.log(scale_T[:-1]), np.nan)
+    return found
 
 
 def span_mask(bars: Bars, span: tuple[int | None, int | None], purge: int) -> npt.NDArray[np.bool_]:
@@ -80,7 +96,10 @@ def build_sample(
     )
     matrix = Features(config, bars.timeframe, fit.tick, fit.scale_floor).run(bars)
     _require_finite(bars, matrix, config)
-    return Sample(bars, matrix, label(bars, matrix.scale_T, horizons, config.closed_ns), fit)
+    y_TH = label(bars, matrix.scale_T, horizons, config.closed_ns)
+    range_T = next_log_range(bars, matrix.scale_T, config.closed_ns)
+    mirrored_F = np.array([feature.mirrored for feature in config.features])
+    return Sample(bars, matrix, y_TH, range_T, mirrored_F, fit)
 
 
 def _require_finite(bars: Bars, matrix: FeatureMatrix, config: FeaturesConfig) -> None:

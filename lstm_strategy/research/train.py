@@ -30,11 +30,13 @@ RUN_IN = 512  # bars before a span that fill the state when the span is judged
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequence:
-    """Bars of one instrument without a reset: x_TF, and y_TH with NaN wherever the loss must not look."""
+    """Bars of one instrument without a reset: x_TF, and y_TH and range_T with NaN wherever the loss must not look."""
 
     instrument_id: str
     x_TF: Tensor
     y_TH: Tensor
+    range_T: Tensor
+    mirrored_F: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,10 @@ def sequences(
             if len(wanted):
                 taken = rows[(rows >= wanted[0] - run_in) & (rows <= wanted[-1]) & valid[rows]]
                 y_TH = np.where(inside[taken, None], sample.y_TH[taken], np.float32(np.nan))
-                x_TF = torch.from_numpy(sample.matrix.x_TF[taken])
-                found.append(Sequence(sample.bars.instrument_id, x_TF, torch.from_numpy(y_TH)))
+                range_T = np.where(inside[taken], sample.range_T[taken], np.float32(np.nan))
+                parts = (sample.matrix.x_TF[taken], y_TH, range_T, sample.mirrored_F)
+                columns = (torch.from_numpy(part) for part in parts)
+                found.append(Sequence(sample.bars.instrument_id, *columns))
     return found
 
 
@@ -91,7 +95,11 @@ def pinball(q_NHQ: Tensor, y_NH: Tensor, levels_Q: Tensor) -> Tensor:
 
 def constant_quantiles(found: list[Sequence], levels: tuple[float, ...]) -> Tensor:
     """Empirical quantiles [H, Q] of all labels: what a forecaster without features would say."""
-    y_NH = torch.cat([sequence.y_TH for sequence in found]).numpy()
+    return _quantiles(torch.cat([sequence.y_TH for sequence in found]), levels)
+
+
+def _quantiles(labels_NH: Tensor, levels: tuple[float, ...]) -> Tensor:
+    y_NH = labels_NH.numpy()
     if np.isnan(y_NH).all(axis=0).any():
         raise LSTMStrategyError("the fit span holds no label for a horizon; move split.fit_end or shorten the horizon")
     return torch.from_numpy(np.nanquantile(y_NH, levels, axis=0).T.astype(np.float32))
@@ -157,7 +165,8 @@ def train(
     )
     for number, (seed, own_start, path) in enumerate(plans):
         torch.manual_seed(seed)
-        network = StreamingLSTM(network_config, inputs.mean(dim=0), std, baseline_HQ, instruments).to(device)
+        scaler = (inputs.mean(dim=0), std)
+        network = StreamingLSTM(network_config, *scaler, baseline_HQ, instruments, config.range_weight > 0).to(device)
         if own_start is not None:
             begin_at(network, own_start)
         first = number * config.epochs
@@ -198,19 +207,26 @@ def _train_member(
     state = Checkpoint(checkpoint, network, optimiser, average)
     shuffle = np.random.default_rng([seed, 1])
     state.resume(shuffle)
-    forward = torch.compile(network) if config.compile else network
+    range_loss = _range_loss(fit) if config.range_weight else None
+    forward = network.both_tasks if range_loss else network
+    if config.compile:
+        forward = torch.compile(forward)
 
     targets, started = 0, time.perf_counter()
     while state.epoch < config.epochs and state.epoch - state.best_epoch < config.patience:
         network.train()
         for group in optimiser.param_groups:  # a cosine from the learning rate to zero
             group["lr"] = config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * state.epoch / config.epochs))
-        for x_LBF, y_LBH, instrument_ids in _batches(fit, chunk, config, shuffle):
+        for x_LBF, y_LBH, range_LB, instrument_ids in _batches(fit, chunk, config, shuffle):
             number_B = network.numbers_of(instrument_ids)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                q_LBN = forward(x_LBF.to(device), *network.initial_state(x_LBF.shape[1]), instrument_B=number_B)[0]
+                state_0 = network.initial_state(x_LBF.shape[1])
+                q_LBN, ranges_LB, *_ = forward(x_LBF.to(device), *state_0, instrument_B=number_B)
             q_LBHQ = q_LBN[config.burn_in :].float().unflatten(-1, (y_LBH.shape[-1], -1))
             loss = loss_of(q_LBHQ, y_LBH[config.burn_in :].to(device))
+            if range_loss is not None:
+                told = range_loss(ranges_LB[config.burn_in :].float(), range_LB[config.burn_in :].to(device))
+                loss = loss + config.range_weight * told
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
@@ -241,6 +257,22 @@ def _loss_of(network_config: NetworkConfig, target: TargetConfig) -> Loss:
     return loss
 
 
+def _range_loss(fit: list[Sequence]) -> Loss:
+    """Return the squared error of a standardised log range against the label, by mean and variance of the fit span."""
+    known_N = torch.cat([sequence.range_T for sequence in fit])
+    known_N = known_N[~torch.isnan(known_N)]
+    if len(known_N) < 2 or not (deviation := known_N.std()) > 0:
+        raise LSTMStrategyError("train.range_weight is above 0, but no bar of the fit span has a range; make it 0")
+    mean = known_N.mean()
+
+    def loss(found_N: Tensor, range_N: Tensor) -> Tensor:
+        known = ~torch.isnan(range_N)
+        error = (torch.where(known, range_N, mean) - mean) / deviation - found_N
+        return torch.where(known, error.square(), 0.0).sum() / known.sum().clamp_min(1)
+
+    return loss
+
+
 @torch.no_grad()
 def _spread_residuals(
     members: list[_Member], whole: Streaming, fit: list[Sequence], levels: tuple[float, ...], burn_in: int
@@ -250,18 +282,17 @@ def _spread_residuals(
     for sequence in warm:
         sequence.y_TH[:burn_in] = torch.nan  # from rest, the first bars miss by more
     q_NHQ, y_NH = forecast_sequences(whole, warm)
-    missed = [Sequence("", y_NH, y_NH - q_NHQ[..., len(levels) // 2])]
-    residual_HQ = constant_quantiles(missed, levels)
+    residual_HQ = _quantiles(y_NH - q_NHQ[..., len(levels) // 2], levels)
     for member in members:
         member.network.residual_HQ.copy_(residual_HQ)
 
 
 def _batches(
     found: list[Sequence], chunk: int, config: TrainConfig, shuffle: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+) -> Iterator[tuple[Tensor, Tensor, Tensor, list[str]]]:
     """One epoch: every sequence laid out in overlapping chunks from a random first bar on, in random order.
 
-    Yields x_LBF, y_LBH and the instrument of each chunk.
+    Yields x_LBF, y_LBH, range_LB and the instrument of each chunk.
     """
     stride = chunk - config.burn_in
     starts: list[tuple[int, int]] = []
@@ -275,4 +306,8 @@ def _batches(
         rows = [(found[number], start) for number, start in (starts[i] for i in batch)]
         x_LBF = torch.stack([sequence.x_TF[start : start + chunk] for sequence, start in rows], dim=1)
         y_LBH = torch.stack([sequence.y_TH[start : start + chunk] for sequence, start in rows], dim=1)
-        yield x_LBF, y_LBH, [sequence.instrument_id for sequence, _ in rows]
+        if config.mirror:
+            sign_B1 = torch.from_numpy(1.0 - 2.0 * (shuffle.random((len(rows), 1)) < config.mirror)).float()
+            x_LBF, y_LBH = torch.where(found[0].mirrored_F, x_LBF * sign_B1, x_LBF), y_LBH * sign_B1
+        range_LB = torch.stack([sequence.range_T[start : start + chunk] for sequence, start in rows], dim=1)
+        yield x_LBF, y_LBH, range_LB, [sequence.instrument_id for sequence, _ in rows]
