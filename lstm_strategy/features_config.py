@@ -87,7 +87,7 @@ class FeatureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def name(self) -> str:
         """The column's name, such as ``return_24``."""
-        spans = {"macd": (self.span, self.slow, self.signal)}.get(self.kind, (self.span,))
+        spans: tuple[int, ...] = (self.span, self.slow, self.signal) if self.kind == "macd" else (self.span,)
         spans += (self.period,) if self.period else ()
         bare = self.kind in ("range", "close_position", "gap")
         return self.kind if bare else "_".join([self.kind, *map(str, spans)])
