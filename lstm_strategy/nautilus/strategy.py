@@ -18,6 +18,7 @@ from lstm_strategy.decision import (
     Costs,
     LimitsConfig,
     PortfolioState,
+    Reason,
     RiskState,
     Seen,
     SizingConfig,
@@ -104,6 +105,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._restored: bytes | None = None
         self._closing: Closing | None = None
         self._armed, self._marked_ts = False, 0
+        self._told: Reason | None = None  # the last bar's reason
 
     def on_start(self) -> None:
         """Verify model and instrument, then ask for history; a problem here is raised, before any order."""
@@ -226,6 +228,10 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             conditions=Conditions(ready=forecast is None or self._armed, outside_range=session.outside_range(forecast)),
         )
         halted = decision.reason in HALTS
+        if decision.reason != self._told and (halted or decision.reason == Reason.INVALID_FORECAST):
+            told = f"{format_ns(bar.ts_close)}: {decision.reason.value} at an equity of {held.equity:.10g}"
+            self.log.warning(f"{told}. {risk.halt_text}")
+        self._told = decision.reason
         if waiting and not halted:
             decision = msgspec.structs.replace(decision, target=decision.exposure)
         quantity, action = Decimal(0), Action.NOT_READY
@@ -281,7 +287,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._end_closing()
         self.failure = self.risk = self._session = self._backfill = self._restored = None
         self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
-        self._armed, self._marked_ts = False, 0
+        self._armed, self._marked_ts, self._told = False, 0, None
 
     def on_save(self) -> dict[str, bytes]:
         """Return the forecaster's snapshot and the halts; the engine takes keys such as "time" for stamps."""
