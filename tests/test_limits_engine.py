@@ -1,4 +1,4 @@
-"""The limits inside the engine: orders sent, cut, called back and denied as they say, and the second fence behind them."""
+"""The limits inside the engine: orders sent, cut, called back and denied as they say; and the second fence."""
 
 from __future__ import annotations
 
