@@ -31,7 +31,7 @@ _LEAST = 1e-12
 
 
 @njit(cache=True, error_model="numpy")
-def _season(state: Any, n: int, period: int, here: int, before: int, value: float) -> float:
+def _season(state: Any, n: int, period: int, here: Any, before: Any, value: float) -> float:
     """Put the value of the bar that is the ``here``-th of all time into the ring; return the next bar's season."""
     length = n * period
     ring = state[2:]
