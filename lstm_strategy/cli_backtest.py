@@ -164,6 +164,8 @@ def settings_of(
         cash=setup.backtest.cash,
         account=setup.backtest.account,
         delay=setup.backtest.delay,
+        funding=setup.backtest.funding,
+        borrow=setup.backtest.borrow,
     )
     return settings, version
 

@@ -109,6 +109,7 @@ def _identity(settings: BacktestSettings) -> list[Any]:
     model = settings.model
     made = [artefact.load(model).manifest.digest] if isinstance(model, Path) else [turn.version for turn in model.turns]
     money = [settings.costs, settings.cash, settings.account, settings.delay, settings.volume_share]
+    money += [settings.funding, settings.borrow]
     return [settings.instrument_id, data, made, settings.start, settings.end, *money]
 
 

@@ -64,7 +64,8 @@ class CostsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The backtest: dates (UTC; the test span where not given), starting cash, account, delay of fills.
 
-    ``delay`` 0 fills a decision at the next bar's open; n moves the fill n bars on.
+    ``delay`` 0 fills a decision at the next bar's open; n moves the fill n bars on. ``funding``: whether a perpetual
+    pays and earns the rates that were downloaded. ``borrow``: yearly interest on coins sold short on margin.
     """
 
     start: str | None = None
@@ -72,6 +73,8 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cash: float = 100_000.0
     account: Literal["cash", "margin"] = "cash"
     delay: int = 0
+    funding: bool = True
+    borrow: float = 0.0
 
     def __post_init__(self) -> None:
         start, end = date_of("backtest.start", self.start), date_of("backtest.end", self.end)
@@ -81,6 +84,8 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise LSTMStrategyError(f"backtest.cash is {self.cash}; it must be above 0, at most 1e12")
         if not 0 <= self.delay <= 1000:
             raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 to 1000")
+        if not 0.0 <= self.borrow < 10.0:
+            raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

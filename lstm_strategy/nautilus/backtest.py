@@ -19,6 +19,7 @@ from lstm_strategy.bars import Bars, Timeframe, format_ns
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
+from lstm_strategy.nautilus.carry import Carried, carried, carry_module
 from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument
 from lstm_strategy.nautilus.current import require_current
 from lstm_strategy.nautilus.engine import EngineInstrument
@@ -31,6 +32,8 @@ from lstm_strategy.nautilus.summary import sum_up
 from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_table
 from lstm_strategy.nautilus.tearsheet import write_tearsheet
 from lstm_strategy.schedule import Schedule, require_same_bars
+from lstm_strategy.sources.funding import Funding, funding_path, read_funding
+from lstm_strategy.sources.store import RawStore
 
 __all__ = ["BacktestRun", "BacktestSettings", "Traded", "run_backtest", "trade"]
 
@@ -59,6 +62,10 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
         summary's ``lowest_cash`` shows.
     volume_share : float
         The part of a bar's volume offered at its open; what an order takes beyond it fills one tick worse.
+    funding : bool
+        Whether a perpetual pays and earns the funding rates that lie beside its bars; the notes say for which days.
+    borrow : float
+        Interest a year on the value of coins sold short on margin, charged at the end of each UTC day.
     run_folder : Path, optional
         Where the results go; it must not exist yet. Nothing is written where None.
     tearsheet : bool
@@ -79,6 +86,8 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     account: Literal["cash", "margin"] = "cash"
     delay: int = 0
     volume_share: float = 0.25
+    funding: bool = True
+    borrow: float = 0.0
     run_folder: Path | None = None
     tearsheet: bool = True
 
@@ -89,6 +98,8 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 or above")
         if not 0.0 < self.volume_share <= 1.0:
             raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
+        if not 0.0 <= self.borrow < 10.0:
+            raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
         if self.limits.side == "long_short" and self.account == "cash":
             raise LSTMStrategyError('limits.side is "long_short", but a cash account cannot short; use margin')
 
@@ -104,6 +115,8 @@ class Traded:
     forecasts: Forecasts
     tables: dict[str, pa.Table]
     lowest_cash: float
+    carry: Carried
+    funding_known: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +146,8 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     traded = trade(settings)
     rows, tables = (traded.record, traded.forecasts, traded.tables), traded.tables
     of_run = (traded.source, traded.instrument, traded.bars, *rows)
-    summary = sum_up(*of_run, cash=settings.cash, account=settings.account) | {
+    summary = sum_up(*of_run, cash=settings.cash, account=settings.account, funding_known=traded.funding_known) | {
+        "carry": msgspec.to_builtins(traded.carry),
         "lowest_cash": traded.lowest_cash,
         "tearsheet": None,
         "run_path": None if settings.run_folder is None else str(settings.run_folder),
@@ -171,6 +185,7 @@ def trade(settings: BacktestSettings) -> Traded:
     quotes = open_quotes(
         bars, instrument, spread=charged.spread, slippage=charged.slippage, volume_share=settings.volume_share
     )
+    rates = _funding(settings, instrument)
     with on_disk(model) as path:
         simulation = Simulation(
             catalog=settings.catalog,
@@ -186,6 +201,7 @@ def trade(settings: BacktestSettings) -> Traded:
             delay_ns=settings.delay * timeframe.ns,
             fee=charged.fee,
             limits=settings.limits,
+            modules=_carry(settings, instrument, rates),
         )
         with simulate(simulation) as engine:
             (strategy,) = engine.trader.strategies()
@@ -208,8 +224,9 @@ def trade(settings: BacktestSettings) -> Traded:
                 "decisions": record.decisions_table(),
                 "forecasts": source.to_table(forecasts),
             }
-            lowest_cash = _lowest_cash(engine, instrument, settings.cash)
-    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash)
+            lowest_cash, carry = _lowest_cash(engine, instrument, settings.cash), carried(engine.cache)
+    known = None if rates is None else (int(rates.ts[0]), int(rates.ts[-1]))
+    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash, carry, known)
 
 
 def _span(settings: BacktestSettings, bars: Bars) -> Bars:
@@ -238,6 +255,22 @@ def _strategy(settings: BacktestSettings, model: Path, timeframe: Timeframe) -> 
             "record": True,
         },
     )
+
+
+def _funding(settings: BacktestSettings, instrument: EngineInstrument) -> Funding | None:
+    """The rates of a perpetual, where they are wanted and there are any."""
+    store = RawStore(settings.catalog)
+    if not settings.funding or from_engine(instrument).kind != "perpetual":
+        return None
+    return read_funding(store, settings.instrument_id) if funding_path(store, settings.instrument_id).exists() else None
+
+
+def _carry(settings: BacktestSettings, instrument: EngineInstrument, rates: Funding | None) -> tuple[Any, ...]:
+    borrow = settings.borrow if from_engine(instrument).kind == "spot" else 0.0
+    if rates is None and not borrow:
+        return ()
+    ts, rate = ([], []) if rates is None else (rates.ts.tolist(), rates.rate.tolist())
+    return (carry_module(instrument, ts, rate, borrow),)
 
 
 def _lowest_cash(engine: Any, instrument: EngineInstrument, cash: float) -> float:

@@ -22,7 +22,7 @@ from nautilus_trader.backtest.config import (
 )
 from nautilus_trader.backtest.models import FeeModel
 from nautilus_trader.backtest.node import BacktestNode
-from nautilus_trader.common.config import LoggingConfig
+from nautilus_trader.common.config import ImportableActorConfig, LoggingConfig
 from nautilus_trader.persistence.config import DataCatalogConfig
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
@@ -68,6 +68,8 @@ class Simulation:
         Fraction of notional.
     limits : LimitsConfig
         What the engine's own risk checks are set from.
+    modules : tuple of ImportableActorConfig
+        What else happens at the venue, such as `carry_module`.
     """
 
     catalog: Path
@@ -82,6 +84,7 @@ class Simulation:
     delay_ns: int
     fee: float
     limits: LimitsConfig
+    modules: tuple[ImportableActorConfig, ...] = ()
 
 
 @contextmanager
@@ -102,6 +105,7 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
         account_type=simulation.account.upper(),
         starting_balances=[f"{simulation.cash:.8f} {simulation.instrument.quote_currency.code}"],
         bar_execution=False,
+        modules=list(simulation.modules) or None,
         # A gap between close and open may overdraw a full purchase; without this the engine quietly ends the run.
         allow_cash_borrowing=simulation.account == "cash",
         latency_model=ImportableLatencyModelConfig(

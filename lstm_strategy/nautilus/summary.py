@@ -22,6 +22,7 @@ from lstm_strategy.overfitting import figures
 __all__ = ["capacity", "results", "sum_up", "turnover"]
 
 _PARTICIPATIONS = (0.01, 0.05, 0.1)
+_FUNDING_NS = 24 * 3_600 * 10**9  # longest time between fundings
 _FITTING = 0.95  # share of the orders that must stay within a participation
 
 
@@ -35,6 +36,7 @@ def sum_up(
     *,
     cash: float,
     account: Literal["cash", "margin"],
+    funding_known: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a run as plain values, NaN where a figure is not defined.
 
@@ -42,13 +44,15 @@ def sum_up(
     ----------
     cash : float
         Equity before the first bar.
+    funding_known : tuple of int, optional
+        First and last stamp of the funding rates that were charged.
     """
     equity = tables["equity"]
     own = equity["equity"].to_numpy()
     halted = {utc_day(d.ts_close) for d in record.decisions if d.reason in HALTS}
     fees = tables["fills"]["fee"].to_numpy()
     in_sample = source.trained_until is not None and bool(bars.ts_close[0] <= source.trained_until)
-    notes = _notes(account, instrument)
+    notes = _notes(account, instrument, bars, funding_known)
     if in_sample:
         until = format_ns(source.trained_until or 0)
         notes.append(f"In sample: the model was trained on bars up to {until}; the results flatter.")
@@ -113,11 +117,18 @@ def turnover(ts_close: Stamps, equity: Float, fills: pa.Table) -> float:
     return float(traded) / float(equity.mean()) / years if bool((equity > 0.0).all()) else math.nan
 
 
-def _notes(account: Literal["cash", "margin"], instrument: EngineInstrument) -> list[str]:
+def _notes(
+    account: Literal["cash", "margin"], instrument: EngineInstrument, bars: Bars, funding_known: tuple[int, int] | None
+) -> list[str]:
     """Return what the figures leave out, in plain sentences."""
     notes = []
     if from_engine(instrument).kind == "perpetual":
-        notes.append("Funding is not included: a perpetual pays or earns it every few hours, here it does not.")
+        first, last = funding_known or (0, 0)
+        if funding_known is None:
+            notes.append("Funding is not included: a perpetual pays or earns it every few hours, here it does not.")
+        elif first > bars.ts_close[0] + _FUNDING_NS or last < bars.ts_close[-1] - _FUNDING_NS:
+            span = f"{format_ns(first)} to {format_ns(last)}"
+            notes.append(f"Funding is included from {span} alone; what was due outside is not known.")
     if account == "margin":
         notes.append("Liquidation is not modelled: the margin account trades on whatever it has lost.")
     return notes
