@@ -166,6 +166,7 @@ def settings_of(
         delay=setup.backtest.delay,
         funding=setup.backtest.funding,
         borrow=setup.backtest.borrow,
+        maintenance=setup.backtest.maintenance,
     )
     return settings, version
 

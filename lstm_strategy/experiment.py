@@ -66,6 +66,7 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     ``delay`` 0 fills a decision at the next bar's open; n moves the fill n bars on. ``funding``: whether a perpetual
     pays and earns the rates that were downloaded. ``borrow``: yearly interest on coins sold short on margin.
+    ``maintenance``: margin below which a venue liquidates, as a fraction of the position's value.
     """
 
     start: str | None = None
@@ -75,6 +76,7 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     delay: int = 0
     funding: bool = True
     borrow: float = 0.0
+    maintenance: float = 0.05
 
     def __post_init__(self) -> None:
         start, end = date_of("backtest.start", self.start), date_of("backtest.end", self.end)
@@ -86,6 +88,8 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 to 1000")
         if not 0.0 <= self.borrow < 10.0:
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
+        if not 0.0 <= self.maintenance < 1.0:
+            raise LSTMStrategyError(f"backtest.maintenance is {self.maintenance}; it must be 0 or above, below 1")
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

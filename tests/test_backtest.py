@@ -251,7 +251,14 @@ def test_a_ruined_account_is_flat_and_called_so(tmp_path: Path, monkeypatch: pyt
         side="long_short", max_exposure=20.0, max_step=40.0, daily_loss=1.0, max_drawdown=1.0, drift_tolerance=10.0
     )
     finished = run(
-        tmp_path, bars, PERPETUAL, limits=bold, account="margin", run_folder=tmp_path / "run", tearsheet=True
+        tmp_path,
+        bars,
+        PERPETUAL,
+        limits=bold,
+        account="margin",
+        maintenance=0.01,
+        run_folder=tmp_path / "run",
+        tearsheet=True,
     )
     summary = finished.summary
     assert summary["ruined"]
@@ -262,8 +269,8 @@ def test_a_ruined_account_is_flat_and_called_so(tmp_path: Path, monkeypatch: pyt
     assert (rows[0]["reason"], rows[0]["action"]) in {("halt_drawdown", "sent"), ("halt_no_equity", "sent")}
     assert {row["exposure"] for row in rows[2:]} == {0.0}
     assert [note.split(":")[0] for note in summary["notes"]] == [
+        "Liquidated",
         "Funding is not included",
-        "Liquidation is not modelled",
     ]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["notes"] == summary["notes"]
 
@@ -274,7 +281,7 @@ def test_no_equity_flattens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     closes = np.repeat([1000.0, 900.0], 30)
     bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes, PERPETUAL)
     bold = LimitsConfig(side="long_short", max_exposure=20.0, max_step=40.0, drift_tolerance=10.0)
-    finished = run(tmp_path, bars, PERPETUAL, limits=bold, account="margin")
+    finished = run(tmp_path, bars, PERPETUAL, limits=bold, account="margin", maintenance=0.01)
     rows = finished.tables["decisions"].to_pylist()[30:]
     assert (rows[0]["reason"], rows[0]["action"]) == ("halt_no_equity", "sent")
     assert {row["exposure"] for row in rows[1:]} == {0.0}

@@ -66,6 +66,9 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
         Whether a perpetual pays and earns the funding rates that lie beside its bars; the notes say for which days.
     borrow : float
         Interest a year on the value of coins sold short on margin, charged at the end of each UTC day.
+    maintenance : float
+        Margin that a venue asks for while a position is held, as a fraction of its value: the summary says when a
+        margin account would have been liquidated.
     run_folder : Path, optional
         Where the results go; it must not exist yet. Nothing is written where None.
     tearsheet : bool
@@ -88,6 +91,7 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     volume_share: float = 0.25
     funding: bool = True
     borrow: float = 0.0
+    maintenance: float = 0.05
     run_folder: Path | None = None
     tearsheet: bool = True
 
@@ -100,6 +104,13 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
         if not 0.0 <= self.borrow < 10.0:
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
+        if not 0.0 <= self.maintenance < 1.0:
+            raise LSTMStrategyError(f"backtest.maintenance is {self.maintenance}; it must be 0 or above, below 1")
+        if self.account == "margin" and self.limits.max_exposure * self.maintenance >= 1.0:
+            raise LSTMStrategyError(
+                f"limits.max_exposure is {self.limits.max_exposure}; with backtest.maintenance {self.maintenance} a"
+                f" venue would liquidate at {1.0 / self.maintenance:g} times equity: lower one of them"
+            )
         if self.limits.side == "long_short" and self.account == "cash":
             raise LSTMStrategyError('limits.side is "long_short", but a cash account cannot short; use margin')
 
@@ -146,7 +157,13 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     traded = trade(settings)
     rows, tables = (traded.record, traded.forecasts, traded.tables), traded.tables
     of_run = (traded.source, traded.instrument, traded.bars, *rows)
-    summary = sum_up(*of_run, cash=settings.cash, account=settings.account, funding_known=traded.funding_known) | {
+    summary = sum_up(
+        *of_run,
+        cash=settings.cash,
+        account=settings.account,
+        maintenance=settings.maintenance,
+        funding_known=traded.funding_known,
+    ) | {
         "carry": msgspec.to_builtins(traded.carry),
         "lowest_cash": traded.lowest_cash,
         "tearsheet": None,

@@ -19,7 +19,7 @@ from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.source import Source
 from lstm_strategy.overfitting import figures
 
-__all__ = ["capacity", "results", "sum_up", "turnover"]
+__all__ = ["capacity", "liquidation", "results", "sum_up", "turnover"]
 
 _PARTICIPATIONS = (0.01, 0.05, 0.1)
 _FUNDING_NS = 24 * 3_600 * 10**9  # longest time between fundings
@@ -36,6 +36,7 @@ def sum_up(
     *,
     cash: float,
     account: Literal["cash", "margin"],
+    maintenance: float = 0.0,
     funding_known: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a run as plain values, NaN where a figure is not defined.
@@ -44,6 +45,8 @@ def sum_up(
     ----------
     cash : float
         Equity before the first bar.
+    maintenance : float
+        Margin that a venue asks for while a position is held, as a fraction of its value (margin accounts).
     funding_known : tuple of int, optional
         First and last stamp of the funding rates that were charged.
     """
@@ -52,7 +55,14 @@ def sum_up(
     halted = {utc_day(d.ts_close) for d in record.decisions if d.reason in HALTS}
     fees = tables["fills"]["fee"].to_numpy()
     in_sample = source.trained_until is not None and bool(bars.ts_close[0] <= source.trained_until)
-    notes = _notes(account, instrument, bars, funding_known)
+    liquidated = liquidation(bars, record, maintenance) if account == "margin" else None
+    notes = _notes(instrument, bars, funding_known)
+    if liquidated is not None:
+        notes.insert(
+            0,
+            f"Liquidated: in the bar that closed at {format_ns(liquidated)} equity fell below {maintenance:.1%} of the"
+            " position's value, where a venue closes it; what follows is not what an account would have seen.",
+        )
     if in_sample:
         until = format_ns(source.trained_until or 0)
         notes.append(f"In sample: the model was trained on bars up to {until}; the results flatter.")
@@ -73,6 +83,7 @@ def sum_up(
         "fees": float(fees.sum()),
         **results(bars.ts_close, own, cash),
         "ruined": bool((own <= 0.0).any()),
+        "liquidated": None if liquidated is None else format_ns(liquidated),
         "days_halted": len(halted),
         **_scores(source, bars, forecasts),
         "buy_and_hold": results(bars.ts_close, equity["buy_and_hold"].to_numpy(), cash),
@@ -117,9 +128,23 @@ def turnover(ts_close: Stamps, equity: Float, fills: pa.Table) -> float:
     return float(traded) / float(equity.mean()) / years if bool((equity > 0.0).all()) else math.nan
 
 
-def _notes(
-    account: Literal["cash", "margin"], instrument: EngineInstrument, bars: Bars, funding_known: tuple[int, int] | None
-) -> list[str]:
+def liquidation(bars: Bars, record: RunRecord, maintenance: float) -> int | None:
+    """Return the close of the first bar in which a venue would have closed the position, None where there is none.
+
+    The position at a bar's close was held through the bar, since orders fill at opens; it is valued at the bar's worst
+    price for it. Orders on the way are not thought of.
+    """
+    exposure = np.array([decision.exposure for decision in record.decisions])
+    equity, close = np.array(record.equities), np.array(record.prices)
+    with np.errstate(invalid="ignore"):
+        quantity = exposure * equity / close
+        worst = np.where(quantity > 0.0, bars.low, bars.high)
+        short_of = equity + quantity * (worst - close) < maintenance * np.abs(quantity) * worst
+    rows = np.flatnonzero(short_of & (quantity != 0.0))
+    return int(bars.ts_close[rows[0]]) if len(rows) else None
+
+
+def _notes(instrument: EngineInstrument, bars: Bars, funding_known: tuple[int, int] | None) -> list[str]:
     """Return what the figures leave out, in plain sentences."""
     notes = []
     if from_engine(instrument).kind == "perpetual":
@@ -129,8 +154,6 @@ def _notes(
         elif first > bars.ts_close[0] + _FUNDING_NS or last < bars.ts_close[-1] - _FUNDING_NS:
             span = f"{format_ns(first)} to {format_ns(last)}"
             notes.append(f"Funding is included from {span} alone; what was due outside is not known.")
-    if account == "margin":
-        notes.append("Liquidation is not modelled: the margin account trades on whatever it has lost.")
     return notes
 
 
