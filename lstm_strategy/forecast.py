@@ -47,13 +47,19 @@ def std_of(quantiles: npt.NDArray[np.floating], levels: tuple[float, ...]) -> Fl
 
 
 @lru_cache(maxsize=64)
-def _moment_weights(levels: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """Weights of `mean_of` and of the quadratic form that `std_of` is: a_Q of x², b_Q of each x times its right one."""
-    thirds = (np.diff(np.array(levels)) / 3.0).tolist()
-    squares = [left + right for left, right in zip([0.0, *thirds], [*thirds, 0.0], strict=True)]
-    squares[0] += levels[0]
-    squares[-1] += 1.0 - levels[-1]
-    return tuple(_mean_weights(levels).tolist()), tuple(squares), (*thirds, 0.0)
+def _moment_matrix(levels: tuple[float, ...]) -> Float:
+    """Matrix G [1 + Q, Q] with the mean as the first of G · quantiles, and `std_of` as the length of the others.
+
+    The variance is a quadratic form xᵀSx of the deviations from the mean; with S = LLᵀ it is the squared length of Lᵀx.
+    """
+    n_levels, weights = len(levels), _mean_weights(levels)
+    thirds = np.diff(np.array(levels)) / 3.0
+    form = np.diag(np.append(thirds, 0.0) + np.append(0.0, thirds))
+    form[0, 0] += levels[0]
+    form[-1, -1] += 1.0 - levels[-1]
+    form += np.diag(thirds / 2.0, 1) + np.diag(thirds / 2.0, -1)
+    deviations = np.eye(n_levels) - weights  # each row less the mean
+    return np.vstack([weights, np.linalg.cholesky(form).T @ deviations])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,16 +90,15 @@ class Forecast:
         return np.asarray(self.quantiles_HQ[self.horizons.index(horizon)])
 
     def moments(self, horizon: int) -> tuple[float, float]:
-        """Mean and standard deviation of the log return, as `mean_of` and `std_of`: plain floats are ten times faster.
+        """Mean and standard deviation of the log return, as `mean_of` and `std_of` but much faster.
 
-        Never trade the mean without the artefact's shrinkage.
+        NaN where the outermost quantiles are not finite. Never trade the mean without the artefact's shrinkage.
         """
-        row = self.quantiles_HQ[self.horizons.index(horizon)].tolist()
-        means, squares, products = _moment_weights(self.levels)
-        mean = math.sumprod(means, row)
-        off = [x - mean for x in row]
-        terms = [a * x + b * y for a, x, b, y in zip(squares, off, products, [*off[1:], 0.0], strict=True)]
-        return mean, math.sqrt(math.sumprod(off, terms))
+        row = self.quantiles_HQ[self.horizons.index(horizon)]
+        if not (math.isfinite(row[0]) and math.isfinite(row[-1])):  # they are in order; a product would warn
+            return math.nan, math.nan
+        mean, *rest = _moment_matrix(self.levels).dot(row).tolist()
+        return mean, math.hypot(*rest)
 
     def mean(self, horizon: int) -> float:
         """Raw mean of the log return; never trade it without the artefact's shrinkage."""
@@ -105,11 +110,12 @@ class Forecast:
 
     def quantile(self, level: float, horizon: int) -> float:
         """Quantile at any level, linear between the model's levels; VaR at 5 % is ``-quantile(.05, h)``."""
-        row, levels = self._row(horizon), self.levels
+        row, levels = self.quantiles_HQ[self.horizons.index(horizon)], self.levels
         right = bisect_left(levels, level)
         if right == 0 or right == len(levels):
             return float(row[min(right, len(levels) - 1)])
-        low, high = float(row[right - 1]), float(row[right])
+        pair: list[float] = row[right - 1 : right + 1].tolist()
+        low, high = pair
         return low + (high - low) * (level - levels[right - 1]) / (levels[right] - levels[right - 1])
 
     def probability_of_gain(self, horizon: int) -> float:

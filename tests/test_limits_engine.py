@@ -21,6 +21,7 @@ from lstm_strategy.decision import Decision, LimitsConfig, Reason, RiskState, Se
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus import session as session_module
+from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.fence import fence
 from lstm_strategy.nautilus.model import open_model
 from lstm_strategy.nautilus.orders import Action, Rules, opens, outdated, plan_order
@@ -269,6 +270,38 @@ def test_the_forecaster_tells_features_outside_what_training_saw(tiny_artefact: 
         fresh.update(bar)
         for tolerance in (0.0, -7.5, -6.0):  # the artefact's range is ± 8, its deviations 1
             assert fresh.outside_range(tolerance) == bool((np.abs(x_TF[row]) > 8.0 + tolerance).any())
+
+
+def test_open_orders_are_told_to_the_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    seen: list[tuple[float, float]] = []
+    decide = strategy_module.decide
+
+    def noted(forecast: Any, state: Any, *arguments: Any, **named: Any) -> Decision:
+        seen.append((state.exposure, state.pending))
+        return decide(forecast, state, *arguments, **named)
+
+    monkeypatch.setattr(strategy_module, "decide", noted)
+    run(tmp_path, random_bars(8, volatility=1e-4), sizing=HALF, limits=limits(), delay=3)
+    assert [round(exposure, 2) for exposure, _ in seen[:6]] == [0.0, 0.0, 0.0, 0.0, 0.5, 0.5]
+    assert [round(pending, 2) for _, pending in seen[:6]] == [0.0, 0.5, 0.5, 0.5, 0.0, 0.0]
+
+
+def test_what_is_held_is_closed_by_a_desk_that_refuses_to_trade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda _: 0.001)
+    looks: list[float] = []
+
+    class Looks(LSTMStrategy):
+        def on_stop(self) -> None:
+            super().on_stop()  # which looks at the position to close it
+            looks.append(float(self._session.desk.look(1000.0).position))
+
+    monkeypatch.setattr(strategy_module, "LSTMStrategy", Looks)
+    with pytest.raises(LSTMStrategyError, match="the venue's smallest order"):
+        run(tmp_path, random_bars(8), limits=limits(max_order_notional=1.0))
+    assert looks == [0.0]  # it refused once, and not again on the way out
 
 
 def test_a_resumed_drawdown_trades_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

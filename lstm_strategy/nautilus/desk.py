@@ -65,8 +65,8 @@ class Desk:
         """Return what we hold, have working, and are worth at this price."""
         self._price = price
         if not self._checked and math.isfinite(price):
+            self._checked = True  # once: what is held must still be closed by who refuses to trade
             require_tradable(self._limits, self._rules.smallest_notional(price))
-            self._checked = True
         strategy = self._strategy
         return look(
             strategy.cache, strategy.portfolio, self._instrument, strategy.id, price, self._last_order, spot=self._spot
