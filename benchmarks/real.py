@@ -69,7 +69,7 @@ def main() -> int:
     for table in tables(summary, fold):
         console.print(table)
     console.print(summary["verdict"], highlight=False)
-    told = f"configuration {configuration}; {count(RUNS)} configurations have been run on {TEST_SPAN[:4]} so far"
+    told = f"configuration {configuration}; configurations run on {TEST_SPAN[:4]} so far: {count(RUNS)}"
     console.print(f"{told} (benchmarks/{RUNS.name}); wall time {seconds:.0f} s", highlight=False)
     if arguments.json:
         document = summary | {"last_fold": fold, "configuration": configuration, "wall_seconds": round(seconds, 1)}

@@ -63,7 +63,8 @@ def main() -> int:
                 break
     constant = _constant_loss(task)
     figures = _figures(pairs, constant, task.epochs)
-    _print_losses(task, pairs, constant)
+    if _trained(pairs):
+        _print_losses(task, pairs, constant)
     print_table(figures)
     if arguments.json:
         document = {
