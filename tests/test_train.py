@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_one_line(samples, tmp_path):
 def test_burn_in_bars_teach_nothing(samples):
     config = TrainConfig(chunk=64, burn_in=16, batch=4)
     found = sequences(samples, SPLIT.spans()["fit"], 4)
-    x_LBF, y_LBH, _ = next(training._batches(found, 64, config, np.random.default_rng(0)))
+    x_LBF, y_LBH, _, _ = next(training._batches(found, 64, config, np.random.default_rng(0)))
     network = StreamingLSTM(SMALL, torch.zeros(24), torch.ones(24), torch.linspace(-2, 2, 13).repeat(2, 1))
     q, _, _ = network(x_LBF, *network.initial_state(x_LBF.shape[1]))
     altered = y_LBH.clone()
@@ -137,7 +137,7 @@ def test_an_epoch_covers_every_target(samples):
     found = sequences(samples, SPLIT.spans()["fit"], 4)
     rows = sum(
         y.shape[0] - 16
-        for _, ys, _ in training._batches(found, 64, config, np.random.default_rng(0))
+        for _, ys, _, _ in training._batches(found, 64, config, np.random.default_rng(0))
         for y in ys.unbind(1)
     )
     assert rows >= sum(len(sequence.x_TF) for sequence in found) - 64 - 48
