@@ -65,6 +65,7 @@ SUMMARY: dict[str, Any] = {
     ],
     "sensitivity": {"multiples": [0.0, 1.0], "delays": [0, 1], "sharpe": [[0.31, 0.2], [-0.21, None]]},
     "turnover": 61.5,
+    "carry": {"funding_paid": 812.5, "funding_received": 99.0, "fundings": 380, "interest": 0.0},
     "capacity": [{"participation": 0.05, "equity": 123456.7}],
 }
 
@@ -162,6 +163,8 @@ def test_judgement_is_in_the_page(html: str) -> None:
     assert "Venue charges next open 1 bar later 0 × costs 0.31 0.20 1 × costs −0.21 –" in text
     assert "Capacity at 5 % of volume 123,457" in text
     assert "Turnover a year 61.5 × equity" in text
+    assert "Funding, 380 times 812.50 paid, 99.00 received" in text
+    assert "Interest on shorts" not in text
     lines = {trace["name"] for trace in figures_of(html)["equity"]["data"]}
     assert lines == {"strategy", "buy and hold", "volatility target"}
 
@@ -348,7 +351,7 @@ def test_a_run_without_forecasts_or_trades_still_has_a_page(tmp_path: Path) -> N
     nothing = {"pinball": None, "pinball_baseline": None, "coverage_80": None, "coverage_98": None, "sharpe": None}
     folder = write_run(tmp_path / "run", bars=300, orders=0, **nothing)
     plain = json.loads((folder / "summary.json").read_text())
-    for name in ("overfitting", "beside", "sensitivity", "turnover", "capacity"):
+    for name in ("overfitting", "beside", "sensitivity", "turnover", "capacity", "carry"):
         del plain[name]  # as older runs have it
     (folder / "summary.json").write_text(json.dumps(plain))
     for name in ("forecasts", "decisions"):
@@ -458,7 +461,8 @@ def test_a_browser_draws_every_chart(long_run: Path, browser_page: Page, width: 
     )
     assert drawn == [True] * 8
     assert browser_page.ask("document.documentElement.scrollWidth") <= width
-    widest = "Math.max(...[...document.querySelectorAll('body *:not(.scroll *)')].map(item => item.getBoundingClientRect().right))"
+    items = "[...document.querySelectorAll('body *:not(.scroll *)')]"  # wide tables scroll in a box of their own
+    widest = f"Math.max(...{items}.map(item => item.getBoundingClientRect().right))"
     assert browser_page.ask(widest) <= width
     colored = browser_page.ask("document.documentElement.outerHTML.includes('stroke: var(')")
     assert not colored

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lstm_strategy.bars import Float, Stamps, Timeframe
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32
-from lstm_strategy.report.summary_types import Capacity, Companion, Luck, Sensitivity
+from lstm_strategy.report.summary_types import Capacity, Carry, Companion, Luck, Sensitivity
 
 __all__ = ["BuyAndHold", "DecisionLog", "EquityCurve", "RecordedForecasts", "Run", "Summary", "read_run"]
 
@@ -58,6 +58,7 @@ class Summary(msgspec.Struct, frozen=True):
     sensitivity: Sensitivity | None = None
     turnover: float | None = None
     capacity: tuple[Capacity, ...] = ()
+    carry: Carry = Carry()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

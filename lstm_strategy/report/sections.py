@@ -147,6 +147,12 @@ def risk_facts(run: Run) -> Table:
     summary, unit = run.summary, f" {run.summary.currency}" if run.summary.currency else ""
     if summary.turnover is not None:
         facts.append(("Turnover a year", f"{fixed(summary.turnover, 1)} × equity"))
+    carry = summary.carry
+    if carry.fundings:
+        told = f"{fixed(carry.funding_paid, 2)} paid, {fixed(carry.funding_received, 2)} received{unit}"
+        facts.append((f"Funding, {whole(carry.fundings)} times", told))
+    if carry.interest:
+        facts.append(("Interest on shorts", fixed(carry.interest, 2) + unit))
     facts += [
         (f"Capacity at {percent(room.participation, 0)} of volume", fixed(room.equity, 0) + unit)
         for room in summary.capacity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Around", "Capacity", "Companion", "Luck", "Sensitivity"]
+__all__ = ["Around", "Capacity", "Carry", "Companion", "Luck", "Sensitivity"]
 
 
 class Around(msgspec.Struct, frozen=True):
@@ -53,3 +53,12 @@ class Capacity(msgspec.Struct, frozen=True):
 
     participation: float
     equity: float | None
+
+
+class Carry(msgspec.Struct, frozen=True):
+    """What holding cost or earned, in quote currency; each figure positive."""
+
+    funding_paid: float = 0.0
+    funding_received: float = 0.0
+    fundings: int = 0
+    interest: float = 0.0
