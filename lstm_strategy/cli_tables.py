@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -12,6 +13,8 @@ from rich.table import Table
 from lstm_strategy.bars import format_ns
 from lstm_strategy.console import console
 from lstm_strategy.forecast import Forecast
+from lstm_strategy.report.run_folder import Summary
+from lstm_strategy.report.words import first_line
 
 __all__ = ["print_backtest", "print_forecast", "print_training"]
 
@@ -54,6 +57,9 @@ def print_forecast(instrument_id: str, close: float, tick: float, forecast: Fore
 
 
 def print_backtest(summary: dict[str, Any]) -> None:
+    """Show what `backtest` reports; before all else what the result does not support."""
+    if told := first_line(msgspec.convert(summary, Summary)):
+        console.print(f"[bold]{escape(told)}[/bold]", highlight=False)
     table = Table(title="Backtest", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("", "strategy", "buy and hold"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -65,6 +71,17 @@ def print_backtest(summary: dict[str, Any]) -> None:
     table.add_row("fees", f"{summary['fees']:,.2f}", "")
     table.add_row("days halted", str(summary["days_halted"]), "")
     console.print(table)
+    for rows, title in (
+        (_beside(summary), "Beside simple rules"),
+        (_sensitivity(summary), "Sharpe by costs and delay"),
+    ):
+        if rows:
+            table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+            for heading in rows[0]:
+                table.add_column(heading, justify="right" if heading else "left")
+            for row in rows[1:]:
+                table.add_row(*row)
+            console.print(table)
     table = Table(title="Forecasts on the same bars", title_justify="left", box=box.SIMPLE_HEAD)
     headings = ("horizon", "pinball", "of constant quantiles", "better by", "inside 80 %", "inside 98 %")
     for heading in headings:
@@ -78,6 +95,26 @@ def print_backtest(summary: dict[str, Any]) -> None:
     for note in summary["notes"]:
         console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
     console.print(f"report: {escape(summary['report'])}", soft_wrap=True, highlight=False)
+
+
+def _beside(summary: dict[str, Any]) -> list[list[str]]:
+    rows = [["", "net return", "Sharpe", "maximum drawdown", "orders"]]
+    for rule in summary.get("beside", []):
+        if rule["error"]:
+            console.print(f"[yellow]note[/yellow] {escape(rule['name'])} could not be run: {escape(rule['error'])}")
+            continue
+        figures = [_percent(rule["net_return"]), _number(rule["sharpe"]), _percent(rule["max_drawdown"])]
+        rows.append([escape(rule["name"]), *figures, f"{rule['orders']:,.0f}"])
+    return rows if len(rows) > 1 else []
+
+
+def _sensitivity(summary: dict[str, Any]) -> list[list[str]]:
+    found = summary.get("sensitivity")
+    if not found:
+        return []
+    rows = [["", *(f"{delay} bars late" if delay else "next open" for delay in found["delays"])]]
+    pairs = zip(found["multiples"], found["sharpe"], strict=True)
+    return rows + [[f"{multiple:g} × costs", *(_number(value) for value in row)] for multiple, row in pairs]
 
 
 def _percent(value: float | None) -> str:
