@@ -64,7 +64,7 @@ class Pool(Protocol):
 def open_pool(shared: Any, workers: int | None = None, ray: str | None = None) -> Iterator[Pool]:
     """Yield a pool of ``workers``: this process alone where there is one, else spawned processes.
 
-    ``shared`` is given to every worker once. With ``ray``, "auto", "local" or an address, the workers are those of a Ray
+    ``shared`` is given to every worker once. With ``ray``, "auto", "local" or an address, the workers are of a Ray
     cluster, as many as it has CPUs where ``workers`` is None. What still runs when the block ends in an exception is
     stopped.
 
