@@ -22,12 +22,12 @@ def fence(limits: LimitsConfig, instrument_ids: list[str]) -> RiskEngineConfig:
     the largest order is that of a closing one, at twice its price. What is no limit here keeps the engine's default,
     100 orders a second. On margin accounts the engine of 1.x looks at rates alone.
     """
-    settings: dict[str, object] = {}
+    rate, largest = "100/00:00:01", {}
     if limits.orders_per_hour is not None:
-        settings["max_order_submit_rate"] = f"{limits.orders_per_hour + _RATE_RESERVE}/01:00:00"
+        rate = f"{limits.orders_per_hour + _RATE_RESERVE}/01:00:00"
     elif limits.orders_per_day is not None:
-        settings["max_order_submit_rate"] = f"{limits.orders_per_day + _RATE_RESERVE}/24:00:00"
+        rate = f"{limits.orders_per_day + _RATE_RESERVE}/24:00:00"
     if limits.max_order_notional is not None:
-        largest = math.ceil(limits.max_order_notional * CLOSING_FACTOR * _PRICE_ALLOWANCE)
-        settings["max_notional_per_order"] = dict.fromkeys(instrument_ids, largest)
-    return RiskEngineConfig(**settings)
+        notional = math.ceil(limits.max_order_notional * CLOSING_FACTOR * _PRICE_ALLOWANCE)
+        largest = dict.fromkeys(instrument_ids, notional)
+    return RiskEngineConfig(max_order_submit_rate=rate, max_notional_per_order=largest)
