@@ -193,6 +193,7 @@ def test_real_bitcoin_from_file_to_report(data_folder, tmp_path, monkeypatch, ca
     tables = ("orders", "fills", "positions", "equity", "decisions", "forecasts")
     assert {path.name for path in run.iterdir()} == {
         *(f"{name}.parquet" for name in tables),
+        "beside.parquet",
         "summary.json",
         "tearsheet.html",
         "report.html",
