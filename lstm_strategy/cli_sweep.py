@@ -206,11 +206,15 @@ def _print(summary: dict[str, Any]) -> None:
     settings = summary["settings"]
     title = f"{len(settings):,} settings on {escape(summary['instrument'])}, by Sharpe ratio after costs"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("setting", "net return", "Sharpe", "deepest fall", "orders", "turnover a year"):
-        table.add_column(heading, justify="left" if heading == "setting" else "right", overflow="fold")
+    keys = [part.partition("=")[0] for part in settings[0]["setting"].split(" ")]
+    for key in keys:
+        table.add_column(escape(key.partition(".")[2].replace("_", " ")))
+    for heading in ("net return", "Sharpe", "deepest fall", "orders", "turnover a year"):
+        table.add_column(heading, justify="right")
     for row in settings[:_SHOWN]:
+        values = [escape(part.partition("=")[2]) for part in row["setting"].split(" ")]
         shares = (_percent(row["net_return"]), _number(row["sharpe"]), _percent(row["max_drawdown"]))
-        table.add_row(escape(row["setting"]), *shares, f"{row['orders']:,.0f}", _number(row["turnover"], 1))
+        table.add_row(*values, *shares, f"{row['orders']:,.0f}", _number(row["turnover"], 1))
     console.print(table)
     if len(settings) > _SHOWN:
         console.print(f"and {len(settings) - _SHOWN:,} more in {escape(summary['path'])}", soft_wrap=True)
