@@ -398,13 +398,21 @@ def test_the_command_backtests_a_walk_forward_with_what_stands_beside_it(
     assert "supports no claim" in page or "does not support a claim" in page
     assert "classical: constant" in page
     path.write_text(EXPERIMENT.replace("hidden = 6", "hidden = 7").replace("[model]", '[model]\nforecasts = "stepped"'))
-    code, out, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--no-beside", "--json")
+    monkeypatch.setattr(grid, "MULTIPLES", (0.0, 1.0))
+    monkeypatch.setattr(grid, "DELAYS", (0, 2))
+    words = ("backtest", str(path), *places, "--no-beside", "--sensitivity", "--json")
+    code, out, err = run_cli(monkeypatch, capsys, *words)
     assert code == 0, err
     assert "trained with another" in err
     stepped = json.loads(out)
     assert {name: stepped[name] for name in ("orders", "fees", "sharpe")} == {
         name: summary[name] for name in ("orders", "fees", "sharpe")
     }
+    table = stepped["sensitivity"]
+    assert (table["multiples"], table["delays"]) == ([0.0, 1.0], [0, 2])
+    assert table["sharpe"][1][0] == summary["sharpe"]
+    assert table["sharpe"][0][0] > table["sharpe"][1][0]
+    assert "Costs and delays" in Path(stepped["report"]).read_text()
     path.write_text(EXPERIMENT.replace("max_gap_bars = 10", "max_gap_bars = 9"))
     code, _, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places)
     assert code == 1
