@@ -49,6 +49,7 @@ class Forecaster:
         rows = [(row.lowest, row.highest, row.std) for row in manifest.feature_ranges]
         self._lowest_F, self._highest_F, self._std_F = np.array(rows, np.float64).T
         self._x_F: Float32 | None = None
+        self._raw_HQ: Float32 | None = None
         self._session = _session(artefact.graph)
         number = artefact.instrument_number(instrument_id)
         self._buffers = _Buffers(self._session, len(manifest.features.features), number)
@@ -62,6 +63,15 @@ class Forecaster:
     def ready(self) -> bool:
         """Whether the warm-up is over and bars yield forecasts."""
         return self.features.count >= self.warmup_bars
+
+    @property
+    def last_step(self) -> tuple[Float32 | None, Float32 | None]:
+        """Copies of the last bar's features [F] and, where `update` spoke, the network's quantiles [H, Q] in σ√h.
+
+        The quantiles are those before calibration. None during warm-up and after `restore`.
+        """
+        x_F, raw_HQ = self._x_F, self._raw_HQ
+        return None if x_F is None else x_F.copy(), None if raw_HQ is None else raw_HQ.copy()
 
     def outside_range(self, tolerance: float) -> bool:
         """Say whether a feature of the last bar lies outside the range of the training span.
@@ -87,6 +97,7 @@ class Forecaster:
             Where the bar is not a later bar of this timeframe, or its prices cannot be; the state is then unchanged.
         """
         self._check(bar)
+        self._raw_HQ = None
         row = self.features.update(bar, context)
         if row is None:
             self._x_F = None
@@ -99,6 +110,7 @@ class Forecaster:
         raw_HQ = buffers.step(x_F).reshape(self._calibration_HQ.shape)
         if self.features.count < self.warmup_bars:
             return None
+        self._raw_HQ = raw_HQ
         manifest = self.artefact.manifest
         quantiles_HQ = self._to_returns(raw_HQ, np.float64(scale), self._calibration_HQ)
         return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale)
@@ -122,6 +134,7 @@ class Forecaster:
             self._check(next(iter(bars[:1])))
         matrix = self.features.run(bars)
         if len(bars):
+            self._raw_HQ = None
             self._x_F = matrix.x_TF[-1] if matrix.valid_T[-1] else None
         shape = (len(bars), *self._calibration_HQ.shape)
         raw_THQ = np.full(shape, np.nan, np.float32)
@@ -171,7 +184,7 @@ class Forecaster:
         if len(snapshot.network) != len(self._buffers.state()):
             raise LSTMStrategyError("forecaster state is of a network of another size; warm up instead")
         self.features.restore(snapshot.features)
-        self._x_F = None
+        self._x_F = self._raw_HQ = None
         self._buffers.restore(snapshot.network)
 
     def _check(self, bar: Bar) -> None:

@@ -10,7 +10,7 @@ from lstm_strategy import artefact
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import EMPTY_CONTEXT, Context
-from lstm_strategy.forecast import Forecast, Forecasts
+from lstm_strategy.forecast import Float32, Forecast, Forecasts
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.schedule import Schedule, Turn, recording
 
@@ -51,6 +51,11 @@ class _Speaker:
             self._now += 1
         turn = turns[self._now]
         return turn if turn.first <= ts_close <= turn.last else None
+
+    @property
+    def last_step(self) -> tuple[Float32 | None, Float32 | None]:
+        """Nothing: what was recorded are forecasts, without the features and the raw quantiles behind them."""
+        return None, None
 
     def state(self) -> bytes:
         """Nothing: what is recorded, or switched by date, is for histories."""
@@ -116,6 +121,18 @@ class Switching(_Speaker):
         self._past.append(bar)
         self._ready = forecast is not None
         return forecast
+
+    @property
+    def last_step(self) -> tuple[Float32 | None, Float32 | None]:
+        """As `Forecaster.last_step`; None between two turns."""
+        if self._forecaster is None or self._forecaster.last_ts != self.last_ts:
+            return None, None
+        return self._forecaster.last_step
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features of its models, which are one and the same (see `walk_forward_schedule`)."""
+        return self._models[0].manifest.features.names
 
     def outside_range(self, tolerance: float) -> bool:
         """Say so of the last bar, as `Forecaster` does of the model whose turn it is."""

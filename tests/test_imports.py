@@ -40,6 +40,8 @@ FLOORS = {
     "risk": (2, 2),
     "decision": (2, 3),
     "policy_grid": (2, 4),
+    "decision_log": (2, 4),
+    "decision_log_reader": (2, 5),
     "sources": (2, 0),
     "replay": (3, 0),
     "artefact": (3, 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lstm_strategy import artefact
 from lstm_strategy.atomic import atomic_folder
 from lstm_strategy.bars import Bars, Timeframe, format_ns
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
+from lstm_strategy.decision_log import gather
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
 from lstm_strategy.nautilus.carry import Carried, carried, carry_module
@@ -154,7 +156,8 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     began = time.perf_counter()
     if settings.run_folder is not None and settings.run_folder.exists():
         raise LSTMStrategyError(f"{settings.run_folder} exists already and is never overwritten; choose another name")
-    traded = trade(settings)
+    log = _log_folder(settings)
+    traded = trade(settings, log)
     rows, tables = (traded.record, traded.forecasts, traded.tables), traded.tables
     of_run = (traded.source, traded.instrument, traded.bars, *rows)
     summary = sum_up(
@@ -170,18 +173,21 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
         "run_path": None if settings.run_folder is None else str(settings.run_folder),
         "seconds": time.perf_counter() - began,
     }
-    if settings.run_folder is not None:
+    if settings.run_folder is not None and log is not None:
         with atomic_folder(settings.run_folder) as folder:
             for name, table in tables.items():
-                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+                if name != "decisions":
+                    pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+            gather(log, folder / "decisions.parquet", len(traded.record))
             if settings.tearsheet and _tearsheet(summary, tables["equity"], settings.cash, folder):
                 summary["tearsheet"] = "tearsheet.html"
             (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
+        shutil.rmtree(log)
     return BacktestRun(summary, traded.record, traded.forecasts, tables)
 
 
-def trade(settings: BacktestSettings) -> Traded:
-    """Run the strategy through the engine; judge and write nothing. Raises as `run_backtest` does."""
+def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
+    """Run the strategy through the engine; write nothing but the decision ``log``. Raises as `run_backtest` does."""
     timeframe = Timeframe.parse(settings.timeframe)
     model = settings.model
     source = of_schedule(model) if isinstance(model, Schedule) else of_artefact(artefact.load(model))
@@ -209,7 +215,7 @@ def trade(settings: BacktestSettings) -> Traded:
             bar_type=bar_type(settings.instrument_id, timeframe),
             instrument=instrument,
             quotes=quotes,
-            strategy=_strategy(settings, path, timeframe),
+            strategy=_strategy(settings, path, timeframe, log),
             # The first bar's open is part of the run.
             start=int(bars.ts_close[0]) - timeframe.ns if settings.start is None else settings.start,
             end=int(bars.ts_close[-1]),
@@ -256,7 +262,22 @@ def _span(settings: BacktestSettings, bars: Bars) -> Bars:
     return span
 
 
-def _strategy(settings: BacktestSettings, model: Path, timeframe: Timeframe) -> ImportableStrategyConfig:
+def _log_folder(settings: BacktestSettings) -> Path | None:
+    """Where decisions are logged while the run goes on; what a killed one left there is never overwritten."""
+    if settings.run_folder is None:
+        return None
+    folder = settings.run_folder.with_name(settings.run_folder.name + ".decisions")
+    if folder.exists():
+        raise LSTMStrategyError(
+            f"{folder} is left from a run that did not finish: `lstm-strategy explain` reads it; remove it or choose"
+            " another name"
+        )
+    return folder
+
+
+def _strategy(
+    settings: BacktestSettings, model: Path, timeframe: Timeframe, log: Path | None
+) -> ImportableStrategyConfig:
     return ImportableStrategyConfig(
         strategy_path="lstm_strategy.nautilus.strategy:LSTMStrategy",
         config_path="lstm_strategy.nautilus.strategy:LSTMStrategyConfig",
@@ -270,6 +291,7 @@ def _strategy(settings: BacktestSettings, model: Path, timeframe: Timeframe) -> 
             "delay_bars": settings.delay,
             "refill_holes": False,  # the catalog holds all that there is
             "record": True,
+            "decision_log": None if log is None else str(log),
         },
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from lstm_strategy import artefact
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.decision import Shrinkage, SizingConfig, Trained
+from lstm_strategy.decision_log import Voice
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.schedule import read_schedule
@@ -35,6 +36,16 @@ class Model:
     whole_history: bool = False
     levels: tuple[float, ...] | None = None
 
+    @property
+    def version(self) -> str:
+        """What spoke at the last bar."""
+        return self.label
+
+    @property
+    def voices(self) -> tuple[Voice, ...]:
+        """For the decision log."""
+        return (_voice(0, self.label, self.trained, self.bars_per_year),)
+
 
 class ScheduledModel:
     """Several models in turn, or what they said: as `Model`, with the training of the one whose turn it is."""
@@ -58,6 +69,17 @@ class ScheduledModel:
     def bars_per_year(self) -> float:
         """As that model counted them."""
         return self.forecaster.turn.bars_per_year
+
+    @property
+    def version(self) -> str:
+        """What spoke at the last bar."""
+        return self.forecaster.turn.version
+
+    @property
+    def voices(self) -> tuple[Voice, ...]:
+        """For the decision log."""
+        turns = self.forecaster.schedule.turns
+        return tuple(_voice(turn.first, turn.version, self._trained[turn.first], turn.bars_per_year) for turn in turns)
 
 
 def open_model(path: Path, instrument_id: str, timeframe: Timeframe, sizing: SizingConfig) -> Model | ScheduledModel:
@@ -87,6 +109,11 @@ def open_model(path: Path, instrument_id: str, timeframe: Timeframe, sizing: Siz
         manifest.features.closed_ns,
         levels=manifest.levels,
     )
+
+
+def _voice(first: int, version: str, trained: Trained, bars_per_year: float) -> Voice:
+    width = trained.width if np.isfinite(trained.width) else None
+    return Voice(first=first, version=version, shrinkage=trained.shrinkage, width=width, bars_per_year=bars_per_year)
 
 
 def _require_horizons(label: str, horizons: tuple[int, ...], sizing: SizingConfig) -> None:

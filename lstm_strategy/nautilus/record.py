@@ -1,21 +1,29 @@
-"""What a run leaves behind, bar by bar: decisions, mark-to-market equity, forecasts, refusals."""
+"""What a run leaves behind, bar by bar: in memory for a backtest's tables, on disk for whoever asks why."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from lstm_strategy.bars import Stamps
+from lstm_strategy.bars import Bar, Stamps
 from lstm_strategy.decision import Decision
-from lstm_strategy.forecast import Forecast, Forecasts
+from lstm_strategy.decision_log import DECISIONS, STAMP, DecisionLog, Entry, Header
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Float32, Forecast, Forecasts
+from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.orders import Action
+from lstm_strategy.speakers import Recorded, Switching
 
-__all__ = ["RunRecord"]
+if TYPE_CHECKING:
+    from lstm_strategy.nautilus.session import Session
+    from lstm_strategy.nautilus.strategy import LSTMStrategy
 
-_STAMP = pa.timestamp("ns", "UTC")
+__all__ = ["Journal", "RunRecord", "open_journal"]
 
 
 @dataclass(slots=True)
@@ -74,20 +82,20 @@ class RunRecord:
 
     def decisions_table(self) -> pa.Table:
         """Return one row per bar: the decision, what was done about it, and the account it saw."""
-        return pa.table(
-            {
-                "ts_close": pa.array(self.ts_close, _STAMP),
-                "instrument": pa.array([self.instrument_id] * len(self), pa.string()),
-                "target": pa.array([decision.target for decision in self.decisions], pa.float64()),
-                "exposure": pa.array([decision.exposure for decision in self.decisions], pa.float64()),
-                "reason": pa.array([decision.reason.value for decision in self.decisions], pa.string()),
-                "bound": pa.array([list(decision.bound) for decision in self.decisions], pa.list_(pa.string())),
-                "action": pa.array([action.value for action in self.actions], pa.string()),
-                "quantity": pa.array(self.quantities, pa.float64()),
-                "price": pa.array(self.prices, pa.float64()),
-                "equity": pa.array(self.equities, pa.float64()),
-            }
-        )
+        decisions = self.decisions
+        columns: dict[str, Any] = {
+            "ts_close": self.ts_close,
+            "instrument": [self.instrument_id] * len(self),
+            "target": [decision.target for decision in decisions],
+            "exposure": [decision.exposure for decision in decisions],
+            "reason": [decision.reason.value for decision in decisions],
+            "bound": [list(decision.bound) for decision in decisions],
+            "action": [action.value for action in self.actions],
+            "quantity": self.quantities,
+            "price": self.prices,
+            "equity": self.equities,
+        }
+        return pa.table(columns, schema=DECISIONS)
 
     def equity_table(self, starting_cash: float, cost_per_side: float) -> pa.Table:
         """Return mark-to-market equity by bar close, beside the same cash in the instrument from the first close on."""
@@ -95,7 +103,7 @@ class RunRecord:
         shares = starting_cash / (prices[0] * (1.0 + cost_per_side)) if len(self) else 0.0
         return pa.table(
             {
-                "ts_close": pa.array(self.ts_close, _STAMP),
+                "ts_close": pa.array(self.ts_close, STAMP),
                 "equity": pa.array(self.equities, pa.float64()),
                 "exposure": pa.array([decision.exposure for decision in self.decisions], pa.float64()),
                 "price": pa.array(prices, pa.float64()),
@@ -117,3 +125,65 @@ class RunRecord:
             np.array(quantiles, np.float32).reshape(-1, *shape),
             np.array(scales, np.float64),
         )
+
+
+class Journal:
+    """Hands every bar's decision to the log on disk; a disk that fails is told, and stops no trading."""
+
+    def __init__(self, strategy: LSTMStrategy, session: Session, log: DecisionLog) -> None:
+        self._strategy, self._session, self._decision_log = strategy, session, log
+        self._failed = False
+
+    def add(self, bar: Bar, forecast: Forecast | None, **of_decision: Any) -> None:
+        """Keep one bar; ``of_decision`` are the other fields of `Entry` that only the strategy knows."""
+        model = self._session.model
+        forecaster = model.forecaster
+        stepped: tuple[Float32 | None, Float32 | None] = (None, None)  # a bar that waits for others was not stepped
+        if isinstance(forecaster, Forecaster | Switching) and forecaster.last_ts == bar.ts_close:
+            stepped = forecaster.last_step
+        self._try(self._decision_log.add, Entry(bar, forecast, *stepped, model.version, **of_decision))
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        self._try(self._decision_log.flush)
+
+    def _try(self, act: Callable[..., None], *given: Entry) -> None:
+        try:
+            act(*given)
+        except LSTMStrategyError as error:
+            if not self._failed:
+                self._strategy.log.error(f"{error}; trading goes on, the decision log will lack bars")
+            self._failed = True
+        else:
+            self._failed = False
+
+
+def open_journal(strategy: LSTMStrategy, session: Session) -> Journal | None:
+    """Return the journal of a strategy whose settings ask for one.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where its folder cannot be made.
+    """
+    settings, model = strategy.settings, session.model
+    if settings.decision_log is None:
+        return None
+    header = Header(
+        instrument=settings.instrument_id.value,
+        timeframe=session.timeframe.text,
+        model=model.label,
+        sizing=settings.sizing,
+        limits=settings.limits,
+        costs=settings.costs,
+        voices=model.voices,
+        features=_features(model.forecaster),
+        closed_ns=model.closed_ns,
+    )
+    return Journal(strategy, session, DecisionLog(Path(settings.decision_log), header))
+
+
+def _features(forecaster: Forecaster | Recorded | Switching) -> tuple[str, ...]:
+    if isinstance(forecaster, Switching):
+        return forecaster.features
+    return forecaster.features.config.names if isinstance(forecaster, Forecaster) else ()

@@ -32,7 +32,7 @@ from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, loud
 from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
 from lstm_strategy.nautilus.orders import Action
-from lstm_strategy.nautilus.record import RunRecord
+from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal
 from lstm_strategy.nautilus.session import Session, open_session
 
 __all__ = ["LSTMStrategy", "LSTMStrategyConfig"]
@@ -65,6 +65,8 @@ class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
         Whether bars that are missing between live ones are asked for. A backtest has all that there are.
     record : bool
         Whether to keep every bar's decision in memory (backtests).
+    decision_log : str, optional
+        Folder that gets every bar's decision, with what it was made from, as Parquet (see `decision_log`).
     """
 
     instrument_id: InstrumentId
@@ -81,6 +83,7 @@ class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     history_attempts: int = 10
     refill_holes: bool = True
     record: bool = False
+    decision_log: str | None = None
 
 
 class LSTMStrategy(Strategy):  # type: ignore[misc]
@@ -104,6 +107,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._backfill: Backfill | None = None
         self._restored: bytes | None = None
         self._closing: Closing | None = None
+        self._journal: Journal | None = None
         self._armed, self._marked_ts = False, 0
         self._told: Reason | None = None  # the last bar's reason
 
@@ -112,6 +116,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         settings = self.settings
         self._end_closing()
         self._session = session = open_session(self)
+        self._journal = open_journal(self, session)
         self._backfill = backfill = Backfill(
             self,
             settings.bar_type,
@@ -217,15 +222,18 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         if math.isfinite(risk.equity):  # it was known once
             self.risk = risk
         unit = bar.close / held.equity if held.equity else math.nan
+        state = PortfolioState(bar.ts_close, held.equity, position * unit, risk, float(held.pending) * unit)
+        ready, outside = forecast is None or self._armed, session.outside_range(forecast)
+        conditions = Conditions(ready=ready, outside_range=outside)
         decision = decide(
             forecast,
-            PortfolioState(bar.ts_close, held.equity, position * unit, risk, float(held.pending) * unit),
+            state,
             settings.sizing,
             settings.limits,
             settings.costs,
             trained=model.trained,
             bars_per_year=model.bars_per_year,
-            conditions=Conditions(ready=forecast is None or self._armed, outside_range=session.outside_range(forecast)),
+            conditions=conditions,
         )
         halted = decision.reason in HALTS
         if decision.reason != self._told and (halted or decision.reason == Reason.INVALID_FORECAST):
@@ -241,6 +249,18 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
                 self.risk = count_order(self.risk)
         if self.record is not None:
             self.record.add(decision, forecast, action, float(quantity), bar.close, held.equity)
+        if self._journal is not None:
+            self._journal.add(
+                bar,
+                forecast,
+                conditions=conditions,
+                state=state,
+                position=position,
+                decision=decision,
+                waiting=waiting,
+                action=action.value,
+                quantity=float(quantity),
+            )
 
     @loud
     def _on_refusal(self, event: Any) -> None:
@@ -263,6 +283,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         """Cancel our orders, and close the position if so configured; `handle_event` sees to what still arrives."""
         if self._backfill is not None:
             self._backfill.stop()
+        if self._journal is not None:
+            self._journal.flush()
         if self._session is not None:
             self._closing = Closing(self, self._session.desk, flatten=self.settings.flatten_on_stop)
             self._closing.go_on()
@@ -285,7 +307,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
     def on_reset(self) -> None:
         """Forget everything but the settings."""
         self._end_closing()
-        self.failure = self.risk = self._session = self._backfill = self._restored = None
+        self.failure = self.risk = self._session = self._backfill = self._restored = self._journal = None
         self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
         self._armed, self._marked_ts, self._told = False, 0, None
 
