@@ -315,8 +315,8 @@ class Breaks(LSTMStrategy):
 
     breaks_at = 0
 
-    def _take(self, session: Any, bar: Bar, *, newest: bool) -> None:
-        super()._take(session, bar, newest=newest)
+    def _decide(self, session: Any, bar: Bar, forecast: Any, *, waiting: bool = False) -> None:
+        super()._decide(session, bar, forecast, waiting=waiting)
         if bar.ts_close == self.breaks_at:
             raise ZeroDivisionError("planted")
 

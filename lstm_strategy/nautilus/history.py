@@ -118,7 +118,7 @@ class Backfill:
         self._strategy, self._bar_type, self._on_done = strategy, bar_type, on_done
         self._timeout_s, self._attempts = timeout_s, attempts
         self._since = self._asked = 0
-        self._timer = f"{strategy.id}-history"
+        self._timer = f"{strategy.id}-history-{bar_type}"
 
     def ask(self, since: int, *first_live: Bar) -> None:
         """Ask for the bars from ``since`` on; ``first_live`` is what showed that they are missing."""

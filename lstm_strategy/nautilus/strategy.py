@@ -11,7 +11,7 @@ import msgspec
 from nautilus_trader.trading.config import StrategyConfig
 from nautilus_trader.trading.strategy import Strategy
 
-from lstm_strategy.bars import Bar, BarsError, format_ns
+from lstm_strategy.bars import Bar, format_ns
 from lstm_strategy.decision import (
     HALTS,
     Conditions,
@@ -26,11 +26,10 @@ from lstm_strategy.decision import (
     count_order,
     decide,
 )
-from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, loud
-from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
+from lstm_strategy.nautilus.feed import Feed
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal
 from lstm_strategy.nautilus.session import Session, open_session
@@ -104,11 +103,11 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self.record = RunRecord(config.instrument_id.value) if config.record else None
         self.risk: RiskState | None = None
         self._session: Session | None = None
-        self._backfill: Backfill | None = None
+        self._feed: Feed | None = None
         self._restored: bytes | None = None
         self._closing: Closing | None = None
         self._journal: Journal | None = None
-        self._armed, self._marked_ts = False, 0
+        self._marked_ts = 0
         self._told: Reason | None = None  # the last bar's reason
 
     def on_start(self) -> None:
@@ -117,95 +116,25 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._end_closing()
         self._session = session = open_session(self)
         self._journal = open_journal(self, session)
-        self._backfill = backfill = Backfill(
-            self,
-            settings.bar_type,
-            timeout_s=settings.history_timeout_s,
-            attempts=settings.history_attempts,
-            on_done=self._on_history,
-        )
-        if self._restored is not None:
-            try:
-                session.model.forecaster.restore(self._restored)
-            except LSTMStrategyError as error:
-                self.log.warning(f"{error}; warming up from history")
-        self.subscribe_bars(settings.bar_type)
-        backfill.ask(session.history_from(self.clock.timestamp_ns()))
+        self._feed = feed = Feed(self, session, settings.bar_type, settings, on_closed=self._on_closed)
+        feed.start(self._restored)
         if self.failure is not None:
             raise self.failure
 
     def on_historical_data(self, data: Any) -> None:
         """Keep a bar of the requested history; everything else, and everything later, is somebody else's."""
-        session, history = self._session, None if self._backfill is None else self._backfill.history
-        if session is None or history is None:
-            return
-        if isinstance(data, EngineBar) and data.bar_type == self.settings.bar_type:
-            ts_close = on_grid(data.ts_event, session.timeframe)
-            # A venue's newest bar may still be forming: it is no bar yet.
-            if ts_close is not None and ts_close <= self.clock.timestamp_ns():
-                try:
-                    history.add_past(to_bar(data, ts_close))
-                except BarsError as error:
-                    self.log.warning(f"Skipped a bar of the history: {error}")
-
-    @loud
-    def _on_history(self, history: History) -> None:
-        """Take the history and the live bars that came before it; only the newest bar may lead to an order."""
-        session = self._session
-        if session is None:
-            return
-        forecaster = session.model.forecaster
-        past, live = history.merged(forecaster.last_ts)
-        if past:
-            forecaster.warm_up(to_bars(self.settings.instrument_id.value, session.timeframe, past))
-        if not forecaster.ready:
-            self.log.warning(f"History is too short: {len(past)} bars; the warm-up takes {forecaster.warmup_bars}")
-        for bar in live:
-            self._take(session, bar, newest=bar is live[-1])
+        if self._feed is not None:
+            self._feed.add_past(data)
 
     @loud
     def on_bar(self, bar: EngineBar) -> None:
         """Decide on a closed bar; while earlier ones are on their way, put it aside and watch the halts."""
-        session, backfill = self._session, self._backfill
-        if session is None or backfill is None or bar.bar_type != self.settings.bar_type or self.failure is not None:
-            return
-        ts_close = on_grid(bar.ts_event, session.timeframe)
-        if ts_close is None:
-            self.log.warning(f"Ignored a bar stamped {format_ns(bar.ts_event)}: not a close of {session.timeframe}")
-            return
-        last_ts = session.model.forecaster.last_ts
-        if last_ts is not None and ts_close <= last_ts:
-            self.log.debug(f"Ignored a repeated or late bar of {format_ns(ts_close)}")
-            return
-        try:
-            closed = to_bar(bar, ts_close)
-        except BarsError as error:
-            self.log.warning(f"Skipped, as if it were missing: {error}")
-            return
-        if backfill.history is not None:
-            backfill.history.add_live(closed)
-        elif self.settings.refill_holes and session.misses_bars_before(ts_close):
-            self.log.warning(f"Bars before {format_ns(ts_close)} are missing; asking for them")
-            backfill.ask(session.history_from(self.clock.timestamp_ns()), closed)
-        else:
-            self._take(session, closed, newest=True)
-        if backfill.history is None:  # taken
-            return
-        self._decide(session, closed, None, waiting=True)
-        if backfill.history.live_bars > session.model.forecaster.warmup_bars:
-            backfill.finish()
+        if self._feed is not None and self.failure is None:
+            self._feed.add(bar)
 
-    def _take(self, session: Session, bar: Bar, *, newest: bool) -> None:
-        """Forecast; decide where this is the newest bar. Earlier ones were marked to market as they came."""
-        forecaster = session.model.forecaster
-        try:
-            forecast = forecaster.update(bar)
-        except BarsError as error:
-            self.log.warning(f"Skipped, as if it were missing: {error}")
-            return
-        self._armed = self._armed or forecaster.ready
-        if newest:
-            self._decide(session, bar, forecast)
+    def _on_closed(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
+        if self._session is not None:
+            self._decide(self._session, bar, forecast, waiting=waiting)
 
     def _decide(self, session: Session, bar: Bar, forecast: Forecast | None, *, waiting: bool = False) -> None:
         """Mark to market, run the halts, decide, act, record; while ``waiting`` for bars hold, unless halted."""
@@ -223,7 +152,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             self.risk = risk
         unit = bar.close / held.equity if held.equity else math.nan
         state = PortfolioState(bar.ts_close, held.equity, position * unit, risk, float(held.pending) * unit)
-        ready, outside = forecast is None or self._armed, session.outside_range(forecast)
+        armed = self._feed is not None and self._feed.armed
+        ready, outside = forecast is None or armed, session.outside_range(forecast)
         conditions = Conditions(ready=ready, outside_range=outside)
         decision = decide(
             forecast,
@@ -243,7 +173,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         if waiting and not halted:
             decision = msgspec.structs.replace(decision, target=decision.exposure)
         quantity, action = Decimal(0), Action.NOT_READY
-        if halted or (not waiting and (self._armed or abs(decision.target) < abs(decision.exposure))):
+        if halted or (not waiting and (armed or abs(decision.target) < abs(decision.exposure))):
             quantity, action = session.desk.act(decision, held, bar.close, 0.0 if forecast is None else scale)
             if quantity and self.risk is not None:
                 self.risk = count_order(self.risk)
@@ -281,8 +211,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
 
     def on_stop(self) -> None:
         """Cancel our orders, and close the position if so configured; `handle_event` sees to what still arrives."""
-        if self._backfill is not None:
-            self._backfill.stop()
+        if self._feed is not None:
+            self._feed.stop()
         if self._journal is not None:
             self._journal.flush()
         if self._session is not None:
@@ -307,9 +237,9 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
     def on_reset(self) -> None:
         """Forget everything but the settings."""
         self._end_closing()
-        self.failure = self.risk = self._session = self._backfill = self._restored = self._journal = None
+        self.failure = self.risk = self._session = self._feed = self._restored = self._journal = None
         self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
-        self._armed, self._marked_ts, self._told = False, 0, None
+        self._marked_ts, self._told = 0, None
 
     def on_save(self) -> dict[str, bytes]:
         """Return the forecaster's snapshot and the halts; the engine takes keys such as "time" for stamps."""

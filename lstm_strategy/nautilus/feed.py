@@ -1,0 +1,177 @@
+"""One instrument's bars, past and live, each taken once and in time order, with the forecast made at each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from lstm_strategy.bars import Bar, BarsError, format_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
+from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
+from lstm_strategy.nautilus.session import Session
+
+__all__ = ["Closed", "Feed", "HistorySettings"]
+
+
+class Closed(Protocol):
+    """Told of each live bar that closed: ``waiting`` while earlier ones are on their way, and then no forecast."""
+
+    def __call__(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
+        """Decide, or hold."""
+
+
+class HistorySettings(Protocol):
+    """The part of a strategy's settings that says how history is asked for (see `LSTMStrategyConfig`)."""
+
+    history_timeout_s: float
+    history_attempts: int
+    refill_holes: bool
+
+
+class Feed:
+    """Streams one instrument through its forecaster.
+
+    Repeated and late bars are left out, those that cannot be count as missing, holes are asked for.
+
+    Parameters
+    ----------
+    on_closed : callable
+        Told of the newest bar, once each; of earlier ones that came while history was on its way not again.
+    on_past : callable
+        Given the bars of a history, before the forecaster takes them.
+    least_ns : int
+        Time before now from which bars are asked for, where the model itself needs less.
+
+    Attributes
+    ----------
+    armed : bool
+        Whether the forecaster was ever ready.
+    """
+
+    def __init__(
+        self,
+        strategy: Any,
+        session: Session,
+        bar_type: BarType,
+        settings: HistorySettings,
+        *,
+        on_closed: Closed,
+        on_past: Callable[[list[Bar]], None] | None = None,
+        least_ns: int = 0,
+    ) -> None:
+        self.armed = False
+        self._strategy, self._session, self._bar_type = strategy, session, bar_type
+        self._on_closed, self._on_past, self._least_ns = on_closed, on_past, least_ns
+        self._refill = settings.refill_holes
+        self._backfill = Backfill(
+            strategy,
+            bar_type,
+            timeout_s=settings.history_timeout_s,
+            attempts=settings.history_attempts,
+            on_done=self._on_history,
+        )
+
+    @property
+    def collecting(self) -> bool:
+        """Whether earlier bars are on their way."""
+        return self._backfill.history is not None
+
+    def start(self, restored: bytes | None) -> None:
+        """Go on from a snapshot where there is one; subscribe, then ask for history."""
+        strategy, forecaster = self._strategy, self._session.model.forecaster
+        if restored is not None:
+            try:
+                forecaster.restore(restored)
+            except LSTMStrategyError as error:
+                strategy.log.warning(f"{error}; warming up from history")
+        strategy.subscribe_bars(self._bar_type)
+        self._backfill.ask(self._since())
+
+    def stop(self) -> None:
+        """Wait for nothing more."""
+        self._backfill.stop()
+
+    def fail(self, where: str, error: Exception) -> None:
+        """Stop the strategy because of ``error``, raised in ``where``."""
+        self._strategy.fail(where, error)
+
+    def add_past(self, data: Any) -> None:
+        """Keep a bar of the requested history; everything else, and everything later, is somebody else's."""
+        history = self._backfill.history
+        if history is None or not isinstance(data, EngineBar) or data.bar_type != self._bar_type:
+            return
+        ts_close = on_grid(data.ts_event, self._session.timeframe)
+        # A venue's newest bar may still be forming: it is no bar yet.
+        if ts_close is not None and ts_close <= self._strategy.clock.timestamp_ns():
+            try:
+                history.add_past(to_bar(data, ts_close))
+            except BarsError as error:
+                self._strategy.log.warning(f"Skipped a bar of the history: {error}")
+
+    def add(self, bar: EngineBar) -> None:
+        """Take a live bar; while earlier ones are on their way, put it aside."""
+        session, backfill, log = self._session, self._backfill, self._strategy.log
+        if bar.bar_type != self._bar_type:
+            return
+        ts_close = on_grid(bar.ts_event, session.timeframe)
+        if ts_close is None:
+            log.warning(f"Ignored a bar stamped {format_ns(bar.ts_event)}: not a close of {session.timeframe}")
+            return
+        last_ts = session.model.forecaster.last_ts
+        if last_ts is not None and ts_close <= last_ts:
+            log.debug(f"Ignored a repeated or late bar of {format_ns(ts_close)}")
+            return
+        try:
+            closed = to_bar(bar, ts_close)
+        except BarsError as error:
+            log.warning(f"Skipped, as if it were missing: {error}")
+            return
+        if backfill.history is not None:
+            backfill.history.add_live(closed)
+        elif self._refill and session.misses_bars_before(ts_close):
+            log.warning(f"Bars before {format_ns(ts_close)} are missing; asking for them")
+            backfill.ask(self._since(), closed)
+        else:
+            self._take(closed, newest=True)
+        if backfill.history is None:  # taken
+            return
+        self._on_closed(closed, None, waiting=True)
+        if backfill.history.live_bars > session.model.forecaster.warmup_bars:
+            backfill.finish()
+
+    def _since(self) -> int:
+        now = self._strategy.clock.timestamp_ns()
+        since = self._session.history_from(now)
+        # A forecaster that goes on from a snapshot needs only what is new; so does what goes with it.
+        return since if self._session.model.forecaster.last_ts is not None else max(min(since, now - self._least_ns), 0)
+
+    @loud
+    def _on_history(self, history: History) -> None:
+        """Take the history and the live bars that came before it; only the newest bar may lead to an order."""
+        session = self._session
+        forecaster = session.model.forecaster
+        past, live = history.merged(forecaster.last_ts)
+        if past:
+            if self._on_past is not None:
+                self._on_past(past)
+            forecaster.warm_up(to_bars(self._bar_type.instrument_id.value, session.timeframe, past))
+        if not forecaster.ready:
+            self._strategy.log.warning(
+                f"History is too short: {len(past)} bars; the warm-up takes {forecaster.warmup_bars}"
+            )
+        for bar in live:
+            self._take(bar, newest=bar is live[-1])
+
+    def _take(self, bar: Bar, *, newest: bool) -> None:
+        """Forecast, and tell where this is the newest bar. Earlier ones were marked to market as they came."""
+        forecaster = self._session.model.forecaster
+        try:
+            forecast = forecaster.update(bar)
+        except BarsError as error:
+            self._strategy.log.warning(f"Skipped, as if it were missing: {error}")
+            return
+        self.armed = self.armed or forecaster.ready
+        if newest:
+            self._on_closed(bar, forecast, waiting=False)
