@@ -25,9 +25,12 @@ class Closed(Protocol):
 class HistorySettings(Protocol):
     """The part of a strategy's settings that says how history is asked for (see `LSTMStrategyConfig`)."""
 
-    history_timeout_s: float
-    history_attempts: int
-    refill_holes: bool
+    @property
+    def history_timeout_s(self) -> float: ...
+    @property
+    def history_attempts(self) -> int: ...
+    @property
+    def refill_holes(self) -> bool: ...
 
 
 class Feed:
