@@ -14,6 +14,7 @@ from lstm_strategy.cli_backtest import backtest_command
 from lstm_strategy.cli_data import data_app
 from lstm_strategy.cli_download import download_command, rebuild_command
 from lstm_strategy.cli_evaluate import evaluate_command
+from lstm_strategy.cli_explain import explain_command
 from lstm_strategy.cli_models import models_app
 from lstm_strategy.cli_replay import replay_command
 from lstm_strategy.cli_stages import demo_command, forecast_command, train_command
@@ -46,6 +47,7 @@ app.command("evaluate")(evaluate_command)
 app.command("tune")(tune_command)
 app.command("forecast")(forecast_command)
 app.command("backtest")(backtest_command)
+app.command("explain")(explain_command)
 app.command("sweep")(sweep_command)
 app.command("demo")(demo_command)
 app.command("replay")(replay_command)

@@ -14,7 +14,16 @@ from lstm_strategy.report.thin import thin
 
 __all__ = ["FAN_BARS", "TRADES", "Figure", "draw_drawdown", "draw_equity", "draw_exposure", "draw_fan"]
 __all__ += ["draw_miscoverage", "draw_reliability", "draw_risk", "draw_trades", "drawdown"]
-__all__ += ["make_axis", "make_figure", "make_line", "to_numbers"]
+__all__ += [
+    "make_axis",
+    "make_band",
+    "make_figure",
+    "make_line",
+    "make_marks",
+    "make_time_axis",
+    "to_dates",
+    "to_numbers",
+]
 
 Figure = dict[str, Any]
 Rows = npt.NDArray[np.int64]
@@ -31,10 +40,10 @@ def draw_fan(landed: Landed, outcome: str = "realised price", yaxis: Figure | No
     intervals = intervals_of(landed.levels)
     shown = _spread(intervals)
     traces = [
-        _band(lands_at, prices_NQ[:, low], prices_NQ[:, high], f"{share} %", color)
+        make_band(lands_at, prices_NQ[:, low], prices_NQ[:, high], f"{share} %", color)
         for (share, low, high), color in zip(shown, _BANDS, strict=False)
     ]
-    x = _dates(lands_at)
+    x = to_dates(lands_at)
     median = make_line(
         x, to_numbers(prices_NQ[:, _nearest(landed.levels, 0.5)]), "median", "var(--model)", width=1, dash="dot"
     )
@@ -48,8 +57,10 @@ def draw_fan(landed: Landed, outcome: str = "realised price", yaxis: Figure | No
         median["hovertemplate"] = f"%{{y:,.6~g}}, {share} %: %{{customdata[0]:,.6~g}} to %{{customdata[1]:,.6~g}}"
         missed = np.flatnonzero((realised < prices_NQ[:, low]) | (realised > prices_NQ[:, high]))
         marker = {"size": 8, "color": "var(--sell)", "symbol": "circle-open", "line": {"width": 1.5}}
-        traces.append(_marks(lands_at[missed], realised[missed], f"outside {share} %", marker) | {"hoverinfo": "skip"})
-    return make_figure(traces, _time_axis(lands_at), yaxis or make_axis(tickformat=",.6~g"))
+        traces.append(
+            make_marks(lands_at[missed], realised[missed], f"outside {share} %", marker) | {"hoverinfo": "skip"}
+        )
+    return make_figure(traces, make_time_axis(lands_at), yaxis or make_axis(tickformat=",.6~g"))
 
 
 def draw_reliability(coverages: list[Coverage]) -> Figure:
@@ -98,7 +109,7 @@ def draw_equity(curve: EquityCurve, beside: dict[str, Float] | None = None) -> F
     """Mark-to-market equity beside buy and hold, and what else was run beside it."""
     others = beside or {}
     rows = thin(curve.equity, curve.buy_and_hold, *others.values())
-    x = _dates(curve.ts_close[rows])
+    x = to_dates(curve.ts_close[rows])
     colors = ("var(--horizon-2)", "var(--horizon-3)", "var(--horizon-4)")
     rules = [
         make_line(x, to_numbers(line[rows]), name, colors[number % 3], width=1.0, dash="dot" if number > 2 else "solid")
@@ -106,7 +117,7 @@ def draw_equity(curve: EquityCurve, beside: dict[str, Float] | None = None) -> F
     ]
     held = make_line(x, to_numbers(curve.buy_and_hold[rows]), "buy and hold", "var(--muted)", width=1.2)
     own = make_line(x, to_numbers(curve.equity[rows]), "strategy", "var(--model)", width=1.6)
-    return make_figure([held, *rules, own], _time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
+    return make_figure([held, *rules, own], make_time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
 
 
 def drawdown(value_T: Float) -> Float:
@@ -118,36 +129,36 @@ def draw_drawdown(curve: EquityCurve) -> Figure:
     """Falls from the peak, strategy beside buy and hold."""
     own, held = drawdown(curve.equity), drawdown(curve.buy_and_hold)
     rows = thin(own, held)
-    x = _dates(curve.ts_close[rows])
+    x = to_dates(curve.ts_close[rows])
     traces = [
         make_line(x, to_numbers(held[rows]), "buy and hold", "var(--muted)", width=1.0),
         make_line(x, to_numbers(own[rows]), "strategy", "var(--model)", width=1.4, fill="var(--band-middle)"),
     ]
     return make_figure(
-        traces, _time_axis(curve.ts_close), make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
+        traces, make_time_axis(curve.ts_close), make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
     )
 
 
 def draw_risk(ts_close: Stamps, returns: Float, at_risk: dict[float, Float]) -> Figure:
     """Returns of equity bar by bar, and the value at risk that was forecast for each, drawn as a loss."""
     rows = thin(returns, *at_risk.values())
-    x = _dates(ts_close[rows])
+    x = to_dates(ts_close[rows])
     traces = [make_line(x, to_numbers(returns[rows]), "return to the next close", "var(--muted)", width=0.8)]
     for (level, value), color in zip(at_risk.items(), ("var(--horizon-1)", "var(--horizon-2)"), strict=False):
         traces.append(make_line(x, to_numbers(-value[rows]), f"VaR {level:.0%}", color, width=1.2))
-    return make_figure(traces, _time_axis(ts_close), make_axis(tickformat=".1%", hoverformat=".2%"))
+    return make_figure(traces, make_time_axis(ts_close), make_axis(tickformat=".1%", hoverformat=".2%"))
 
 
 def draw_exposure(curve: EquityCurve) -> Figure:
     """Signed position value as a fraction of equity."""
     rows = thin(curve.exposure)
-    x = _dates(curve.ts_close[rows])
+    x = to_dates(curve.ts_close[rows])
     line = make_line(
         x, to_numbers(curve.exposure[rows]), "exposure", "var(--model)", width=1.2, fill="var(--band-middle)"
     )
     line["line"]["shape"] = "hv"
     figure = make_figure(
-        [line], _time_axis(curve.ts_close), make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
+        [line], make_time_axis(curve.ts_close), make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
     )
     figure["layout"]["showlegend"] = False
     return figure
@@ -156,18 +167,18 @@ def draw_exposure(curve: EquityCurve) -> Figure:
 def draw_trades(curve: EquityCurve, decisions: DecisionLog, trades: Rows) -> Figure:
     """The price, with a mark at each decision that sent an order."""
     rows = thin(curve.price)
-    price = make_line(_dates(curve.ts_close[rows]), to_numbers(curve.price[rows]), "price", "var(--ink)", width=1)
+    price = make_line(to_dates(curve.ts_close[rows]), to_numbers(curve.price[rows]), "price", "var(--ink)", width=1)
     change = decisions.quantity[trades]
     marks = []
     for name, chosen, symbol in (("buy", change > 0, "triangle-up"), ("sell", change < 0, "triangle-down")):
         picked = trades[chosen]
         marker = {"size": 8 if len(trades) < 200 else 6, "symbol": symbol, "color": f"var(--{name})"}
-        trace = _marks(decisions.ts_close[picked], decisions.price[picked], name, marker)
+        trace = make_marks(decisions.ts_close[picked], decisions.price[picked], name, marker)
         moves = zip(to_numbers(decisions.exposure[picked]), to_numbers(decisions.target[picked]), strict=True)
         trace["customdata"] = [list(move) for move in moves]
         trace["hovertemplate"] = "exposure %{customdata[0]:.1%} to %{customdata[1]:.1%}"
         marks.append(trace)
-    return make_figure([price, *marks], _time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
+    return make_figure([price, *marks], make_time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
 
 
 def make_figure(traces: list[Figure], xaxis: Figure, yaxis: Figure) -> Figure:
@@ -203,8 +214,9 @@ def make_axis(title: str = "", **options: Any) -> Figure:
     return axis | options
 
 
-def _time_axis(stamps: Stamps) -> Figure:
-    ends = _dates(stamps[[0, -1]])
+def make_time_axis(stamps: Stamps) -> Figure:
+    """An axis from the first stamp to the last."""
+    ends = to_dates(stamps[[0, -1]])
     return make_axis(type="date", range=ends, showgrid=False, ticks="outside", tickcolor="var(--rule)", showline=True)
 
 
@@ -235,19 +247,21 @@ def make_line(
     return trace
 
 
-def _marks(stamps: Stamps, y: Float, name: str, marker: Figure) -> Figure:
+def make_marks(stamps: Stamps, y: Float, name: str, marker: Figure) -> Figure:
+    """Points; ``marker`` is Plotly's."""
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": _dates(stamps),
+        "x": to_dates(stamps),
         "y": to_numbers(y),
         "marker": marker,
     }
 
 
-def _band(stamps: Stamps, low: Float, high: Float, name: str, color: str) -> Figure:
-    x = _dates(stamps)
+def make_band(stamps: Stamps, low: Float, high: Float, name: str, color: str) -> Figure:
+    """The area between two lines."""
+    x = to_dates(stamps)
     return {
         "type": "scatter",
         "mode": "lines",
@@ -282,7 +296,7 @@ def _bars_ahead(horizon: int) -> str:
     return "1 bar ahead" if horizon == 1 else f"{horizon} bars ahead"
 
 
-def _dates(stamps: Stamps) -> list[str]:
+def to_dates(stamps: Stamps) -> list[str]:
     """UTC text: Plotly would show numbers in the reader's own time zone."""
     text: list[str] = np.datetime_as_string(stamps.astype("datetime64[ns]"), unit="s").tolist()
     return text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["extra_missing", "script_safe", "write_html"]
+__all__ = ["extra_missing", "has_extra", "script_safe", "write_html"]
 
 
 def extra_missing(error: ImportError) -> LSTMStrategyError:
@@ -18,6 +19,11 @@ def extra_missing(error: ImportError) -> LSTMStrategyError:
         f"the report needs {error.name or 'jinja2'}, which is not installed; "
         "install the extra: pip install 'lstm-strategy[report]'"
     )
+
+
+def has_extra() -> bool:
+    """Say whether plotly and jinja2 are installed."""
+    return all(find_spec(name) is not None for name in ("plotly", "jinja2"))
 
 
 def write_html(page: Path, template: str, contents: dict[str, Any]) -> Path:
