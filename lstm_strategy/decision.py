@@ -10,7 +10,7 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.reasons import FLATTENING, HALTS, NO_INCREASE, Reason
 from lstm_strategy.risk import FLAT, RiskState, Seen, advance, count_order, halt, resume
-from lstm_strategy.sizing import Costs, Shrinkage, SizingConfig, Trained, size
+from lstm_strategy.sizing import Costs, Shrinkage, Sized, SizingConfig, Trained, size
 
 __all__ = [
     "FINE",
@@ -50,12 +50,19 @@ class Conditions(msgspec.Struct, frozen=True):
         Whether this name's bar is missing or came too late by the clock.
     outside_range : bool
         Whether a feature lies outside what training saw, by more than ``limits.feature_range``.
+    unprotected, paused : bool
+        Whether a stop that should rest at the venue does not; whether an exit is so recent that nothing may be opened.
+    exit : Reason, optional
+        Why the position is to be closed, whatever the forecast says.
     """
 
     ready: bool = True
     parity: bool = True
     stale: bool = False
     outside_range: bool = False
+    unprotected: bool = False
+    paused: bool = False
+    exit: Reason | None = None
 
 
 FINE = Conditions()
@@ -108,11 +115,12 @@ def decide(
     trained: Trained,
     bars_per_year: float,
     conditions: Conditions = FINE,
+    worth: Sized | None = None,
 ) -> Decision:
     """Return the target exposure for one instrument at one bar's close.
 
-    Halts come first, then the limits that flatten, then a cap that was exceeded; only then is it asked whether a change
-    pays. Nothing that reduces a position is ever forbidden.
+    Halts come first, then exits, then the limits that flatten, then a cap that was exceeded; only then is it asked
+    whether a change pays. Nothing that reduces a position is ever forbidden.
 
     Parameters
     ----------
@@ -122,6 +130,8 @@ def decide(
         The shrinkage at every horizon that ``sizing`` reads.
     bars_per_year : float
         Turns annual figures into the horizon's.
+    worth : Sized, optional
+        What a portfolio of several names gives this one, in the place of what ``sizing`` makes of its forecast alone.
 
     Returns
     -------
@@ -132,7 +142,12 @@ def decide(
     halted = _halt(state)
     if halted is not None:
         return Decision(ts_close, held, 0.0, halted, (halted.value,), True)
-    sized = None if forecast is None else size(forecast, held, sizing, costs, trained, bars_per_year)
+    if conditions.exit is not None:
+        exit_reason = Reason(conditions.exit)
+        return Decision(ts_close, held, 0.0, exit_reason, (exit_reason.value,), True)
+    sized = worth
+    if sized is None and forecast is not None:
+        sized = size(forecast, held, sizing, costs, trained, bars_per_year)
     volatility = 0.0 if forecast is None else forecast.scale * math.sqrt(bars_per_year)
     blocks = _blocks(state.risk, limits, conditions, ts_close, volatility, sized is not None and sized.too_wide)
     for block in blocks:
@@ -147,7 +162,10 @@ def decide(
 
     if sized is None:
         reason = Reason.NO_FORECAST if forecast is None else Reason.INVALID_FORECAST
-        kept = 0.0 if sizing.without_forecast == "flatten" else min(max(held, lowest), highest) if exceeded else held
+        gives_up = sizing.without_forecast == "flatten"
+        if forecast is None and conditions.stale:  # it is the bar that is missing, not the model
+            reason, gives_up = Reason.STALE_DATA, False
+        kept = 0.0 if gives_up else min(max(held, lowest), highest) if exceeded else held
         return Decision(ts_close, held, kept, reason, (), cancel)
 
     bound: list[str] = []
@@ -206,6 +224,10 @@ def _blocks(
             found.append(Reason.PARITY_UNPROVED)
         if conditions.outside_range:
             found.append(Reason.FEATURE_RANGE)
+        if conditions.unprotected:
+            found.append(Reason.UNPROTECTED)
+        if conditions.paused:
+            found.append(Reason.EXIT_PAUSE)
     if risk.stale or conditions.stale:
         found.append(Reason.STALE_DATA)
     if risk.fenced:

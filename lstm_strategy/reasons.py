@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["FLATTENING", "HALTS", "NO_INCREASE", "Reason"]
+__all__ = ["EXITS", "FLATTENING", "HALTS", "NO_INCREASE", "Reason"]
 
 
 class Reason(StrEnum):
@@ -27,6 +27,8 @@ class Reason(StrEnum):
     LOSS_COOLDOWN = "loss_cooldown"
     ORDERS_PER_HOUR = "orders_per_hour"
     ORDERS_PER_DAY = "orders_per_day"
+    UNPROTECTED = "unprotected"
+    EXIT_PAUSE = "exit_pause"
     # Limits that cut an increase to what is left of them.
     FLIP_TIME = "flip_time"
     TURNOVER = "turnover_per_day"
@@ -35,6 +37,10 @@ class Reason(StrEnum):
     LIMIT_EXCEEDED = "limit_exceeded"
     GROSS_EXCEEDED = "gross_exceeded"
     NET_EXCEEDED = "net_exceeded"
+    # Exits: they close the position.
+    TIME_STOP = "time_stop"
+    TAKE_PROFIT = "take_profit"
+    STOP_UNFILLED = "stop_unfilled"
     # Halts.
     HALT_DAILY_LOSS = "halt_daily_loss"
     HALT_DRAWDOWN = "halt_drawdown"
@@ -57,5 +63,9 @@ FLATTENING = (
 )
 """The limits that forbid an increase, and flatten instead where ``limits.flatten_on`` names them."""
 
-NO_INCREASE = frozenset({*FLATTENING, Reason.ORDERS_PER_HOUR, Reason.ORDERS_PER_DAY})
+EXITS = frozenset({Reason.TIME_STOP, Reason.TAKE_PROFIT, Reason.STOP_UNFILLED})
+"""The reasons that close a position whatever the forecast says; the next bar may open another."""
+
+_BLOCKS = (Reason.ORDERS_PER_HOUR, Reason.ORDERS_PER_DAY, Reason.UNPROTECTED, Reason.EXIT_PAUSE)
+NO_INCREASE = frozenset({*FLATTENING, *_BLOCKS})
 """The limits during which no order may add to a position."""

@@ -36,6 +36,8 @@ FLOORS = {
     "search_space": (2, 1),
     "reasons": (2, 0),
     "sizing": (2, 0),
+    "exits": (2, 1),
+    "execution": (2, 1),
     "limits": (2, 1),
     "risk": (2, 2),
     "decision": (2, 3),
