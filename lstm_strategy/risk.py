@@ -30,6 +30,8 @@ class Seen(msgspec.Struct, frozen=True):
         Causal volatility of one bar's log return, NaN where there is none.
     bar_ns, closed_ns : int
         Length of a bar; the longest time between two closes that is the market being closed.
+    result : float
+        What this name alone has gained or lost so far, in quote currency; NaN where it has the account to itself.
     """
 
     position: float
@@ -37,6 +39,7 @@ class Seen(msgspec.Struct, frozen=True):
     scale: float = math.nan
     bar_ns: int = 0
     closed_ns: int = 0
+    result: float = math.nan
 
 
 class RiskState(msgspec.Struct, frozen=True):
@@ -57,6 +60,8 @@ class RiskState(msgspec.Struct, frozen=True):
         Equity before the running position was opened; losing positions in a row; until when they forbid an increase.
     fenced, stale : bool
         Whether the last bar jumped the price fence, or came after too many missing ones.
+    result : float
+        As last seen; ``trade_equity`` is of the same kind, where names share the equity.
     """
 
     day: int
@@ -83,6 +88,7 @@ class RiskState(msgspec.Struct, frozen=True):
     cooldown_until: int = 0
     fenced: bool = False
     stale: bool = False
+    result: float = 0.0
 
     @classmethod
     def start(cls, ts_close: int, equity: float, position: float = 0.0) -> RiskState:
@@ -140,6 +146,8 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig,
     losses, cooldown = risk.losses, risk.cooldown_until
     price, scale, position = risk.price, risk.scale, risk.position
     fenced, stale = risk.fenced, risk.stale
+    alone = seen is None or math.isnan(seen.result)
+    result = risk.result if seen is None or alone else seen.result
     if seen is not None:
         if ts_close != risk.ts_close:
             fenced, stale = _jumped(risk, ts_close, seen, limits), _late(risk, ts_close, seen, limits)
@@ -149,10 +157,11 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig,
             turnover += abs(seen.position - position) * unit
             if before != now:
                 if before:  # a position is over
-                    losses = losses + 1 if equity < opening else 0
+                    losses = losses + 1 if (equity if alone else result) < opening else 0
                     if limits.max_losses is not None and losses >= limits.max_losses:
                         losses, cooldown = 0, ts_close + round(limits.cooldown_hours * _NS_PER_HOUR)
-                opening = equity if before else risk.equity
+                now_worth, was_worth = (equity, risk.equity) if alone else (result, risk.result)
+                opening = now_worth if before else was_worth
             if now and now != side:
                 side, since = now, ts_close
         price, position = seen.price, seen.position
@@ -183,6 +192,7 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig,
         cooldown,
         fenced,
         stale,
+        result,
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 
-__all__ = ["Costs", "Shrinkage", "Sized", "SizingConfig", "Trained", "require", "size"]
+__all__ = ["Costs", "Shrinkage", "Sized", "SizingConfig", "Trained", "believed", "require", "size"]
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -168,18 +168,11 @@ def size(
         Turns annual figures into the horizon's.
     """
     horizon, scale = sizing.horizon, forecast.scale
-    mean, std = forecast.moments(horizon)
-    if not (math.isfinite(scale) and math.isfinite(mean) and math.isfinite(std)):
+    found = believed(forecast, sizing, trained, bars_per_year)
+    if found is None:
         return None
+    mean, shrunk, std = found
     years = horizon / bars_per_year
-    shrunk = _shrunk(mean, scale, horizon, trained)
-    floor = sizing.volatility_floor * math.sqrt(years)
-    if sizing.horizons:
-        combined = _combined(forecast, (mean, std), sizing, trained, bars_per_year)
-        if combined is None:
-            return None
-        shrunk = combined * years
-    std = max(std, floor)
     low = high = 0.0
     if sizing.widest_interval is not None or sizing.mode == "quantile":
         tail = (1.0 - sizing.interval) / 2
@@ -204,6 +197,27 @@ def size(
         if not (low > cost if shrunk > 0.0 else high < -cost):
             wanted, waits = held if held * shrunk > 0.0 else 0.0, True
     return Sized(wanted, shrunk, 0.0, too_wide, waits=waits)
+
+
+def believed(
+    forecast: Forecast, sizing: SizingConfig, trained: Trained, bars_per_year: float
+) -> tuple[float, float, float] | None:
+    """Return the raw mean, the shrunk one and the floored deviation at ``sizing.horizon``; None where not finite.
+
+    Log returns over the horizon; several horizons are combined as `SizingConfig` says.
+    """
+    horizon, scale = sizing.horizon, forecast.scale
+    mean, std = forecast.moments(horizon)
+    if not (math.isfinite(scale) and math.isfinite(mean) and math.isfinite(std)):
+        return None
+    years = horizon / bars_per_year
+    shrunk = _shrunk(mean, scale, horizon, trained)
+    if sizing.horizons:
+        combined = _combined(forecast, (mean, std), sizing, trained, bars_per_year)
+        if combined is None:
+            return None
+        shrunk = combined * years
+    return mean, shrunk, max(std, sizing.volatility_floor * math.sqrt(years))
 
 
 def _shrunk(mean: float, scale: float, horizon: int, trained: Trained) -> float:
