@@ -159,27 +159,34 @@ class DecisionLog:
                 return
             entries.pop()
         entries.append(entry)
-        if len(entries) > self._part_rows or self._clock() - self._flushed >= self._flush_s:
+        if self._clock() - self._flushed >= self._flush_s:
             self.flush()
+        elif len(entries) > self._part_rows:
+            self._write_full_parts()
 
     def flush(self) -> None:
         """Write what is in memory. Raises as `add` does."""
         self._flushed = self._clock()
-        entries = self._entries
-        while len(entries) > 2 * self._part_rows:
-            entries.pop(0)
-            self.lost += 1
-        while entries:
-            full = len(entries) > self._part_rows  # the last one may still be looked at again
-            rows = entries[: self._part_rows]
-            if not self.header.horizons and (spoken := next((e.forecast for e in rows if e.forecast), None)):
-                self.header = msgspec.structs.replace(self.header, horizons=spoken.horizons, levels=spoken.levels)
-            with atomic_write(self.folder / f"part-{self._number:06d}.parquet") as temporary:
-                pq.write_table(_to_table(rows, self.header), temporary, compression="zstd")
-            if not full:
-                return
+        self._write_full_parts()
+        if self._entries:
+            self._write(self._entries)
+
+    def _write_full_parts(self) -> None:
+        """The newest row stays, since it may still be looked at again."""
+        entries, size = self._entries, self._part_rows
+        if (excess := len(entries) - 2 * size) > 0:
+            del entries[:excess]
+            self.lost += excess
+        while len(entries) > size:
+            self._write(entries[:size])
             self._number += 1
-            del entries[: self._part_rows]
+            del entries[:size]
+
+    def _write(self, rows: list[Entry]) -> None:
+        if not self.header.horizons and (spoken := next((e.forecast for e in rows if e.forecast), None)):
+            self.header = msgspec.structs.replace(self.header, horizons=spoken.horizons, levels=spoken.levels)
+        with atomic_write(self.folder / f"part-{self._number:06d}.parquet") as temporary:
+            pq.write_table(_to_table(rows, self.header), temporary, compression="zstd")
 
 
 def parts_of(folder: Path) -> list[Path]:

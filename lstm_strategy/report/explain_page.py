@@ -32,7 +32,13 @@ SHOWN = 500
 
 
 def write_explanation(
-    log: Log, row: int, page: Path, said: dict[str, Any], *, summary: dict[str, Any] | None = None, shown: int = SHOWN
+    log: Log,
+    row: int,
+    page: Path,
+    said: dict[str, Any],
+    *,
+    summary: dict[str, Any] | None = None,
+    shown: int = SHOWN,
 ) -> Path:
     """Write the page of one bar, the log's ``row``: what `explain_row` said of it, and ``shown`` bars around it as pictures.
 
