@@ -26,7 +26,6 @@ from benchmarks.real_runs import Run, configuration_of, count, note
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.experiment import Experiment, load_experiment
 from lstm_strategy.report.words import p_value
-from lstm_strategy.research.evaluate import Evaluated
 from lstm_strategy.research.judgement import SideBySide, put_side_by_side
 from lstm_strategy.research.scores import score
 from lstm_strategy.sources.store import RawStore
@@ -81,17 +80,8 @@ def fold_summary(summary: dict[str, Any]) -> dict[str, Any]:
     """Return the last fold's scores, pooled and by instrument, from the forecasts that the evaluation wrote."""
     number = max(row["fold"] for row in summary["by_fold"])
     since, until = next(row["spans"]["test"] for row in summary["by_fold"] if row["fold"] == number)
-    rows = put_side_by_side(
-        Evaluated(
-            folds=[],
-            seeds=tuple(summary["seeds"]),
-            forecasts=pq.read_table(ROOT / summary["forecasts_path"]),
-            baselines=pq.read_table(ROOT / summary["baselines_path"]) if summary["baselines_path"] else None,
-            forecasts_path=Path(summary["forecasts_path"]),
-            baselines_path=None,
-            artefacts=[],
-        )
-    )
+    baselines = pq.read_table(ROOT / summary["baselines_path"]) if summary["baselines_path"] else None
+    rows = put_side_by_side(pq.read_table(ROOT / summary["forecasts_path"]), baselines, tuple(summary["seeds"]))
     chosen = _of_fold(rows, number)
     found: dict[str, Any] = msgspec.to_builtins(score(*chosen))
     return found | {"fold": number, "since": since, "until": until}
@@ -155,7 +145,8 @@ def _import(experiment: Experiment, folder: Path) -> bool:
 def _evaluate(experiment: Path, workers: int) -> dict[str, Any] | None:
     progress(f"real: evaluating {experiment.name} with {workers} workers")
     places = [f"--{name}={FOLDER / name}" for name in ("catalog", "models", "runs")]
-    done = _command("evaluate", str(experiment), "--workers", str(workers), "--json", *places)
+    # What each feature is worth takes longer than all else, and no figure here needs it.
+    done = _command("evaluate", str(experiment), "--workers", str(workers), "--importance", "0", "--json", *places)
     if done.returncode:
         return None
     summary: dict[str, Any] = json.loads(done.stdout)

@@ -306,7 +306,7 @@ def test_a_warm_start_goes_on_from_the_fold_before(done, folder, monkeypatch):
 
 
 def test_rows_stand_side_by_side_whatever_their_order(done):
-    rows = put_side_by_side(done)
+    rows = put_side_by_side(done.forecasts, done.baselines, done.seeds)
     assert len(rows.table) == len(done.forecasts)
     np.testing.assert_allclose(rows.baselines["constant"][:, 6], 0.0, atol=1e-12)
     unit = rows.table.scale * np.sqrt(rows.table.horizon)
@@ -325,7 +325,7 @@ def test_the_luck_of_the_seed_is_told(done, folder):
     assert both.artefacts[0] == done.artefacts[0]
     assert list(both.networks) == [(0, 0), (0, 5), (1, 0), (1, 5)]
     summary = sum_up(both, score)
-    rows = put_side_by_side(both)
+    rows = put_side_by_side(both.forecasts, both.baselines, both.seeds)
     losses = [pinball(rows.table.y, rows.seeds[seed], rows.table.levels) for seed in (0, 5)]
     assert list(summary["seed_pinball"].values()) == pytest.approx(losses)
     assert summary["seed_pinball_sd"] == pytest.approx(np.std(losses, ddof=1))
@@ -342,7 +342,7 @@ def test_the_luck_of_the_seed_is_told(done, folder):
 
 
 def test_a_lead_smaller_than_the_seeds_apart_is_called_luck(done):
-    rows = put_side_by_side(done)
+    rows = put_side_by_side(done.forecasts, done.baselines, done.seeds)
     judged = np.isfinite(rows.table.y)
     widths = {1: 0.8, 2: 1.6}
     rows = replace(rows, seeds={seed: rows.table.q_NQ * width for seed, width in widths.items()})

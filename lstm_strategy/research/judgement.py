@@ -44,36 +44,38 @@ class SideBySide:
     fold: npt.NDArray[np.int64]
 
 
-def put_side_by_side(evaluated: Evaluated) -> SideBySide:
-    """Find the rows that every seed forecast, and each baseline's on the same; NaN where a baseline has none."""
-    forecasts = evaluated.forecasts
+def put_side_by_side(forecasts: pa.Table, baselines: pa.Table | None, seeds: tuple[int, ...]) -> SideBySide:
+    """Find the rows that every seed forecast, and each baseline's on the same; NaN where a baseline has none.
+
+    The tables are as in `lstm_strategy.research.evaluate.Evaluated`.
+    """
     levels = tuple(forecasts["levels"][0].as_py())
     keys = _keys(forecasts)
     seed_of = forecasts["seed"].to_numpy()
     rows = pd.DataFrame()
-    for seed in evaluated.seeds:
+    for seed in seeds:
         own = keys[seed_of == seed].assign(**{f"row{seed}": np.flatnonzero(seed_of == seed)})
         rows = own if rows.empty else rows.merge(own, on=_ROW, validate="one_to_one")
     rows = rows.sort_values(_ROW, ignore_index=True)
     if rows.empty:
         raise LSTMStrategyError("the seeds forecast no bar in common; nothing can be judged")
-    picked = {seed: rows.pop(f"row{seed}").to_numpy() for seed in evaluated.seeds}
-    first = picked[evaluated.seeds[0]]
+    picked = {seed: rows.pop(f"row{seed}").to_numpy() for seed in seeds}
+    first = picked[seeds[0]]
     unit = forecasts["scale"].to_numpy()[first] * np.sqrt(rows["horizon"].to_numpy())
     quantiles, plain = (_matrix(forecasts, name, len(levels)) for name in ("quantiles", "uncalibrated"))
-    seeds = {seed: quantiles[chosen] / unit[:, None] for seed, chosen in picked.items()}
+    drawn = {seed: quantiles[chosen] / unit[:, None] for seed, chosen in picked.items()}
     table = ScoredTable(
         ts=rows["ts_close"].to_numpy(),
         instrument=rows["instrument"].to_numpy().astype(str),
         horizon=rows["horizon"].to_numpy().astype(np.int64),
         y=forecasts["outcome"].to_numpy()[first] / unit,
-        q_NQ=np.mean(list(seeds.values()), axis=0),
+        q_NQ=np.mean(list(drawn.values()), axis=0),
         scale=forecasts["scale"].to_numpy()[first],
         levels=levels,
     )
     uncalibrated = np.mean([plain[chosen] / unit[:, None] for chosen in picked.values()], axis=0)
     fold = rows["fold"].to_numpy().astype(np.int64)
-    return SideBySide(table, uncalibrated, _beside(rows, evaluated.baselines, len(levels)), seeds, fold)
+    return SideBySide(table, uncalibrated, _beside(rows, baselines, len(levels)), drawn, fold)
 
 
 def sum_up(evaluated: Evaluated, score: Score) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def sum_up(evaluated: Evaluated, score: Score) -> dict[str, Any]:
     intervals; ``by_month`` (coverage over time); ``seed_pinball``, its standard deviation ``seed_pinball_sd`` and that
     of the forecasts, ``seed_forecast_sd`` (None with one seed); dates and files.
     """
-    rows = put_side_by_side(evaluated)
+    rows = put_side_by_side(evaluated.forecasts, evaluated.baselines, evaluated.seeds)
     scores = score(rows.table, rows.baselines)
     table = rows.table
     judged = np.isfinite(table.y) & np.isfinite(table.q_NQ).all(axis=1)
