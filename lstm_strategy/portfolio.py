@@ -11,7 +11,7 @@ import numpy as np
 
 from lstm_strategy.bars import Float
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.limits import LimitsConfig, fit_exposures
+from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.sizing import SizingConfig, require
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "proportions",
     "require_portfolio",
     "signs",
-    "weigh",
 ]
 
 FALLBACK = "portfolio_fallback"
@@ -250,22 +249,3 @@ def limit_turnover(weight_S: Float, held_S: Float, most: float | None) -> Float:
     if taken + added <= most or added == 0.0:
         return weight_S
     return np.asarray(base_S + (weight_S - base_S) * max(most - taken, 0.0) / added)
-
-
-def weigh(
-    portfolio: PortfolioConfig,
-    beliefs: Beliefs,
-    correlation_SS: Float,
-    scenarios_NS: Float,
-    held_S: Float,
-    sizing: SizingConfig,
-    limits: LimitsConfig,
-) -> tuple[Weights, tuple[str, ...]]:
-    """Return the whole step at once: proportions, level, limits and turnover, and the keys of what bound."""
-    side_S = signs(beliefs, sizing, limits)
-    found = proportions(portfolio, beliefs, correlation_SS, scenarios_NS, side_S)
-    weight_S, bound = fit_exposures(level(found.weight_S, beliefs, correlation_SS, sizing), limits)
-    moved_S = limit_turnover(weight_S, held_S, portfolio.max_turnover)
-    if (moved_S != weight_S).any():
-        bound = (*bound, MOVED)
-    return Weights(moved_S, found.fallback), bound
