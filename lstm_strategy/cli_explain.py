@@ -102,7 +102,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
             console.print(table)
     halts = summary["halts"]
     if halts:
-        console.print(f"halted on {len(summary['days_halted'])} days, {len(halts)} times:")
+        console.print(f"days halted: {len(summary['days_halted'])}, halts: {len(halts)}")
         for halt in halts:
             console.print(f"  {halt['reason']}: {halt['first']} to {halt['last']}, {halt['bars']:,} bars")
     if summary["gaps"]:

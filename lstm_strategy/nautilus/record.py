@@ -38,6 +38,7 @@ class RunRecord:
     equities: list[float] = field(default_factory=list)
     forecasts: list[Forecast | None] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    decided: dict[str, float] = field(default_factory=dict)  # the price each order was decided on at, by identifier
 
     def add(
         self,
@@ -134,14 +135,14 @@ class Journal:
         self._strategy, self._session, self._decision_log = strategy, session, log
         self._failed = False
 
-    def add(self, bar: Bar, forecast: Forecast | None, **of_decision: Any) -> None:
+    def add(self, bar: Bar, forecast: Forecast | None, *, waiting: bool, **of_decision: Any) -> None:
         """Keep one bar; ``of_decision`` are the other fields of `Entry` that only the strategy knows."""
         model = self._session.model
         forecaster = model.forecaster
         stepped: tuple[Float32 | None, Float32 | None] = (None, None)  # a bar that waits for others was not stepped
-        if isinstance(forecaster, Forecaster | Switching) and forecaster.last_ts == bar.ts_close:
+        if isinstance(forecaster, Forecaster | Switching) and not waiting:
             stepped = forecaster.last_step
-        self._try(self._decision_log.add, Entry(bar, forecast, *stepped, model.version, **of_decision))
+        self._try(self._decision_log.add, Entry(bar, forecast, *stepped, model.version, waiting=waiting, **of_decision))
 
     def flush(self) -> None:
         """Write what is in memory."""

@@ -35,7 +35,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     stage : str
         The first of `STAGES` that differs at the bar, or ``missing`` where one run lacks the bar.
     cells : tuple of Cell
-        All that differs at the bar: by stage, within one the largest first.
+        All that differs at the bar, by stage; of features and of quantiles the largest first.
     bars : dict of int
         Bars compared at which each stage differs; ``missing`` counts those that one run lacks.
     why : tuple of str
@@ -142,8 +142,8 @@ def _at(pair: Pair, row: int, stages: tuple[str, ...], skipped: tuple[str, ...],
     cells: list[Cell] = []
     hints: list[str] = []
     for stage in stages:
-        found: list[tuple[float, Cell]] = []
         for name in STAGES[stage]:
+            found: list[tuple[float, Cell]] = []
             if name in skipped:
                 continue
             a, b = pair.values(name)
@@ -152,7 +152,7 @@ def _at(pair: Pair, row: int, stages: tuple[str, ...], skipped: tuple[str, ...],
                 found.append((_weight(name, cell), cell))
                 if stage == "features" and (hint := lag_hint(a[:, column], b[:, column], row)):
                     hints.append(f"{cell.name} {hint}")
-        cells += [cell for _, cell in sorted(found, key=lambda item: -item[0])]
+            cells += [cell for _, cell in sorted(found, key=lambda item: -item[0])]
     settings = other_settings(header_a, header_b)
     why = likely_causes(pair, row, cells[0].stage, [cell.name for cell in cells], (header_a, header_b), settings)
     return msgspec.structs.replace(

@@ -40,7 +40,7 @@ def write_explanation(
     summary: dict[str, Any] | None = None,
     shown: int = SHOWN,
 ) -> Path:
-    """Write the page of one bar, the log's ``row``: what `explain_row` said of it, and ``shown`` bars around it as pictures.
+    """Write the page of the log's bar ``row``: what `explain_row` said of it, and ``shown`` bars around as pictures.
 
     Parameters
     ----------

@@ -139,7 +139,8 @@ def _action(row: Row) -> str:
     told = f"{row['action']}: {ACTIONS.get(row['action'], 'no words for it')}"
     if not row["quantity"]:
         return f"No order ({told})."
-    return f"{'Bought' if row['quantity'] > 0 else 'Sold'} {abs(row['quantity']):.10g} at market ({told})."
+    side = "buy" if row["quantity"] > 0 else "sell"
+    return f"Sent an order to {side} {abs(row['quantity']):.10g} ({told})."
 
 
 def _why_not(row: Row, header: Header, sized: Sized | None) -> str:
