@@ -209,7 +209,15 @@ def proportions(
 
         mean_S = beliefs.mean_S[chosen] * side_S[chosen]
         try:
-            solved = portfolio_solvers.solve(portfolio, mean_S, covariance_SS, scenarios_NS[:, chosen] * std_S + mean_S)
+            solved = portfolio_solvers.solve(
+                portfolio.method,
+                mean_S,
+                covariance_SS,
+                scenarios_NS[:, chosen] * std_S + mean_S,
+                risk_aversion=portfolio.risk_aversion,
+                cvar_level=portfolio.cvar_level,
+                least=portfolio.scenarios // 2,
+            )
         except Exception as error:  # a solver's failure is named, whatever its type, and equal risk takes its place
             failure = f"{portfolio.method} failed ({(str(error).splitlines() or [type(error).__name__])[0]})"
     weight_S[chosen] = (equal_risk(covariance_SS) if solved is None else solved) * side_S[chosen]

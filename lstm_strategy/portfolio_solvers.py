@@ -12,7 +12,6 @@ from skfolio.prior import BasePrior, ReturnDistribution
 
 from lstm_strategy.bars import Float
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.portfolio import PortfolioConfig
 
 __all__ = ["solve"]
 
@@ -31,15 +30,28 @@ class _Known(BasePrior):  # type: ignore[misc]
         return self
 
 
-def solve(portfolio: PortfolioConfig, mean_S: Float, covariance_SS: Float, returns_NS: Float) -> Float:
+def solve(
+    method: str,
+    mean_S: Float,
+    covariance_SS: Float,
+    returns_NS: Float,
+    *,
+    risk_aversion: float = 1.0,
+    cvar_level: float = 0.95,
+    least: int = 2,
+) -> Float:
     """Return weights of at least 0 whose sum is 1, float64 [S].
 
     Parameters
     ----------
+    method : str
+        ``mean_cvar`` or ``hierarchical_risk_parity``.
     mean_S, covariance_SS : float64 [S], float64 [S, S]
         Over the horizon, in units of the side that each name is on.
     returns_NS : float64 [N, S]
         Scenarios of the same.
+    risk_aversion, cvar_level, least
+        Of mean-CVaR; ``least`` is the fewest scenarios that it is content with.
 
     Raises
     ------
@@ -51,14 +63,14 @@ def solve(portfolio: PortfolioConfig, mean_S: Float, covariance_SS: Float, retur
     size = float(np.sqrt(np.diag(covariance_SS)).mean())  # solvers are used to figures near 1
     prior = _Known(mean_S / size, covariance_SS / size**2)
     model: Any
-    if portfolio.method == "mean_cvar":
-        if len(returns_NS) < portfolio.scenarios // 2:
-            raise LSTMStrategyError(f"{len(returns_NS)} of {portfolio.scenarios} scenarios are known so far")
+    if method == "mean_cvar":
+        if len(returns_NS) < least:
+            raise LSTMStrategyError(f"{len(returns_NS)} scenarios are known so far, it takes {least}")
         model = MeanRisk(
             objective_function=ObjectiveFunction.MAXIMIZE_UTILITY,
             risk_measure=RiskMeasure.CVAR,
-            risk_aversion=portfolio.risk_aversion,
-            cvar_beta=portfolio.cvar_level,
+            risk_aversion=risk_aversion,
+            cvar_beta=cvar_level,
             prior_estimator=prior,
         )
     else:

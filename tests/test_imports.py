@@ -43,7 +43,7 @@ FLOORS = {
     "decision": (2, 3),
     "covariance": (2, 0),
     "portfolio": (2, 2),
-    "portfolio_solvers": (2, 3),
+    "portfolio_solvers": (1, 3),
     "joint_limits": (2, 4),
     "panel": (2, 5),
     "policy_grid": (2, 4),
