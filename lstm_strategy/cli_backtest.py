@@ -158,6 +158,8 @@ def settings_of(
         model=source,
         sizing=setup.sizing,
         limits=setup.limits,
+        exits=setup.exits,
+        execution=setup.execution,
         costs=setup.costs.of(RawStore(catalog).read_instrument(instrument_id)),
         start=parse_ns(setup.backtest.start) if setup.backtest.start else start,
         end=parse_ns(setup.backtest.end) if setup.backtest.end else end,

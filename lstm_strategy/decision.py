@@ -8,11 +8,12 @@ import msgspec
 
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig
-from lstm_strategy.reasons import FLATTENING, HALTS, NO_INCREASE, Reason
+from lstm_strategy.reasons import EXITS, FLATTENING, HALTS, NO_INCREASE, Reason
 from lstm_strategy.risk import FLAT, RiskState, Seen, advance, count_order, halt, resume
 from lstm_strategy.sizing import Costs, Shrinkage, Sized, SizingConfig, Trained, size
 
 __all__ = [
+    "EXITS",
     "FINE",
     "FLATTENING",
     "HALTS",

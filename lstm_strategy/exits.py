@@ -161,7 +161,9 @@ def level_reached(state: ExitState, price: float) -> bool:
     return state.side * (price - state.stop) <= 0.0
 
 
-def due(state: ExitState, close: float, config: ExitsConfig, *, resting: bool, limit: float = math.nan) -> Reason | None:
+def due(
+    state: ExitState, close: float, config: ExitsConfig, *, resting: bool, limit: float = math.nan
+) -> Reason | None:
     """Return why the position is to be closed at market now, None where it is not.
 
     Parameters

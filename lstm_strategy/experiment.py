@@ -11,6 +11,8 @@ import msgspec
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.execution import ExecutionConfig
+from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.hyperparameters import (
     NetworkConfig,
@@ -137,6 +139,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     costs: CostsConfig = msgspec.field(default_factory=CostsConfig)
+    exits: ExitsConfig = msgspec.field(default_factory=ExitsConfig)
+    execution: ExecutionConfig = msgspec.field(default_factory=ExecutionConfig)
     backtest: BacktestConfig = msgspec.field(default_factory=BacktestConfig)
     model: ModelConfig = msgspec.field(default_factory=ModelConfig)
     sweep: SweepGrid = msgspec.field(default_factory=dict)
@@ -148,6 +152,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             if horizon not in self.target.horizons:
                 known, key = list(self.target.horizons), "horizons names" if self.sizing.horizons else "horizon is"
                 raise LSTMStrategyError(f"sizing.{key} {horizon}; it must be one of target.horizons {known}")
+        if self.exits.resting and self.exits.horizon not in self.target.horizons:
+            known = list(self.target.horizons)
+            raise LSTMStrategyError(f"exits.horizon is {self.exits.horizon}; it must be one of target.horizons {known}")
         self.walk_forward.purge_of(self.target)
         self.space()
         if self.limits.side == "long_short" and self.backtest.account == "cash":

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from lstm_strategy.nautilus.engine import AccountType, EngineInstrument, Order, OrderSide, StrategyId
+from lstm_strategy.nautilus.engine import AccountType, EngineInstrument, Order, OrderSide, OrderType, StrategyId
 
-__all__ = ["Holdings", "look"]
+__all__ = ["EXIT_TAG", "Holdings", "is_exit", "look"]
+
+EXIT_TAG = "lstm-strategy-exit"
+_STOPS = (OrderType.STOP_MARKET, OrderType.STOP_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Holdings:
     position : Decimal
         Signed quantity held by this strategy.
     working : list of Order
-        Orders that may still fill: open, in flight, being cancelled.
+        Orders of our decisions that may still fill: open, in flight, being cancelled.
     pending : Decimal
         What they would still add to the position.
     equity : float
@@ -32,6 +35,10 @@ class Holdings:
         Free base currency on a cash account in a spot market: fees may have been taken from it.
     spendable : float or None
         Free quote currency on a cash account.
+    exits : list of Order
+        Protective stops and take-profits that may still fill; not among ``working``, nor in ``pending``.
+    entry : float
+        Average price at which the position was opened, NaN without one.
     """
 
     position: Decimal
@@ -41,6 +48,13 @@ class Holdings:
     cash: bool
     sellable: Decimal | None
     spendable: float | None
+    exits: list[Order] = field(default_factory=list)
+    entry: float = math.nan
+
+
+def is_exit(order: Order) -> bool:
+    """Say whether an order is a protective one; a stop is, even where its tag was lost on the way."""
+    return order.order_type in _STOPS or EXIT_TAG in (order.tags or ())
 
 
 def look(
@@ -50,16 +64,21 @@ def look(
     strategy_id: StrategyId,
     price: float,
     last_order: Order | None,
+    last_exit: Order | None = None,
     *,
     spot: bool,
 ) -> Holdings:
-    """Read the engine's cache; ``last_order`` covers the moment between sending and the engine's taking note of it."""
+    """Read the engine's cache; the last orders cover the moment between sending and the engine's taking note."""
     wanted = {"instrument_id": instrument.id, "strategy_id": strategy_id}
     orders = {order.client_order_id: order for order in cache.orders_open(**wanted)}
     orders |= {order.client_order_id: order for order in cache.orders_inflight(**wanted)}
-    if last_order is not None and not last_order.is_closed:
-        orders[last_order.client_order_id] = last_order
+    for last in (last_order, last_exit):
+        if last is not None and not last.is_closed:
+            orders[last.client_order_id] = last
     working = list(orders.values())
+    exits = [order for order in working if is_exit(order)]
+    if exits:
+        working = [order for order in working if not is_exit(order)]
     pending = Decimal(0)
     for order in working:
         left = order.leaves_qty.as_decimal()
@@ -67,18 +86,20 @@ def look(
 
     positions = cache.positions_open(**wanted)
     position = sum((held.signed_decimal_qty() for held in positions), Decimal(0))
+    entry = float(positions[0].avg_px_open) if positions else math.nan
     account = portfolio.account(instrument.id.venue)
     balance = None if account is None else account.balance_total(instrument.quote_currency)
     if balance is None:
-        return Holdings(position, working, pending, math.nan, True, None, None)
+        return Holdings(position, working, pending, math.nan, True, None, None, exits, entry)
     total = float(balance.as_double())
     if account.type != AccountType.CASH:
         gains = sum(float(held.signed_decimal_qty()) * (price - float(held.avg_px_open)) for held in positions)
-        return Holdings(position, working, pending, total + gains, False, None, None)
+        return Holdings(position, working, pending, total + gains, False, None, None, exits, entry)
     sellable = None
     if spot:
         base = account.balance_free(instrument.base_currency)
         sellable = Decimal(0) if base is None else base.as_decimal()
     free = account.balance_free(instrument.quote_currency)
     spendable = 0.0 if free is None else float(free.as_double())
-    return Holdings(position, working, pending, total + float(position) * price, True, sellable, spendable)
+    equity = total + float(position) * price
+    return Holdings(position, working, pending, equity, True, sellable, spendable, exits, entry)

@@ -20,7 +20,10 @@ from lstm_strategy.bars import Bars, Timeframe, format_ns
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.decision_log import gather
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.execution import ExecutionConfig
+from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.forecast import Forecasts
+from lstm_strategy.nautilus.bar_path import path_module, path_quotes
 from lstm_strategy.nautilus.carry import Carried, carried, carry_module
 from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument
 from lstm_strategy.nautilus.current import require_current
@@ -52,6 +55,9 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     costs : Costs
         Charged by the venue (the fee on every fill, half the spread and the slippage in every price) and known to the
         decisions.
+    exits, execution
+        With an exit that rests at the venue, or orders other than market orders, fills happen inside bars (see
+        `bar_path`).
     charged : Costs, optional
         What the venue charges, where it is not what the decisions count on.
     start, end : int, optional
@@ -84,6 +90,8 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     costs: Costs = msgspec.field(default_factory=Costs)
+    exits: ExitsConfig = msgspec.field(default_factory=ExitsConfig)
+    execution: ExecutionConfig = msgspec.field(default_factory=ExecutionConfig)
     charged: Costs | None = None
     start: int | None = None
     end: int | None = None
@@ -96,6 +104,11 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     maintenance: float = 0.05
     run_folder: Path | None = None
     tearsheet: bool = True
+
+    @property
+    def inside_bars(self) -> bool:
+        """Whether orders may rest at the venue while a bar goes by."""
+        return self.exits.resting or self.execution.mode != "market"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.cash < math.inf:
@@ -209,6 +222,11 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
         bars, instrument, spread=charged.spread, slippage=charged.slippage, volume_share=settings.volume_share
     )
     rates = _funding(settings, instrument)
+    modules = _carry(settings, instrument, rates)
+    if settings.inside_bars:
+        inside = path_quotes(bars, instrument, settings.volume_share)
+        quotes = sorted([*quotes, *inside], key=lambda quote: int(quote.ts_init))
+        modules += (path_module(timeframe.ns, charged.spread / 2.0 + charged.slippage),)
     with on_disk(model) as path:
         simulation = Simulation(
             catalog=settings.catalog,
@@ -224,7 +242,7 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
             delay_ns=settings.delay * timeframe.ns,
             fee=charged.fee,
             limits=settings.limits,
-            modules=_carry(settings, instrument, rates),
+            modules=modules,
         )
         with simulate(simulation) as engine:
             (strategy,) = engine.trader.strategies()
@@ -241,7 +259,7 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
             positions = [*engine.cache.positions(), *engine.cache.position_snapshots()]
             tables = {
                 "orders": orders_table(orders),
-                "fills": fills_table(orders),
+                "fills": fills_table(orders, record.decided),
                 "positions": positions_table(positions),
                 "equity": record.equity_table(settings.cash, charged.per_side),
                 "decisions": record.decisions_table(),
@@ -288,6 +306,8 @@ def _strategy(
             "sizing": msgspec.to_builtins(settings.sizing),
             "limits": msgspec.to_builtins(settings.limits),
             "costs": msgspec.to_builtins(settings.costs),
+            "exits": msgspec.to_builtins(settings.exits),
+            "execution": msgspec.to_builtins(settings.execution),
             "delay_bars": settings.delay,
             "refill_holes": False,  # the catalog holds all that there is
             "record": True,

@@ -33,6 +33,7 @@ class Closing:
 
     def on_event(self, event: Any) -> None:
         """Look at what an order or position event has changed; what the venue rejects is tried again a few times."""
+        self._desk.note(event)
         if isinstance(event, OrderDenied):  # by our own engine: it would be again
             self._strategy.log.error(f"A position is left open: {event.reason}")
         elif isinstance(event, OrderRejected):

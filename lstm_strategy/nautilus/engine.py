@@ -10,8 +10,8 @@ import nautilus_trader
 from nautilus_trader.core.nautilus_pyo3 import FIXED_PRECISION
 from nautilus_trader.model.data import Bar as EngineBar
 from nautilus_trader.model.data import BarType, QuoteTick
-from nautilus_trader.model.enums import AccountType, OrderSide, OrderStatus
-from nautilus_trader.model.events import OrderDenied, OrderFilled, OrderRejected
+from nautilus_trader.model.enums import AccountType, OrderSide, OrderStatus, OrderType, TimeInForce
+from nautilus_trader.model.events import OrderAccepted, OrderDenied, OrderFilled, OrderRejected
 from nautilus_trader.model.identifiers import InstrumentId, StrategyId, Symbol, Venue
 from nautilus_trader.model.instruments import CryptoPerpetual, CurrencyPair, Equity
 from nautilus_trader.model.instruments import Instrument as EngineInstrument
@@ -35,15 +35,19 @@ __all__ = [
     "InstrumentId",
     "Money",
     "Order",
+    "OrderAccepted",
     "OrderDenied",
+    "OrderFilled",
     "OrderRejected",
     "OrderSide",
     "OrderStatus",
+    "OrderType",
     "Price",
     "Quantity",
     "QuoteTick",
     "StrategyId",
     "Symbol",
+    "TimeInForce",
     "Venue",
     "fills_of",
     "loud",

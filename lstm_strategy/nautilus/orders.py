@@ -23,6 +23,7 @@ class Action(StrEnum):
     SHORT_REFUSED = "short_refused"
     AWAITING_ORDER = "awaiting_order"
     CANCELLING = "cancelling"
+    RELEASING = "releasing_exit"
     NOT_READY = "not_ready"
 
 

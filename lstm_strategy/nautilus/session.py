@@ -90,5 +90,9 @@ def open_session(strategy: LSTMStrategy) -> Session:
         cash_buffer=settings.cash_buffer,
         delay_bars=settings.delay_bars,
         tolerance=settings.retarget_tolerance,
+        bar_ns=timeframe.ns,
+        exits=settings.exits,
+        execution=settings.execution,
+        decided=None if strategy.record is None else strategy.record.decided,
     )
     return Session(timeframe, model, desk, settings.limits)

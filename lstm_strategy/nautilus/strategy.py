@@ -13,6 +13,7 @@ from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.bars import Bar, format_ns
 from lstm_strategy.decision import (
+    EXITS,
     HALTS,
     Conditions,
     Costs,
@@ -26,6 +27,8 @@ from lstm_strategy.decision import (
     count_order,
     decide,
 )
+from lstm_strategy.execution import ExecutionConfig
+from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, loud
@@ -48,6 +51,8 @@ class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
         The artefact's folder, ``models/<name>/<version>``.
     sizing, limits, costs
         As in `lstm_strategy.decision`.
+    exits, execution
+        As in `lstm_strategy.exits` and `lstm_strategy.execution`.
     cash_buffer : float
         Share of a purchase's price set aside, beside its costs, for a higher fill (cash accounts).
     retarget_tolerance : float
@@ -74,6 +79,8 @@ class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
     sizing: SizingConfig = SizingConfig()
     limits: LimitsConfig = LimitsConfig()
     costs: Costs = Costs()
+    exits: ExitsConfig = ExitsConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     cash_buffer: float = 0.002
     retarget_tolerance: float = 0.02
     flatten_on_stop: bool = False
@@ -105,6 +112,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._session: Session | None = None
         self._feed: Feed | None = None
         self._restored: bytes | None = None
+        self._restored_exits: bytes | None = None
         self._closing: Closing | None = None
         self._journal: Journal | None = None
         self._marked_ts = 0
@@ -115,6 +123,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         settings = self.settings
         self._end_closing()
         self._session = session = open_session(self)
+        if self._restored_exits is not None:
+            session.desk.restore_exits(self._restored_exits)
         self._journal = open_journal(self, session)
         self._feed = feed = Feed(self, session, settings.bar_type, settings, on_closed=self._on_closed)
         feed.start(self._restored)
@@ -150,11 +160,20 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         risk = advance(self.risk or start, bar.ts_close, held.equity, settings.limits, seen)
         if math.isfinite(risk.equity):  # it was known once
             self.risk = risk
+        self._count_orders(session)  # those that waited for the venue since the last bar
+        risk = self.risk or risk
         unit = bar.close / held.equity if held.equity else math.nan
         state = PortfolioState(bar.ts_close, held.equity, position * unit, risk, float(held.pending) * unit)
         armed = self._feed is not None and self._feed.armed
         ready, outside = forecast is None or armed, session.outside_range(forecast)
-        conditions = Conditions(ready=ready, outside_range=outside)
+        watch = session.desk.watch(held, bar.ts_close, bar.close, forecast, model.closed_ns)
+        conditions = Conditions(
+            ready=ready,
+            outside_range=outside,
+            unprotected=watch.unprotected,
+            paused=watch.paused,
+            exit=watch.exit,
+        )
         decision = decide(
             forecast,
             state,
@@ -165,7 +184,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             bars_per_year=model.bars_per_year,
             conditions=conditions,
         )
-        halted = decision.reason in HALTS
+        halted = decision.reason in HALTS or decision.reason in EXITS
         if decision.reason != self._told and (halted or decision.reason == Reason.INVALID_FORECAST):
             told = f"{format_ns(bar.ts_close)}: {decision.reason.value} at an equity of {held.equity:.10g}"
             self.log.warning(f"{told}. {risk.halt_text}")
@@ -175,8 +194,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         quantity, action = Decimal(0), Action.NOT_READY
         if halted or (not waiting and (armed or abs(decision.target) < abs(decision.exposure))):
             quantity, action = session.desk.act(decision, held, bar.close, 0.0 if forecast is None else scale)
-            if quantity and self.risk is not None:
-                self.risk = count_order(self.risk)
+        self._count_orders(session)
+        session.desk.tend()
         if self.record is not None:
             self.record.add(decision, forecast, action, float(quantity), bar.close, held.equity)
         if self._journal is not None:
@@ -191,6 +210,11 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
                 action=action.value,
                 quantity=float(quantity),
             )
+
+    def _count_orders(self, session: Session) -> None:
+        for _ in range(session.desk.newly_sent()):
+            if self.risk is not None:
+                self.risk = count_order(self.risk)
 
     @loud
     def _on_refusal(self, event: Any) -> None:
@@ -228,6 +252,14 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         super().handle_event(event)
         if self._closing is not None:
             self._closing.on_event(event)
+        elif self._session is not None and self._session.desk.attentive and self.is_running:
+            self._tend(event)
+
+    @loud
+    def _tend(self, event: Any) -> None:
+        """Send what waited for the venue, and keep the exit in line with the position."""
+        if self._session is not None:
+            self._session.desk.on_event(event)
 
     def _end_closing(self) -> None:
         if self._closing is not None:
@@ -237,7 +269,9 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
     def on_reset(self) -> None:
         """Forget everything but the settings."""
         self._end_closing()
-        self.failure = self.risk = self._session = self._feed = self._restored = self._journal = None
+        self.failure = self.risk = self._session = self._feed = self._restored = self._restored_exits = (
+            self._journal
+        ) = None
         self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
         self._marked_ts, self._told = 0, None
 
@@ -248,10 +282,12 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             state["forecaster"] = self._session.model.forecaster.state()
         if self.risk is not None:
             state["risk"] = self.risk.encode()
+        if self._session is not None and (exits := self._session.desk.exits_state()) is not None:
+            state["exits"] = exits
         return state
 
     def on_load(self, state: dict[str, bytes]) -> None:
         """Take back what `on_save` gave; the forecaster follows in `on_start`, when its model is known."""
-        self._restored = state.get("forecaster")
+        self._restored, self._restored_exits = state.get("forecaster"), state.get("exits")
         if "risk" in state:
             self.risk = RiskState.decode(state["risk"])

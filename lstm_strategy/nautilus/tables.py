@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from lstm_strategy.execution import shortfall
+from lstm_strategy.nautilus.account import is_exit
 from lstm_strategy.nautilus.engine import Order, fills_of, name_of_side, name_of_status
 
 __all__ = ["fills_table", "orders_table", "positions_table"]
@@ -54,10 +56,33 @@ def orders_table(orders: Iterable[Order]) -> pa.Table:
     return _table(_ORDERS, sorted(orders, key=lambda order: order.ts_init))
 
 
-def fills_table(orders: Iterable[Order]) -> pa.Table:
-    """Return one row per fill, by time."""
-    fills = (fill for order in orders for fill in fills_of(order))
-    return _table(_FILLS, sorted(fills, key=lambda fill: int(fill.ts_event)))
+def fills_table(orders: Iterable[Order], decided: dict[str, float]) -> pa.Table:
+    """Return one row per fill, by time, with what it cost against the price that its order was decided on at.
+
+    ``decided`` holds those prices by order; an exit's is its own level. ``shortfall`` is a fraction, fees apart.
+    """
+    known = {order.client_order_id: order for order in orders}
+    rows = sorted((fill for order in known.values() for fill in fills_of(order)), key=lambda fill: int(fill.ts_event))
+
+    def price_of(fill: Any) -> float | None:
+        order = known[fill.client_order_id]
+        return level_of(order) if is_exit(order) else decided.get(order.client_order_id.value)
+
+    def cost_of(fill: Any) -> float | None:
+        price, side = price_of(fill), 1 if name_of_side(fill, "order_side") == "buy" else -1
+        return None if price is None else shortfall(float(fill.last_px), price, side)
+
+    columns: Columns = {
+        "exit": (pa.bool_(), lambda fill: is_exit(known[fill.client_order_id])),
+        "decided_price": (pa.float64(), price_of),
+        "shortfall": (pa.float64(), cost_of),
+    }
+    return _table(_FILLS | columns, rows)
+
+
+def level_of(order: Order) -> float:
+    """Return where an exit was to fill: a stop's trigger, a take-profit's limit."""
+    return float(order.trigger_price if order.has_trigger_price else order.price)
 
 
 def positions_table(positions: Iterable[Any]) -> pa.Table:
