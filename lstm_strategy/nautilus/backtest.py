@@ -243,6 +243,7 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
             fee=charged.fee,
             limits=settings.limits,
             modules=modules,
+            inside_bars=settings.inside_bars,
         )
         with simulate(simulation) as engine:
             (strategy,) = engine.trader.strategies()

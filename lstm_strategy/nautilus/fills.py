@@ -10,17 +10,24 @@ Found by running it (engine 1.231):
 - The quote's size is a share of the bar's volume, at least one lot. A market order beyond it fills at once all the
   same, the rest one tick worse: large orders on thin markets are flattered, and participation must be watched.
 - Fees are charged on each part, in quote currency.
+- A stop-limit fills at its trigger even where the market has jumped beyond it; `StopLimitFills` mends that.
 - An order sent at the last bar, or on stop, has no quote to meet and stays unfilled: the run ends marked to market.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from nautilus_trader.backtest.models import FillModel
+from nautilus_trader.model.book import OrderBook
+from nautilus_trader.model.data import BookOrder
+from nautilus_trader.model.enums import BookType, LiquiditySide
 
 from lstm_strategy.bars import Bars
-from lstm_strategy.nautilus.engine import EngineInstrument, QuoteTick
+from lstm_strategy.nautilus.engine import EngineInstrument, OrderSide, OrderType, QuoteTick
 
-__all__ = ["LATENCY_NS", "open_quotes"]
+__all__ = ["LATENCY_NS", "StopLimitFills", "open_quotes"]
 
 LATENCY_NS = 1
 _QUOTE_NS = 2
@@ -51,3 +58,23 @@ def open_quotes(
             instrument.id, instrument.price_precision, instrument.size_precision, bid, ask, size, size, stamps, stamps
         )
     )
+
+
+class StopLimitFills(FillModel):  # type: ignore[misc]
+    """Fills a triggered stop-limit at the market, or at its limit where the market comes to it; never at its trigger.
+
+    All of it at one price, whatever the size shown there.
+    """
+
+    def get_orderbook_for_fill_simulation(
+        self, instrument: EngineInstrument, order: Any, best_bid: Any, best_ask: Any
+    ) -> OrderBook | None:
+        """Return the market as such an order meets it; None leaves every other order to the engine."""
+        if order.order_type != OrderType.STOP_LIMIT:
+            return None
+        if order.liquidity_side != LiquiditySide.TAKER:
+            best_bid = best_ask = order.price
+        book = OrderBook(instrument.id, BookType.L2_MBP)
+        for side, price in ((OrderSide.BUY, best_bid), (OrderSide.SELL, best_ask)):
+            book.add(BookOrder(side, price, order.leaves_qty, int(side)), 0, 0)
+        return book

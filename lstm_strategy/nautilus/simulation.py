@@ -18,6 +18,7 @@ from nautilus_trader.backtest.config import (
     BacktestVenueConfig,
     FeeModelConfig,
     ImportableFeeModelConfig,
+    ImportableFillModelConfig,
     ImportableLatencyModelConfig,
 )
 from nautilus_trader.backtest.models import FeeModel
@@ -34,6 +35,11 @@ from lstm_strategy.nautilus.fills import LATENCY_NS
 __all__ = ["RateFeeModel", "RateFeeModelConfig", "Simulation", "simulate"]
 
 _HERE = "lstm_strategy.nautilus.simulation"
+_STOP_LIMITS = ImportableFillModelConfig(
+    fill_model_path="lstm_strategy.nautilus.fills:StopLimitFills",
+    config_path="nautilus_trader.backtest.config:FillModelConfig",
+    config={},
+)
 
 
 class RateFeeModelConfig(FeeModelConfig, frozen=True):
@@ -70,6 +76,8 @@ class Simulation:
         What the engine's own risk checks are set from.
     modules : tuple of ImportableActorConfig
         What else happens at the venue, such as `carry_module`.
+    inside_bars : bool
+        Whether orders rest at the venue while a bar goes by (with `path_module`).
     """
 
     catalog: Path
@@ -85,6 +93,7 @@ class Simulation:
     fee: float
     limits: LimitsConfig
     modules: tuple[ImportableActorConfig, ...] = ()
+    inside_bars: bool = False
 
 
 @contextmanager
@@ -105,6 +114,7 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
         account_type=simulation.account.upper(),
         starting_balances=[f"{simulation.cash:.8f} {simulation.instrument.quote_currency.code}"],
         bar_execution=False,
+        fill_model=_STOP_LIMITS if simulation.inside_bars else None,
         modules=list(simulation.modules) or None,
         # A gap between close and open may overdraw a full purchase; without this the engine quietly ends the run.
         allow_cash_borrowing=simulation.account == "cash",
