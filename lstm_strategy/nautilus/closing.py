@@ -68,4 +68,6 @@ class Closing:
         self._retries += 1
         strategy.log.error(f"Not closed, trying again in a second: {reason}")
         when = strategy.clock.utc_now() + timedelta(seconds=1)
-        strategy.clock.set_time_alert(f"{strategy.id}-closing-{self._retries}", when, self.go_on, override=True)
+        strategy.clock.set_time_alert(
+            f"{strategy.id}-closing-{self._desk.name}-{self._retries}", when, self.go_on, override=True
+        )

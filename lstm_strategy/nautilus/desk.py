@@ -77,7 +77,7 @@ class Desk:
     ) -> None:
         neutral = from_engine(instrument)
         exits, execution = exits or ExitsConfig(), execution or ExecutionConfig()
-        self._strategy, self._instrument = strategy, instrument
+        self._strategy, self._instrument, self.name = strategy, instrument, instrument.id.value
         self._rules, self._spot = Rules.of(neutral), neutral.kind == "spot"
         self._limits, self._tolerance = limits, tolerance
         self._checked = False
@@ -246,10 +246,11 @@ class Desk:
             can_short=self._limits.side == "long_short" and not held.cash,
             max_notional=None if largest is None else CLOSING_FACTOR * largest,
             sellable=sellable,
-            spendable=None if held.spendable is None else held.spendable / (1.0 + self._set_aside(scale)),
+            spendable=None if held.spendable is None else held.spendable / (1.0 + self.set_aside(scale)),
         )
 
-    def _set_aside(self, scale: float) -> float:
+    def set_aside(self, scale: float) -> float:
+        """Return what a purchase keeps back for its costs and a higher fill, as a fraction of its value."""
         if not self._delay_bars:
             return self._cost + self._buffer
         jump = _RESERVE_DEVIATIONS * scale * math.sqrt(1 + self._delay_bars)
