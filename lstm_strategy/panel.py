@@ -29,6 +29,8 @@ from lstm_strategy.sizing import Sized, SizingConfig, Trained, believed, size
 
 __all__ = ["Member", "Panel"]
 
+_COUNTED = ("orders_hour", "orders_day", "turnover_day")
+
 
 class Member(msgspec.Struct, frozen=True):
     """What one name brings to a decision.
@@ -96,8 +98,13 @@ class Panel:
             self.covariance.update(ts_close, close_S)
 
     def decide(self, members: list[Member]) -> list[Decision]:
-        """Return every name's decision, in the order of the names; their targets keep the account's limits together."""
+        """Return every name's decision, in the order of the names; their targets keep the account's limits together.
+
+        Orders and turnover count for the account: the limits on them look at all names' together.
+        """
         worth, ready, bound = self._weigh(members)
+        risks = [member.state.risk for member in members]
+        counted = {name: sum(getattr(risk, name) for risk in risks) for name in _COUNTED}
         decisions = []
         for row, member in enumerate(members):
             conditions = member.conditions
@@ -105,7 +112,7 @@ class Panel:
                 conditions = msgspec.structs.replace(conditions, ready=False)
             decision = decide(
                 member.forecast,
-                member.state,
+                msgspec.structs.replace(member.state, risk=msgspec.structs.replace(risks[row], **counted)),
                 self._sizing,
                 self._alone,
                 member.costs,

@@ -1,0 +1,297 @@
+"""The strategy of several instruments on one account: decided together, once per close, whatever bar comes first."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import numpy as np
+from nautilus_trader.trading.strategy import Strategy
+
+from lstm_strategy.bars import Bar, format_ns
+from lstm_strategy.decision import HALTS, Decision, Reason
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.nautilus.engine import EngineBar, loud
+from lstm_strategy.nautilus.history import timeframe_of
+from lstm_strategy.nautilus.orders import Action
+from lstm_strategy.nautilus.portfolio_config import LSTMPortfolioStrategyConfig, PanelMember, sorted_members
+from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
+from lstm_strategy.nautilus.seat import Seat
+from lstm_strategy.panel import Panel
+from lstm_strategy.portfolio import require_portfolio
+
+__all__ = ["LSTMPortfolioStrategy"]
+
+
+class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
+    """Trades several instruments on one account.
+
+    A close is decided when every name's bar of it has come, or when ``portfolio.grace_s`` have passed since the first
+    one did; a later close ends it too. Whose bar is missing is stale: it holds, and takes no new risk. Each order is
+    sized by the account as a whole, and purchases of one close share the cash that is there before any sale has filled.
+
+    Attributes
+    ----------
+    failure : Exception or None
+        What stopped the strategy, if anything did. Every position is then closed where `flatten_on_stop` says so,
+        whatever the trouble of one of them.
+    """
+
+    def __init__(self, config: LSTMPortfolioStrategyConfig) -> None:
+        super().__init__(config)
+        self.settings = config
+        self.failure: Exception | None = None
+        self.seats: dict[str, Seat] = {}
+        self._panel: Panel | None = None
+        self._rounds, self._bar_ns = Rounds(()), 0
+        self._closes: dict[int, dict[str, float]] = {}
+        self._restored: dict[str, bytes] = {}
+        self._told: dict[str, Reason] = {}
+        self._fallen = False
+
+    def on_start(self) -> None:
+        """Verify models, instruments and account, then ask for histories; raise any problem here, before any order."""
+        settings = self.settings
+        self._end_closing()
+        members = sorted_members(settings.members)
+        require_portfolio(settings.portfolio, settings.sizing)
+        bar_ns = timeframe_of(members[0].bar_type).ns
+        seats = {member.instrument_id.value: self._seat(member, bar_ns) for member in members}
+        self._require_one_account(seats)
+        names = tuple(seats)
+        self._panel = Panel(names, settings.portfolio, settings.sizing, settings.limits, bar_ns)
+        self._bar_ns, self._rounds, self.seats = bar_ns, Rounds(names), seats
+        snapshots = self._restore()
+        for name, seat in seats.items():
+            seat.feed.start(snapshots.get(name))
+        if self.failure is not None:
+            raise self.failure
+
+    def _seat(self, member: PanelMember, bar_ns: int) -> Seat:
+        name = member.instrument_id.value
+
+        def on_closed(bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
+            self._arrive(name, Arrival(bar, forecast, waiting))
+
+        def on_past(bars: list[Bar]) -> None:
+            for bar in bars:
+                self._closes.setdefault(bar.ts_close, {})[name] = bar.close
+
+        least_ns = self.settings.portfolio.warmup_bars * bar_ns
+        return Seat(self, self.settings.of(member), least_ns=least_ns, on_closed=on_closed, on_past=on_past)
+
+    def _require_one_account(self, seats: dict[str, Seat]) -> None:
+        """Refuse members that cannot share one equity."""
+        members = self.settings.members
+        for what, found in (
+            ("venue", {member.instrument_id.venue.value for member in members}),
+            ("quote currency", {self.cache.instrument(m.instrument_id).quote_currency.code for m in members}),
+            ("timeframe", {seat.session.timeframe.text for seat in seats.values()}),
+        ):
+            if len(found) > 1:
+                told = ", ".join(sorted(found))
+                raise LSTMStrategyError(f"a portfolio shares one {what}; its instruments have {told}: split it")
+
+    def on_historical_data(self, data: Any) -> None:
+        """Keep a bar of a requested history."""
+        if isinstance(data, EngineBar):
+            seat = self.seats.get(data.bar_type.instrument_id.value)
+            if seat is not None:
+                seat.feed.add_past(data)
+
+    @loud
+    def on_bar(self, bar: EngineBar) -> None:
+        """Take one name's bar; decide on all where it is the last one of its close."""
+        seat = self.seats.get(bar.bar_type.instrument_id.value)
+        if seat is not None and self.failure is None:
+            seat.feed.add(bar)
+
+    def _arrive(self, name: str, arrival: Arrival) -> None:
+        bar = arrival.bar
+        self._closes.setdefault(bar.ts_close, {})[name] = bar.close
+        opened = self._rounds.open
+        for due in self._rounds.add(name, arrival):
+            self._decide(due)
+        waiting = self._rounds.open
+        if waiting is not None and waiting is not opened:
+            grace_ns = max(round(self.settings.portfolio.grace_s * 1e9), 1)
+            when = self.clock.timestamp_ns() + grace_ns
+            self.clock.set_time_alert_ns(f"{self.id}-grace", when, self._on_grace, override=True)
+
+    @loud
+    def _on_grace(self, _event: Any) -> None:
+        """Decide without who has not come."""
+        if self.failure is None and self.is_running:
+            for due in self._rounds.end():
+                self._decide(due)
+
+    def _decide(self, due: Round) -> None:
+        """Mark the account to market, run the halts, decide on every name, then act: what takes away comes first."""
+        panel, seats, ts_close = self._panel, self.seats, due.ts_close
+        if panel is None:
+            return
+        self._observe(panel, ts_close)
+        for name, arrival in due.arrived.items():
+            seats[name].bar = arrival.bar
+        equity = self._mark(due)
+        since = ts_close - self.settings.portfolio.absent_bars * self._bar_ns
+        states = {name: seat.state for name, seat in seats.items() if seat.state is not None}
+        lead = {name: _lead(state.exposure, state.pending) for name, state in states.items()}
+        gross, net = sum(abs(value) for value in lead.values()), sum(lead.values())
+        members = []
+        for name, seat in seats.items():
+            others = {"other_gross": gross - abs(lead[name]), "other_net": net - lead[name]}
+            members.append(seat.member(due.arrived.get(name), since, **others))
+        decisions = dict(zip(seats, panel.decide(members), strict=True))
+        self._tell(panel, decisions, equity)
+        failures = self._act(due, decisions, equity)
+        if failures:
+            raise failures[0]
+
+    def _observe(self, panel: Panel, ts_close: int) -> None:
+        """Hand the panel all closes up to this one, once no history is on its way that would come too late for it."""
+        if any(seat.feed.collecting for seat in self.seats.values()):
+            return
+        for ts in sorted(ts for ts in self._closes if ts <= ts_close):
+            closes = self._closes.pop(ts)
+            if ts > panel.covariance.last_ts:
+                panel.observe(ts, np.array([closes.get(name, math.nan) for name in self.seats]))
+
+    def _mark(self, due: Round) -> float:
+        """Return the account's equity at the last closes, having told every name of it."""
+        seats = self.seats.values()
+        first = next(iter(seats))
+        account = self.portfolio.account(first.settings.instrument_id.venue)
+        currency = self.cache.instrument(first.settings.instrument_id).quote_currency
+        total = None if account is None else account.balance_total(currency)
+        balance = math.nan if total is None else float(total.as_double())
+        equity = balance + sum(seat.look(balance) for seat in seats)
+        for name, seat in self.seats.items():
+            seat.mark(due.ts_close, equity, self.settings.limits, due.arrived.get(name))
+        return equity
+
+    def _act(self, due: Round, decisions: dict[str, Decision], equity: float) -> list[Exception]:
+        """Carry the decisions out; what fails for one name keeps no other from being closed. Return what failed."""
+        wants = {name: seat.wants(decisions[name]) for name, seat in self.seats.items()}
+        reserved = sum(seat.reserved() for seat in self.seats.values())
+        total, failures = sum(wants.values()), []
+        # Sales are sent first, but nothing counts on them: they may fill later than the purchases.
+        for name in sorted(decisions, key=lambda name: (_adds(decisions[name]), name)):
+            seat, decision, arrival = self.seats[name], decisions[name], due.arrived.get(name)
+            quantity, action = Decimal(0), Action.NOT_READY
+            try:
+                held = seat.held
+                spendable = None
+                if held is not None and held.spendable is not None:
+                    spendable = max(held.spendable - reserved, 0.0) * (wants[name] / total if total else 0.0)
+                if decision.reason in HALTS or seat.feed.armed or abs(decision.target) < abs(decision.exposure):
+                    quantity, action = seat.act(decision, spendable)
+                seat.tend()
+            except Exception as error:
+                self.log.error(f"{name}:\n{''.join(traceback.format_exception(error))}")
+                failures.append(error)
+            if seat.record is not None:
+                forecast = None if arrival is None or arrival.waiting else arrival.forecast
+                seat.record.add(decision, forecast, action, float(quantity), seat.price, equity)
+        return failures
+
+    def _tell(self, panel: Panel, decisions: dict[str, Decision], equity: float) -> None:
+        """Log a halt when it begins, and a solver that failed, once until it works again."""
+        for name, decision in decisions.items():
+            reason = decision.reason
+            if reason != self._told.get(name) and (reason in HALTS or reason == Reason.INVALID_FORECAST):
+                risk = self.seats[name].risk
+                told = f"{name} {format_ns(decision.ts_close)}: {reason.value} at an equity of {equity:.10g}"
+                self.log.warning(f"{told}. {'' if risk is None else risk.halt_text}")
+            self._told[name] = reason
+        if panel.fallback and not self._fallen:
+            self.log.warning(f"Equal risk takes the place of {panel.fallback}")
+        self._fallen = bool(panel.fallback)
+
+    @loud
+    def _on_refusal(self, event: Any) -> None:
+        """Say so; the next close decides anew. An order whose cancel was refused still counts as working."""
+        text = f"{type(event).__name__} {event.client_order_id}: {event.reason}"
+        self.log.error(text)
+        seat = self.seats.get(event.instrument_id.value)
+        if seat is not None and seat.record is not None:
+            seat.record.refusals.append(text)
+
+    on_order_rejected = on_order_denied = on_order_cancel_rejected = _on_refusal
+
+    def fail(self, where: str, error: Exception) -> None:
+        """Remember the first exception, log it whole, and stop: `on_stop` cancels, and flattens if so configured."""
+        self.failure = self.failure or error
+        self.log.error(f"Stopped by an exception in {where}:\n{''.join(traceback.format_exception(error))}")
+        if self.is_running:
+            self.stop()
+
+    def on_stop(self) -> None:
+        """Cancel all orders, and close all positions if so configured; trouble with one name keeps no other back."""
+        for seat in self.seats.values():
+            seat.close(flatten=self.settings.flatten_on_stop)
+
+    def on_resume(self) -> None:
+        """Trade again; bars missed meanwhile show as a hole."""
+        self._end_closing()
+
+    def handle_event(self, event: Any) -> None:
+        """Let the name that an event is of keep its books, and go on closing after a stop."""
+        super().handle_event(event)
+        instrument_id = getattr(event, "instrument_id", None)
+        if instrument_id is not None and instrument_id.value in self.seats:
+            self._pass_on(event)
+
+    @loud
+    def _pass_on(self, event: Any) -> None:
+        self.seats[event.instrument_id.value].on_event(event, running=self.is_running)
+
+    def _end_closing(self) -> None:
+        for seat in self.seats.values():
+            seat.end_closing()
+
+    def on_reset(self) -> None:
+        """Forget everything but the settings."""
+        self._end_closing()
+        self.failure = self._panel = None
+        self.seats, self._rounds, self._closes, self._restored = {}, Rounds(()), {}, {}
+        self._told, self._fallen = {}, False
+
+    def on_save(self) -> dict[str, bytes]:
+        """Return every name's forecaster, halts and exits, and what the portfolio remembers."""
+        if self._panel is None:
+            return {}
+        seats = {name: seat.encode() for name, seat in self.seats.items()}
+        return {"panel": self._panel.state(), "seats": msgspec.msgpack.encode(seats)}
+
+    def on_load(self, state: dict[str, bytes]) -> None:
+        """Take back what `on_save` gave; it is unpacked in `on_start`, when the models are known."""
+        self._restored = dict(state)
+
+    def _restore(self) -> dict[str, bytes | None]:
+        """Return the forecasters' snapshots of names that were there before; a portfolio that does not fit is new."""
+        content = self._restored.get("seats")
+        if content is None or self._panel is None:
+            return {}
+        saved = msgspec.msgpack.decode(content, type=dict[str, bytes])
+        snapshots = {name: seat.restore(saved[name]) for name, seat in self.seats.items() if name in saved}
+        try:
+            self._panel.restore(self._restored.get("panel", b""))
+        except LSTMStrategyError as error:
+            self.log.warning(str(error))
+            # Its correlations need the whole past again, and so do the forecasters that it comes with.
+            return {}
+        return snapshots
+
+
+def _lead(exposure: float, pending: float) -> float:
+    """Return the larger of what is held and of where open orders lead."""
+    return exposure + pending if abs(exposure + pending) > abs(exposure) else exposure
+
+
+def _adds(decision: Decision) -> bool:
+    return decision.exposure * decision.target < 0.0 or abs(decision.target) > abs(decision.exposure)

@@ -1,0 +1,261 @@
+"""A seat: what a strategy of several instruments keeps for one of them, with the parts a strategy of one is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from lstm_strategy.bars import Bar
+from lstm_strategy.decision import Conditions, Decision, PortfolioState, RiskState, Seen, advance, count_order
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.limits import LimitsConfig
+from lstm_strategy.nautilus.account import Holdings
+from lstm_strategy.nautilus.closing import Closing
+from lstm_strategy.nautilus.engine import OrderFilled, OrderSide
+from lstm_strategy.nautilus.feed import Closed, Feed
+from lstm_strategy.nautilus.orders import Action
+from lstm_strategy.nautilus.record import RunRecord
+from lstm_strategy.nautilus.rounds import Arrival
+from lstm_strategy.nautilus.session import open_session
+from lstm_strategy.panel import Member
+
+if TYPE_CHECKING:
+    from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
+
+__all__ = ["Seat"]
+
+
+_Kept = tuple[bytes | None, bytes | None, bytes | None, float | None]
+
+
+class _View:
+    """The strategy as one instrument's desk and session know it: with settings and a record of its own."""
+
+    def __init__(self, strategy: Any, settings: LSTMStrategyConfig, record: RunRecord | None) -> None:
+        self._strategy, self.settings, self.record = strategy, settings, record
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._strategy, name)
+
+
+class Seat:
+    """One instrument of several: its feed, desk, limits' memory, and what its trades alone have brought.
+
+    Attributes
+    ----------
+    bar : Bar or None
+        The last one that closed, waiting ones included.
+    latest : Forecast or None
+        The last one made.
+    risk : RiskState or None
+        Its own orders, sides and losses; equity and halts are the account's.
+    """
+
+    def __init__(self, strategy: Any, settings: LSTMStrategyConfig, *, least_ns: int, on_closed: Closed, on_past: Any):
+        self.name, self.settings = settings.instrument_id.value, settings
+        self.record = RunRecord(self.name) if settings.record else None
+        self.bar: Bar | None = None
+        self.latest: Forecast | None = None
+        self.risk: RiskState | None = None
+        self.held: Holdings | None = None
+        self.state: PortfolioState | None = None
+        self.closing: Closing | None = None
+        self._flows: float | None = None
+        self._view = cast("LSTMStrategy", _View(strategy, settings, self.record))
+        self.session = open_session(self._view)
+        self.feed = Feed(
+            self._view,
+            self.session,
+            settings.bar_type,
+            settings,
+            on_closed=on_closed,
+            on_past=on_past,
+            least_ns=least_ns,
+        )
+
+    @property
+    def price(self) -> float:
+        """The last close; the price the position was entered at where there is none yet; NaN without either."""
+        if self.bar is not None:
+            return self.bar.close
+        for position in self._positions():
+            return float(position.avg_px_open)
+        return math.nan
+
+    def look(self, balance: float) -> float:
+        """Read what is held; return what it adds to the account's balance."""
+        price = self.price
+        if not math.isfinite(price):
+            self.held = None
+            return 0.0
+        self.held = held = self.session.desk.look(price)
+        if self._flows is None:
+            self._flows = -float(held.position) * price
+        return held.equity - balance
+
+    def mark(self, ts_close: int, equity: float, limits: LimitsConfig, arrival: Arrival | None) -> None:
+        """Advance the limits' memory by one close; an absent name's remembers its last bar."""
+        held, session = self.held, self.session
+        position = 0.0 if held is None else float(held.position)
+        result = self._result(position)
+        before = self.risk
+        if before is None:
+            before = msgspec.structs.replace(RiskState.start(ts_close, equity, position), trade_equity=result)
+        if arrival is None:
+            risk = msgspec.structs.replace(advance(before, ts_close, equity, limits), ts_close=before.ts_close)
+        else:
+            scale = math.nan if arrival.forecast is None else arrival.forecast.scale
+            closed_ns = session.model.closed_ns
+            seen = Seen(position, arrival.bar.close, scale, session.timeframe.ns, closed_ns, result)
+            risk = advance(before, ts_close, equity, limits, seen)
+        if math.isfinite(risk.equity):  # it was known once
+            self.risk = risk
+        self.count_orders()
+        unit = self.price / equity if equity else math.nan
+        exposure, pending = 0.0, 0.0
+        if held is not None:
+            self.held = replace(held, equity=equity)
+            exposure, pending = position * unit, float(held.pending) * unit
+        self.state = PortfolioState(ts_close, equity, exposure, self.risk or risk, pending)
+
+    def member(self, arrival: Arrival | None, latest_since: int, **others: float) -> Member:
+        """Return what it brings to the decision; ``others``: gross and net exposure of the other names."""
+        assert self.state is not None  # noqa: S101 - marked before
+        model = self.session.model
+        forecast = None if arrival is None or arrival.waiting else arrival.forecast
+        if forecast is not None:
+            self.latest = forecast
+        latest = self.latest if self.latest is not None and self.latest.ts_close >= latest_since else None
+        stale = arrival is None or arrival.waiting
+        conditions = Conditions(
+            ready=forecast is None or self.feed.armed,
+            stale=stale,
+            outside_range=self.session.outside_range(forecast),
+        )
+        if arrival is not None and self.held is not None:
+            desk, bar = self.session.desk, arrival.bar
+            watch = desk.watch(self.held, bar.ts_close, bar.close, forecast, model.closed_ns)
+            conditions = msgspec.structs.replace(
+                conditions, unprotected=watch.unprotected, paused=watch.paused, exit=watch.exit
+            )
+        return Member(
+            state=msgspec.structs.replace(self.state, **others),
+            trained=model.trained,
+            bars_per_year=model.bars_per_year,
+            costs=self.settings.costs,
+            forecast=forecast,
+            latest=latest,
+            conditions=conditions,
+        )
+
+    def wants(self, decision: Decision) -> float:
+        """Return the value of the purchase that a decision leads to at once, in quote currency."""
+        held = self.held
+        if held is None or held.working:
+            return 0.0
+        return max(decision.target * held.equity - float(held.position) * self.price, 0.0)
+
+    def reserved(self) -> float:
+        """Return what open purchases may still cost, in quote currency."""
+        held = self.held
+        return 0.0 if held is None else max(float(held.pending), 0.0) * self.price * (1.0 + self._reserve())
+
+    def act(self, decision: Decision, spendable: float | None) -> tuple[Decimal, Action]:
+        """Send, cancel or wait, spending no more than this name's part of the cash."""
+        held = self.held
+        if held is None:
+            return Decimal(0), Action.NOT_READY
+        if spendable is not None:
+            held = replace(held, spendable=spendable)
+        quantity, action = self.session.desk.act(decision, held, self.price, self._scale())
+        self.count_orders()
+        return quantity, action
+
+    def tend(self) -> None:
+        """Keep the exit in line with the position."""
+        if self.held is not None:
+            self.session.desk.tend()
+
+    def count_orders(self) -> None:
+        """Note the orders sent since the last time, those that had to wait for the venue included."""
+        for _ in range(self.session.desk.newly_sent()):
+            if self.risk is not None:
+                self.risk = count_order(self.risk)
+
+    def on_event(self, event: Any, *, running: bool) -> None:
+        """Keep count of what fills cost; go on closing, or with what waited for the venue."""
+        if isinstance(event, OrderFilled) and self._flows is not None:
+            quantity = float(event.last_qty) * (1.0 if event.order_side == OrderSide.BUY else -1.0)
+            self._flows -= quantity * float(event.last_px)
+            if event.commission is not None and event.commission.currency == event.currency:
+                self._flows -= event.commission.as_double()
+        if self.closing is not None:
+            self.closing.on_event(event)
+        elif running and self.session.desk.attentive:
+            self.session.desk.on_event(event)
+
+    def close(self, *, flatten: bool) -> None:
+        """Wind up: cancel, and flatten where asked for."""
+        self.feed.stop()
+        self.closing = Closing(self._view, self.session.desk, flatten=flatten)
+        self.closing.go_on()
+
+    def end_closing(self) -> None:
+        """Trade again."""
+        if self.closing is not None:
+            self.closing.end()
+            self.closing = None
+
+    def encode(self) -> bytes:
+        """Return what a restart must know."""
+        forecaster, risk = self.session.model.forecaster, self.risk
+        known = forecaster.last_ts is not None
+        return msgspec.msgpack.encode(
+            [
+                forecaster.state() if known else None,
+                None if risk is None else risk.encode(),
+                self.session.desk.exits_state(),
+                self._flows,
+            ]
+        )
+
+    def restore(self, content: bytes) -> bytes | None:
+        """Take back what `encode` gave; return the forecaster's part.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where it is damaged: going on without it might forget a halt.
+        """
+        try:
+            kept: tuple[bytes | None, bytes | None, bytes | None, float | None]
+            kept = msgspec.msgpack.decode(content, type=_Kept)
+            forecaster, risk, exits, flows = kept
+        except msgspec.MsgspecError as error:
+            raise LSTMStrategyError(
+                f"the saved state of {self.name} is damaged ({error}); a halt may be lost: look at the account, then"
+                " remove it"
+            ) from None
+        self.risk = None if risk is None else RiskState.decode(risk)
+        self._flows = flows
+        if exits is not None:
+            self.session.desk.restore_exits(exits)
+        return forecaster
+
+    def _positions(self) -> list[Any]:
+        view: Any = self._view
+        return list(view.cache.positions_open(instrument_id=self.settings.instrument_id, strategy_id=view.id))
+
+    def _result(self, position: float) -> float:
+        return 0.0 if self._flows is None else self._flows + position * self.price
+
+    def _scale(self) -> float:
+        return 0.0 if self.latest is None else self.latest.scale
+
+    def _reserve(self) -> float:
+        return self.session.desk.set_aside(self._scale())
