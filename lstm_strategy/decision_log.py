@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -22,9 +22,22 @@ from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.risk import RiskState
 from lstm_strategy.sizing import Costs, Shrinkage, SizingConfig
 
-__all__ = ["DECISIONS", "HEADER", "STAMP", "DecisionLog", "Entry", "Header", "Voice", "gather", "parts_of"]
+__all__ = [
+    "CONDITIONS",
+    "DECISIONS",
+    "HEADER",
+    "STAMP",
+    "DecisionLog",
+    "Entry",
+    "Header",
+    "Voice",
+    "gather",
+    "parts_of",
+]
 
 PART_ROWS, FLUSH_S = 2048, 60.0
+# Dictionaries of numbers that hardly repeat would double the cost, and the size.
+_PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["instrument", "reason", "action", "model"]}
 HEADER = b"lstm_strategy.decision_log"
 STAMP = pa.timestamp("ns", "UTC")
 
@@ -44,17 +57,25 @@ DECISIONS = pa.schema(
 )
 """The columns that every record of decisions has; the log adds what they were made from."""
 
-_KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
-_RISK = pa.struct([(name, _KINDS[kind]) for name, kind in get_type_hints(RiskState).items()])
-_FLAGS = ("ready", "parity", "stale", "outside_range", "cancel_opening", "waiting")
+_KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _struct(kind: type[msgspec.Struct]) -> pa.StructType:
+    """Return a column of a struct's fields; what is neither number nor truth is text."""
+    return pa.struct([(name, _KINDS.get(of, pa.string())) for name, of in get_type_hints(kind).items()])
+
+
+CONDITIONS, _RISK = _struct(Conditions), _struct(RiskState)
 _SCHEMA = pa.schema(
     [
         *DECISIONS,
         *((name, pa.float64()) for name in ("open", "high", "low", "volume", "position", "pending")),
         *((name, pa.float64()) for name in ("other_gross", "other_net", "scale")),
         ("model", pa.string()),
-        *((name, pa.bool_()) for name in _FLAGS),
+        ("cancel_opening", pa.bool_()),
+        ("waiting", pa.bool_()),
         *((name, pa.list_(pa.float32())) for name in ("features", "raw", "quantiles")),
+        ("conditions", CONDITIONS),
         ("risk", _RISK),
     ]
 )
@@ -81,6 +102,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         Of the forecasts; empty before the first one.
     closed_ns : int
         The longest time between two closes that is the market being closed.
+    others : dict
+        All other settings that orders may depend on, as plain values.
     """
 
     instrument: str
@@ -94,6 +117,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     horizons: tuple[int, ...] = ()
     levels: tuple[float, ...] = ()
     closed_ns: int = 0
+    others: dict[str, Any] = {}
     version: int = 1
 
 
@@ -186,7 +210,7 @@ class DecisionLog:
         if not self.header.horizons and (spoken := next((e.forecast for e in rows if e.forecast), None)):
             self.header = msgspec.structs.replace(self.header, horizons=spoken.horizons, levels=spoken.levels)
         with atomic_write(self.folder / f"part-{self._number:06d}.parquet") as temporary:
-            pq.write_table(_to_table(rows, self.header), temporary, compression="zstd")
+            pq.write_table(_to_table(rows, self.header), temporary, **_PARQUET)
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -204,7 +228,7 @@ def gather(folder: Path, path: Path, expected: int) -> None:
     """
     parts, found, stamps = parts_of(folder), 0, [0]
     schema = pq.read_schema(parts[-1]) if parts else _SCHEMA  # the last one's header knows the horizons
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, **_PARQUET) as writer:
         for part in parts:
             table = pq.read_table(part)
             writer.write_table(table.replace_schema_metadata(schema.metadata))
@@ -229,7 +253,6 @@ def _to_table(entries: list[Entry], header: Header) -> pa.Table:
         *entries, strict=True
     )
     ts_close, opens, highs, lows, closes, volumes = zip(*bars, strict=True)
-    risks = zip(*(msgspec.structs.astuple(state.risk) for state in states), strict=True)
     columns: dict[str, Any] = {
         "ts_close": np.array(ts_close, np.int64),
         "instrument": [header.instrument] * len(entries),
@@ -251,20 +274,21 @@ def _to_table(entries: list[Entry], header: Header) -> pa.Table:
         "other_net": [state.other_net for state in states],
         "scale": [None if forecast is None else forecast.scale for forecast in forecasts],
         "model": models,
-        "ready": [of.ready for of in conditions],
-        "parity": [of.parity for of in conditions],
-        "stale": [of.stale for of in conditions],
-        "outside_range": [of.outside_range for of in conditions],
         "cancel_opening": [decision.cancel_opening for decision in decisions],
         "waiting": waiting,
         "features": _lists(xs),
         "raw": _lists(raws),
         "quantiles": _lists([None if forecast is None else forecast.quantiles_HQ for forecast in forecasts]),
-        "risk": pa.StructArray.from_arrays(
-            [pa.array(values, field.type) for values, field in zip(risks, _RISK, strict=True)], fields=list(_RISK)
-        ),
+        "conditions": _structs(conditions, CONDITIONS),
+        "risk": _structs([state.risk for state in states], _RISK),
     }
     return pa.table(columns, schema=_SCHEMA.with_metadata({HEADER: msgspec.json.encode(header)}))
+
+
+def _structs(rows: Iterable[msgspec.Struct], kind: pa.StructType) -> pa.Array:
+    columns = zip(*map(msgspec.structs.astuple, rows), strict=True)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, kind, strict=True)]
+    return pa.StructArray.from_arrays(arrays, fields=list(kind))
 
 
 def _lists(rows: Any) -> pa.Array:

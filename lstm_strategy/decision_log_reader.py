@@ -17,7 +17,7 @@ from lstm_strategy.decision import Conditions, Decision, PortfolioState, decide
 from lstm_strategy.decision_log import HEADER, Header, Voice, parts_of
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
-from lstm_strategy.reasons import HALTS
+from lstm_strategy.reasons import EXITS, HALTS
 from lstm_strategy.risk import RiskState
 from lstm_strategy.sizing import Shrinkage, Sized, Trained, size
 
@@ -186,7 +186,7 @@ def size_again(row: Row, header: Header) -> Sized | None:
 
 def decide_again(row: Row, header: Header) -> Decision:
     """Decide on what a row holds: the logged decision, where the settings are the row's own."""
-    risk = RiskState(**{name: row["risk"][name] for name in RiskState.__struct_fields__ if name in row["risk"]})
+    risk, conditions = _of(RiskState, row["risk"]), _of(Conditions, row["conditions"])
     values = {name: row[name] for name in ("ts_close", "equity", "exposure", "pending", "other_gross", "other_net")}
     trained, bars_per_year = _trained(header, row["ts_close"])
     decision = decide(
@@ -197,9 +197,9 @@ def decide_again(row: Row, header: Header) -> Decision:
         header.costs,
         trained=trained,
         bars_per_year=bars_per_year,
-        conditions=Conditions(**{name: row[name] for name in Conditions.__struct_fields__ if name in row}),
+        conditions=conditions,
     )
-    if row["waiting"] and decision.reason not in HALTS:
+    if row["waiting"] and decision.reason not in (*HALTS, *EXITS):
         return msgspec.structs.replace(decision, target=decision.exposure)
     return decision
 
@@ -214,6 +214,11 @@ def _trained(header: Header, ts_close: int) -> tuple[Trained, float]:
     none = dict.fromkeys(header.sizing.used_horizons, Shrinkage())
     width = float("nan") if voice.width is None else voice.width
     return Trained(none | voice.shrinkage, width), voice.bars_per_year
+
+
+def _of[S: msgspec.Struct](kind: type[S], values: dict[str, Any]) -> S:
+    """Fill a struct; an older log lacks fields that are new, and knows some that are gone."""
+    return msgspec.convert({name: value for name, value in values.items() if value is not None}, kind)
 
 
 def _header(path: Path, schema: pa.Schema) -> Header:

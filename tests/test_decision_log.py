@@ -15,7 +15,19 @@ from engine_support import HOUR, LOOSE, random_bars, run, tell
 
 from lstm_strategy import atomic
 from lstm_strategy.bars import Bar
-from lstm_strategy.decision import FINE, Costs, Decision, LimitsConfig, PortfolioState, Reason, RiskState, SizingConfig
+from lstm_strategy.decision import (
+    EXITS,
+    FINE,
+    Conditions,
+    Costs,
+    Decision,
+    LimitsConfig,
+    PortfolioState,
+    Reason,
+    RiskState,
+    Shrinkage,
+    SizingConfig,
+)
 from lstm_strategy.decision_log import DECISIONS, DecisionLog, Entry, Header, Voice, gather, parts_of
 from lstm_strategy.decision_log_reader import decide_again, forecast_of, read_log
 from lstm_strategy.errors import LSTMStrategyError
@@ -77,6 +89,20 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert np.isnan(found.matrix("features")[:2]).all()
     assert found.row(4)["risk"]["peak_equity"] == 1000.0
     assert found.floats("risk.day").tolist() == [0.0] * 5
+
+
+def test_what_the_driver_knew_is_kept(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, HEADER)
+    known = (FINE, Conditions(stale=True), Conditions(paused=True, exit=sorted(EXITS)[0]))
+    for hour, conditions in enumerate(known, start=1):
+        log.add(entry(hour)._replace(conditions=conditions))
+    log.flush()
+    found = read_log(tmp_path)
+    assert found.texts("conditions.exit") == ["", "", sorted(EXITS)[0].value]
+    assert found.floats("conditions.stale").tolist() == [0.0, 1.0, 0.0]
+    last = found.row(2) | {"reason": ""}
+    header = found.header.__replace__(voices=(VOICE.__replace__(shrinkage={1: Shrinkage()}),))
+    assert decide_again(last, header).reason == sorted(EXITS)[0]
 
 
 def test_memory_is_bounded_and_parts_are_whole(tmp_path: Path) -> None:

@@ -195,7 +195,16 @@ def test_what_the_venue_charges_is_found_in_the_state(sound: Path, make: Make) -
     assert "charged otherwise" in found.why[0]
     sent = np.flatnonzero(read_log(sound).floats("quantity"))
     assert found.ts_close == close_of(FIRST + int(sent[0]) + 1)
+    assert found.settings == ()  # the strategy was told the same
     assert f"decided at {close_of(FIRST + int(sent[0]))}" in found.why[0]
+
+
+def test_a_fill_that_is_late_is_found_with_its_setting(sound: Path, make: Make) -> None:
+    found = differ(sound, make(delay=2))
+    assert found.stage == "state"
+    assert {"position", "pending"} <= {cell.name for cell in found.cells}
+    assert "delay_bars: 0 against 2" in found.settings
+    assert "other settings: delay_bars: 0 against 2" in found.why
 
 
 def test_other_bars_are_found(sound: Path, make: Make) -> None:

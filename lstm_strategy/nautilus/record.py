@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
+from nautilus_trader.trading.config import StrategyConfig
 
 from lstm_strategy.bars import Bar, Stamps
 from lstm_strategy.decision import Decision
@@ -21,9 +23,12 @@ from lstm_strategy.speakers import Recorded, Switching
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.session import Session
-    from lstm_strategy.nautilus.strategy import LSTMStrategy
+    from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
 
 __all__ = ["Journal", "RunRecord", "open_journal"]
+
+_TOLD = {*StrategyConfig.__struct_fields__, "instrument_id", "bar_type", "model", "sizing", "limits", "costs"}
+_TOLD |= {"record", "decision_log"}
 
 
 @dataclass(slots=True)
@@ -180,8 +185,14 @@ def open_journal(strategy: LSTMStrategy, session: Session) -> Journal | None:
         voices=model.voices,
         features=_features(model.forecaster),
         closed_ns=model.closed_ns,
+        others={name: msgspec.to_builtins(getattr(settings, name)) for name in _others(settings)},
     )
     return Journal(strategy, session, DecisionLog(Path(settings.decision_log), header))
+
+
+def _others(settings: LSTMStrategyConfig) -> list[str]:
+    """Names of the settings that are neither the engine's own nor told elsewhere in the header."""
+    return [name for name in settings.__struct_fields__ if name not in _TOLD]
 
 
 def _features(forecaster: Forecaster | Recorded | Switching) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def write_explanation(
     figures = {
         "price": _draw_price(log, rows, ts, price),
         "exposure": _draw_exposure(log, rows, ts),
-        "reasons": _draw_reasons(ts, reasons, log.texts("action")[rows], log.texts("bound")[rows]),
+        "reasons": _draw_reasons(log, ts, reasons, log.texts("action")[rows], log.texts("bound")[rows]),
     }
     for figure in figures.values():
         _mark(figure, int(log.ts_close[row]))
@@ -117,7 +117,7 @@ def _draw_price(log: Log, rows: slice, ts: Stamps, price: Float) -> Figure:
         marks["customdata"] = to_numbers(quantity[chosen])
         marks["hovertemplate"] = "%{customdata:+.6~g}"
         traces.append(marks)
-    return make_figure(traces, make_time_axis(ts), make_axis(tickformat=",.6~g"))
+    return make_figure(traces, make_time_axis(_ends(log, ts)), make_axis(tickformat=",.6~g"))
 
 
 def _interval(log: Log, rows: slice, ts: Stamps, price: Float) -> tuple[Float, Float, Stamps]:
@@ -142,10 +142,10 @@ def _draw_exposure(log: Log, rows: slice, ts: Stamps) -> Figure:
     wanted = make_line(x, to_numbers(target), "target", "var(--horizon-2)", width=1.1, dash="dot")
     wanted["line"]["shape"] = held["line"]["shape"] = "hv"
     axis = make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
-    return make_figure([held, wanted], make_time_axis(ts), axis)
+    return make_figure([held, wanted], make_time_axis(_ends(log, ts)), axis)
 
 
-def _draw_reasons(ts: Stamps, reasons: list[str], actions: list[str], bounds: list[str]) -> Figure:
+def _draw_reasons(log: Log, ts: Stamps, reasons: list[str], actions: list[str], bounds: list[str]) -> Figure:
     """A mark a bar on its reason's line; halts in the colour of selling."""
     traces = []
     chosen = np.array(reasons)
@@ -159,9 +159,15 @@ def _draw_reasons(ts: Stamps, reasons: list[str], actions: list[str], bounds: li
         ]
         marks["hovertemplate"] = "%{customdata}"
         traces.append(marks)
-    figure = make_figure(traces, make_time_axis(ts), make_axis(type="category"))
+    figure = make_figure(traces, make_time_axis(_ends(log, ts)), make_axis(type="category"))
     figure["layout"] |= {"showlegend": False, "hovermode": "closest"}
     return figure
+
+
+def _ends(log: Log, ts: Stamps) -> Stamps:
+    """From the first bar shown to where the last one's forecast lands."""
+    ahead = log.header.sizing.horizon if log.header.horizons else 0
+    return np.array([ts[0], ts[-1] + ahead * log.timeframe.ns])
 
 
 def _mark(figure: Figure, ts: int) -> None:

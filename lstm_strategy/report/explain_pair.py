@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from lstm_strategy.bars import Stamps
+from lstm_strategy.decision_log import CONDITIONS
 from lstm_strategy.decision_log_reader import Log
 
 __all__ = ["OF_ORDER_ONE", "STAGES", "Pair"]
@@ -19,7 +21,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "forecast": ("raw", "quantiles"),
     "state": (
         *("equity", "position", "exposure", "pending", "other_gross", "other_net"),
-        *("ready", "parity", "stale", "outside_range", "waiting"),
+        "waiting",
+        *(f"conditions.{field.name}" for field in CONDITIONS),
         *("risk.peak_equity", "risk.day_start_equity", "risk.daily_halt", "risk.drawdown_halt", "risk.ordered_halt"),
         *("risk.orders_hour", "risk.orders_day", "risk.turnover_day", "risk.losses", "risk.cooldown_until"),
         *("risk.side", "risk.side_since", "risk.fenced", "risk.stale"),
@@ -30,7 +33,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 OF_ORDER_ONE = ("features", "raw", "exposure", "target", "pending", "other_gross", "other_net", "risk.turnover_day")
 """Columns whose tolerance is absolute below 1."""
-_LISTS, _TEXTS = ("features", "raw", "quantiles"), ("reason", "bound", "action")
+_LISTS = ("features", "raw", "quantiles")
+_TEXTS = ("reason", "bound", "action", *(f"conditions.{of.name}" for of in CONDITIONS if pa.types.is_string(of.type)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

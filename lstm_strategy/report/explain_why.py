@@ -46,6 +46,10 @@ def other_settings(a: Header, b: Header) -> list[str]:
             for name in of_a.__struct_fields__
             if getattr(of_a, name) != getattr(of_b, name)
         ]
+    for name in dict.fromkeys((*a.others, *b.others)):
+        one, other = a.others.get(name), b.others.get(name)
+        if one != other:
+            found.append(f"{name}: {one} against {other}")
     if a.features and b.features and a.features != b.features:
         found.append("features: the models read different ones")
     if [voice.shrinkage for voice in a.voices] != [voice.shrinkage for voice in b.voices]:
@@ -103,7 +107,7 @@ def _why_state(pair: Pair, row: int, names: list[str], settings: list[str]) -> l
         order = f", the last one decided at {format_ns(int(pair.ts[sent[-1]]))}," if len(sent) else ""
         what = "filled in another quantity" if "position" in names else "filled at another price or charged otherwise"
         said.append(f"orders were equal so far, and what they led to is not: the order{order} was {what}")
-        said += [f"other settings: {text}" for text in settings if text.startswith("costs")]
+        said += [f"other settings: {text}" for text in settings if not text.startswith(("sizing", "model", "shrink"))]
     if not said:
         said.append("the limits remember something else: a restart, a halt that was lifted, or other limits")
     return said

@@ -111,7 +111,7 @@ def _risk(row: Row, header: Header) -> str:
         said.append(f"Latched: {risk['halt_text']}.")
     if risk["cooldown_until"] > row["ts_close"]:
         said.append(f"No increase until {format_ns(risk['cooldown_until'])}, after losses in a row.")
-    unproved = [text for name, text in _UNPROVED.items() if not row[name]]
+    unproved = [text for name, text in _UNPROVED.items() if not row["conditions"][name]]
     return " ".join(said + unproved)
 
 
