@@ -19,7 +19,7 @@ from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.source import Source
 from lstm_strategy.overfitting import figures
 
-__all__ = ["capacity", "liquidation", "results", "sum_up", "turnover"]
+__all__ = ["capacity", "execution", "liquidation", "results", "sum_up", "turnover"]
 
 _PARTICIPATIONS = (0.01, 0.05, 0.1)
 _FUNDING_NS = 24 * 3_600 * 10**9  # longest time between fundings
@@ -90,6 +90,7 @@ def sum_up(
         "overfitting": figures(bars.ts_close, own, cash, trials=source.trials),
         "turnover": turnover(bars.ts_close, own, tables["fills"]),
         "capacity": capacity(bars, tables["fills"], cash),
+        "execution": execution(tables["fills"]),
         "in_sample": in_sample,
         "notes": notes,
     }
@@ -119,6 +120,28 @@ def capacity(bars: Bars, fills: pa.Table, cash: float) -> list[dict[str, float]]
         shares = grouped["quantity_sum"].to_numpy() / bars.volume[rows]
     share = float(np.quantile(shares, _FITTING, method="higher"))
     return [{"participation": part, "equity": cash * part / share} for part in _PARTICIPATIONS]
+
+
+def execution(fills: pa.Table) -> dict[str, float]:
+    """Return what fills cost against the prices they were decided on at: implementation shortfall, fees apart.
+
+    ``shortfall`` is a fraction of what was traded on decisions, ``shortfall_paid`` its sum in quote currency;
+    ``exits`` counts fills at resting exits, and ``exit_shortfall`` is theirs against their own levels.
+    """
+    value = fills["price"].to_numpy() * fills["quantity"].to_numpy()
+    cost = np.nan_to_num(fills["shortfall"].cast(pa.float64()).to_numpy()) * value
+    exits = fills["exit"].to_numpy(zero_copy_only=False).astype(bool)
+
+    def share(rows: Any) -> float:
+        total = float(value[rows].sum())
+        return float(cost[rows].sum()) / total if total else math.nan
+
+    return {
+        "shortfall": share(~exits),
+        "shortfall_paid": float(cost[~exits].sum()),
+        "exits": int(exits.sum()),
+        "exit_shortfall": share(exits),
+    }
 
 
 def turnover(ts_close: Stamps, equity: Float, fills: pa.Table) -> float:
