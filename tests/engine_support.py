@@ -15,7 +15,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.instrument import Instrument
-from lstm_strategy.nautilus import backtest, session
+from lstm_strategy.nautilus import market, session
 from lstm_strategy.nautilus.backtest import BacktestRun, BacktestSettings, run_backtest
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.model import Model
@@ -112,7 +112,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, mean: Callable[[int], float], warmup_b
         name="told", version="1", horizons=(1,), levels=LEVELS, baseline=[list(NORMAL)], features=FeaturesConfig()
     )
     monkeypatch.setattr(session, "open_model", open_model)
-    monkeypatch.setattr(backtest.artefact, "load", lambda _: SimpleNamespace(manifest=manifest, trained_until=0))
+    monkeypatch.setattr(market.artefact, "load", lambda _: SimpleNamespace(manifest=manifest, trained_until=0))
     return made
 
 

@@ -2,132 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
-from lstm_strategy import artefact
 from lstm_strategy.atomic import atomic_folder
 from lstm_strategy.bars import Bars, Timeframe, format_ns
-from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.decision_log import gather
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.execution import ExecutionConfig
-from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.forecast import Forecasts
+from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.bar_path import path_module, path_quotes
-from lstm_strategy.nautilus.carry import Carried, carried, carry_module
-from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_engine_instrument
-from lstm_strategy.nautilus.current import require_current
+from lstm_strategy.nautilus.carry import Carried, carried
+from lstm_strategy.nautilus.catalog import bar_type
 from lstm_strategy.nautilus.engine import EngineInstrument
-from lstm_strategy.nautilus.fills import open_quotes
-from lstm_strategy.nautilus.instruments import from_engine
+from lstm_strategy.nautilus.market import open_market
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.simulation import Simulation, simulate
-from lstm_strategy.nautilus.source import Source, of_artefact, of_schedule, on_disk
+from lstm_strategy.nautilus.source import Source, on_disk
 from lstm_strategy.nautilus.summary import sum_up
 from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_table
 from lstm_strategy.nautilus.tearsheet import write_tearsheet
-from lstm_strategy.schedule import Schedule, require_same_bars
-from lstm_strategy.sources.funding import Funding, funding_path, read_funding
-from lstm_strategy.sources.store import RawStore
 
-__all__ = ["BacktestRun", "BacktestSettings", "Traded", "run_backtest", "trade"]
-
-
-class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run.
-
-    Parameters
-    ----------
-    catalog : Path
-        The catalog's folder.
-    model : Path or Schedule
-        The artefact's folder (``models/<name>/<version>``), or which model speaks when.
-    costs : Costs
-        Charged by the venue (the fee on every fill, half the spread and the slippage in every price) and known to the
-        decisions.
-    exits, execution
-        With an exit that rests at the venue, or orders other than market orders, fills happen inside bars (see
-        `bar_path`).
-    charged : Costs, optional
-        What the venue charges, where it is not what the decisions count on.
-    start, end : int, optional
-        Nanoseconds: bars with ``start < ts_close <= end`` are traded, earlier ones warm the model up. All where None.
-    cash : float
-        Starting balance in quote currency.
-    delay : int
-        0 fills a decision at the next bar's open, n moves the fill n bars on. With any delay, purchases on a cash
-        account leave a larger reserve (see `Desk`); a jump beyond it overdraws the account all the same, as the
-        summary's ``lowest_cash`` shows.
-    volume_share : float
-        The part of a bar's volume offered at its open; what an order takes beyond it fills one tick worse.
-    funding : bool
-        Whether a perpetual pays and earns the funding rates that lie beside its bars; the notes say for which days.
-    borrow : float
-        Interest a year on the value of coins sold short on margin, charged at the end of each UTC day.
-    maintenance : float
-        Margin that a venue asks for while a position is held, as a fraction of its value: the summary says when a
-        margin account would have been liquidated.
-    run_folder : Path, optional
-        Where the results go; it must not exist yet. Nothing is written where None.
-    tearsheet : bool
-        Whether the engine's own tearsheet is drawn into the run folder (takes seconds; left out without plotly).
-    """
-
-    catalog: Path
-    instrument_id: str
-    timeframe: str
-    model: Path | Schedule
-    sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
-    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
-    costs: Costs = msgspec.field(default_factory=Costs)
-    exits: ExitsConfig = msgspec.field(default_factory=ExitsConfig)
-    execution: ExecutionConfig = msgspec.field(default_factory=ExecutionConfig)
-    charged: Costs | None = None
-    start: int | None = None
-    end: int | None = None
-    cash: float = 100_000.0
-    account: Literal["cash", "margin"] = "cash"
-    delay: int = 0
-    volume_share: float = 0.25
-    funding: bool = True
-    borrow: float = 0.0
-    maintenance: float = 0.05
-    run_folder: Path | None = None
-    tearsheet: bool = True
-
-    @property
-    def inside_bars(self) -> bool:
-        """Whether orders may rest at the venue while a bar goes by."""
-        return self.exits.resting or self.execution.mode != "market"
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.cash < math.inf:
-            raise LSTMStrategyError(f"backtest.cash is {self.cash}; it must be above 0")
-        if self.delay < 0:
-            raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 or above")
-        if not 0.0 < self.volume_share <= 1.0:
-            raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
-        if not 0.0 <= self.borrow < 10.0:
-            raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
-        if not 0.0 <= self.maintenance < 1.0:
-            raise LSTMStrategyError(f"backtest.maintenance is {self.maintenance}; it must be 0 or above, below 1")
-        if self.account == "margin" and self.limits.max_exposure * self.maintenance >= 1.0:
-            raise LSTMStrategyError(
-                f"limits.max_exposure is {self.limits.max_exposure}; with backtest.maintenance {self.maintenance} a"
-                f" venue would liquidate at {1.0 / self.maintenance:g} times equity: lower one of them"
-            )
-        if self.limits.side == "long_short" and self.account == "cash":
-            raise LSTMStrategyError('limits.side is "long_short", but a cash account cannot short; use margin')
+__all__ = [
+    "BacktestRun",
+    "BacktestSettings",
+    "Traded",
+    "lowest_cash_of",
+    "run_backtest",
+    "trade",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,33 +112,14 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
 
 def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
     """Run the strategy through the engine; write nothing but the decision ``log``. Raises as `run_backtest` does."""
-    timeframe = Timeframe.parse(settings.timeframe)
-    model = settings.model
-    source = of_schedule(model) if isinstance(model, Schedule) else of_artefact(artefact.load(model))
-    instrument = read_engine_instrument(settings.catalog, settings.instrument_id)
-    if settings.account == "cash" and from_engine(instrument).kind == "perpetual":
-        raise LSTMStrategyError(f'{settings.instrument_id} is a perpetual; it needs backtest.account = "margin"')
-    held = read_catalog(settings.catalog, settings.instrument_id, timeframe)
-    require_current(settings.catalog, held)
-    if isinstance(model, Schedule):
-        require_same_bars(model, held)
-        if model.recorded is not None and settings.limits.feature_range is not None:
-            raise LSTMStrategyError(
-                f"limits.feature_range is {settings.limits.feature_range}, but recorded forecasts come without"
-                ' features; leave it out, or let the models step with model.forecasts = "stepped"'
-            )
-    bars = _span(settings, held)
-    charged = settings.charged or settings.costs
-    quotes = open_quotes(
-        bars, instrument, spread=charged.spread, slippage=charged.slippage, volume_share=settings.volume_share
-    )
-    rates = _funding(settings, instrument)
-    modules = _carry(settings, instrument, rates)
+    market = open_market(settings)
+    source, instrument, bars, charged = market.source, market.instrument, market.bars, market.charged
+    timeframe, quotes, modules = bars.timeframe, market.quotes, market.modules
     if settings.inside_bars:
         inside = path_quotes(bars, instrument, settings.volume_share)
         quotes = sorted([*quotes, *inside], key=lambda quote: int(quote.ts_init))
         modules += (path_module(timeframe.ns, charged.spread / 2.0 + charged.slippage),)
-    with on_disk(model) as path:
+    with on_disk(settings.model) as path:
         simulation = Simulation(
             catalog=settings.catalog,
             bar_type=bar_type(settings.instrument_id, timeframe),
@@ -266,19 +158,11 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
                 "decisions": record.decisions_table(),
                 "forecasts": source.to_table(forecasts),
             }
-            lowest_cash, carry = _lowest_cash(engine, instrument, settings.cash), carried(engine.cache)
-    known = None if rates is None else (int(rates.ts[0]), int(rates.ts[-1]))
-    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash, carry, known)
-
-
-def _span(settings: BacktestSettings, bars: Bars) -> Bars:
-    span = bars.between(settings.start, settings.end)
-    if len(span) < 2:
-        raise LSTMStrategyError(
-            f"{settings.instrument_id} {settings.timeframe}: the catalog has {len(span)} bars in the backtest's span;"
-            f" it holds {format_ns(bars.ts_close[0])} to {format_ns(bars.ts_close[-1])}"
-        )
-    return span
+            lowest_cash, carry = (
+                lowest_cash_of(engine, instrument, settings.cash),
+                carried(engine.cache, settings.instrument_id),
+            )
+    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash, carry, market.funding_known)
 
 
 def _log_folder(settings: BacktestSettings) -> Path | None:
@@ -317,23 +201,7 @@ def _strategy(
     )
 
 
-def _funding(settings: BacktestSettings, instrument: EngineInstrument) -> Funding | None:
-    """The rates of a perpetual, where they are wanted and there are any."""
-    store = RawStore(settings.catalog)
-    if not settings.funding or from_engine(instrument).kind != "perpetual":
-        return None
-    return read_funding(store, settings.instrument_id) if funding_path(store, settings.instrument_id).exists() else None
-
-
-def _carry(settings: BacktestSettings, instrument: EngineInstrument, rates: Funding | None) -> tuple[Any, ...]:
-    borrow = settings.borrow if from_engine(instrument).kind == "spot" else 0.0
-    if rates is None and not borrow:
-        return ()
-    ts, rate = ([], []) if rates is None else (rates.ts.tolist(), rates.rate.tolist())
-    return (carry_module(instrument, ts, rate, borrow),)
-
-
-def _lowest_cash(engine: Any, instrument: EngineInstrument, cash: float) -> float:
+def lowest_cash_of(engine: Any, instrument: EngineInstrument, cash: float) -> float:
     """Return the lowest balance in quote currency that any fill left; below 0 the account was overdrawn."""
     events = engine.portfolio.account(instrument.id.venue).events
     totals = [float(b.total) for event in events for b in event.balances if b.currency == instrument.quote_currency]

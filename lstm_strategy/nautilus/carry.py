@@ -86,6 +86,8 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
         else:  # what was due before the first price was nobody's
             self._next = bisect.bisect_left(settings.funding_ts, ts)
         self._ts = ts
+        if (data.bar_type.instrument_id if isinstance(data, EngineBar) else data.instrument_id) != self._instrument_id:
+            return
         self._price = float(data.close) if isinstance(data, EngineBar) else float(data.bid_price + data.ask_price) / 2.0
 
     def process(self, ts_now: int) -> None:
@@ -118,7 +120,7 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
     def _charge(self, amount: float) -> None:
         currency = self.exchange.cache.instrument(self._instrument_id).quote_currency
         self.exchange.adjust_account(Money(amount, currency))
-        self.exchange.cache.add(_KEY, msgspec.json.encode(self._told))
+        self.exchange.cache.add(f"{_KEY}.{self._settings.instrument_id}", msgspec.json.encode(self._told))
 
 
 def carry_module(
@@ -137,7 +139,7 @@ def carry_module(
     )
 
 
-def carried(cache: Any) -> Carried:
-    """Return what a finished run paid and received; nothing where it held nothing."""
-    told = cache.get(_KEY)
+def carried(cache: Any, instrument_id: str) -> Carried:
+    """Return what a finished run paid and received for one instrument; nothing where it held nothing."""
+    told = cache.get(f"{_KEY}.{instrument_id}")
     return Carried() if told is None else msgspec.json.decode(told, type=Carried)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 from nautilus_trader.accounting.factory import AccountFactory
 from nautilus_trader.backtest.config import (
     BacktestDataConfig,
@@ -46,6 +47,7 @@ class RateFeeModelConfig(FeeModelConfig, frozen=True):
     """Fees as fractions of notional; the experiment may override those of the instrument."""
 
     fee: float = 0.0
+    fees: dict[str, float] = msgspec.field(default_factory=dict)  # by instrument, where they differ
 
 
 class RateFeeModel(FeeModel):  # type: ignore[misc]
@@ -53,11 +55,13 @@ class RateFeeModel(FeeModel):  # type: ignore[misc]
 
     def __init__(self, config: RateFeeModelConfig) -> None:
         self._fee = Decimal(str(config.fee))
+        self._fees = {name: Decimal(str(fee)) for name, fee in config.fees.items()}
 
     def get_commission(self, order: Any, fill_qty: Any, fill_px: Any, instrument: Any) -> Money:
         """Return the commission of one fill."""
         notional = instrument.notional_value(quantity=fill_qty, price=fill_px)
-        return Money(notional.as_decimal() * self._fee, instrument.quote_currency)
+        fee = self._fees.get(instrument.id.value, self._fee) if self._fees else self._fee
+        return Money(notional.as_decimal() * fee, instrument.quote_currency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,12 @@ class Simulation:
         What else happens at the venue, such as `carry_module`.
     inside_bars : bool
         Whether orders rest at the venue while a bar goes by (with `path_module`).
+    others : tuple of BarType
+        Of further instruments on the same venue, whose ``quotes`` are among the others'.
+    latency_ns : int
+        How long an order is under way beside ``delay_ns``.
+    fees : dict of float
+        By instrument, where they are not ``fee``.
     """
 
     catalog: Path
@@ -94,6 +104,9 @@ class Simulation:
     limits: LimitsConfig
     modules: tuple[ImportableActorConfig, ...] = ()
     inside_bars: bool = False
+    others: tuple[BarType, ...] = ()
+    latency_ns: int = LATENCY_NS
+    fees: dict[str, float] = field(default_factory=dict)
 
 
 @contextmanager
@@ -103,7 +116,7 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
     An exception in ``on_start`` comes out of here; one in a later handler is kept by the strategy (`failure`).
     """
     latency = {
-        "base_latency_nanos": LATENCY_NS,
+        "base_latency_nanos": simulation.latency_ns,
         "insert_latency_nanos": simulation.delay_ns,
         "update_latency_nanos": simulation.delay_ns,
         "cancel_latency_nanos": simulation.delay_ns,
@@ -126,26 +139,30 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
         fee_model=ImportableFeeModelConfig(
             fee_model_path=f"{_HERE}:RateFeeModel",
             config_path=f"{_HERE}:RateFeeModelConfig",
-            config={"fee": simulation.fee},
+            config={"fee": simulation.fee, "fees": simulation.fees},
         ),
     )
     catalog = str(simulation.catalog)
-    bars = BacktestDataConfig(
-        catalog_path=catalog,
-        data_cls=EngineBar,  # the class itself: with its name, bar_types would be ignored
-        bar_types=[str(simulation.bar_type)],
-        start_time=simulation.start + 1,
-        end_time=simulation.end,
-    )
+    bar_types = (simulation.bar_type, *simulation.others)
+    bars = [
+        BacktestDataConfig(
+            catalog_path=catalog,
+            data_cls=EngineBar,  # the class itself: with its name, bar_types would be ignored
+            bar_types=[str(bar_type)],
+            start_time=simulation.start + 1,
+            end_time=simulation.end,
+        )
+        for bar_type in bar_types
+    ]
     run = BacktestRunConfig(
         engine=BacktestEngineConfig(
             logging=LoggingConfig(bypass_logging=True),
-            risk_engine=fence(simulation.limits, [simulation.instrument.id.value]),
+            risk_engine=fence(simulation.limits, [bar_type.instrument_id.value for bar_type in bar_types]),
             catalogs=[DataCatalogConfig(path=catalog)],
             strategies=[simulation.strategy],
         ),
         venues=[venue],
-        data=[bars],
+        data=bars,
         start=simulation.start,
         end=simulation.end,
         raise_exception=True,
@@ -159,10 +176,19 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
             warnings.simplefilter("ignore", FutureWarning)
             node.build()
             engine: Any = node.get_engine(run.id)
-            engine.add_data(simulation.quotes, sort=False)
+            for quotes in _by_instrument(simulation.quotes):
+                engine.add_data(quotes, sort=False)
             node.run()
             yield engine
     finally:
         node.dispose()  # type: ignore[no-untyped-call]
         # The engine keeps this permission for the whole process and refuses to be given it twice.
         AccountFactory.deregister_cash_borrowing(simulation.instrument.id.venue.value)
+
+
+def _by_instrument(quotes: list[QuoteTick]) -> list[list[QuoteTick]]:
+    """Return the quotes of each instrument, as the engine takes them."""
+    found: dict[str, list[QuoteTick]] = {}
+    for quote in quotes:
+        found.setdefault(quote.instrument_id.value, []).append(quote)
+    return list(found.values())

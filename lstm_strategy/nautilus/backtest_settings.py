@@ -1,0 +1,104 @@
+"""What a backtest of one instrument runs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.execution import ExecutionConfig
+from lstm_strategy.exits import ExitsConfig
+from lstm_strategy.schedule import Schedule
+
+__all__ = ["BacktestSettings"]
+
+
+class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run.
+
+    Parameters
+    ----------
+    catalog : Path
+        The catalog's folder.
+    model : Path or Schedule
+        The artefact's folder (``models/<name>/<version>``), or which model speaks when.
+    costs : Costs
+        Charged by the venue (the fee on every fill, half the spread and the slippage in every price) and known to the
+        decisions.
+    exits, execution
+        With an exit that rests at the venue, or orders other than market orders, fills happen inside bars (see
+        `bar_path`).
+    charged : Costs, optional
+        What the venue charges, where it is not what the decisions count on.
+    start, end : int, optional
+        Nanoseconds: bars with ``start < ts_close <= end`` are traded, earlier ones warm the model up. All where None.
+    cash : float
+        Starting balance in quote currency.
+    delay : int
+        0 fills a decision at the next bar's open, n moves the fill n bars on. With any delay, purchases on a cash
+        account leave a larger reserve (see `Desk`); a jump beyond it overdraws the account all the same, as the
+        summary's ``lowest_cash`` shows.
+    volume_share : float
+        The part of a bar's volume offered at its open; what an order takes beyond it fills one tick worse.
+    funding : bool
+        Whether a perpetual pays and earns the funding rates that lie beside its bars; the notes say for which days.
+    borrow : float
+        Interest a year on the value of coins sold short on margin, charged at the end of each UTC day.
+    maintenance : float
+        Margin that a venue asks for while a position is held, as a fraction of its value: the summary says when a
+        margin account would have been liquidated.
+    run_folder : Path, optional
+        Where the results go; it must not exist yet. Nothing is written where None.
+    tearsheet : bool
+        Whether the engine's own tearsheet is drawn into the run folder (takes seconds; left out without plotly).
+    """
+
+    catalog: Path
+    instrument_id: str
+    timeframe: str
+    model: Path | Schedule
+    sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
+    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    costs: Costs = msgspec.field(default_factory=Costs)
+    exits: ExitsConfig = msgspec.field(default_factory=ExitsConfig)
+    execution: ExecutionConfig = msgspec.field(default_factory=ExecutionConfig)
+    charged: Costs | None = None
+    start: int | None = None
+    end: int | None = None
+    cash: float = 100_000.0
+    account: Literal["cash", "margin"] = "cash"
+    delay: int = 0
+    volume_share: float = 0.25
+    funding: bool = True
+    borrow: float = 0.0
+    maintenance: float = 0.05
+    run_folder: Path | None = None
+    tearsheet: bool = True
+
+    @property
+    def inside_bars(self) -> bool:
+        """Whether orders may rest at the venue while a bar goes by."""
+        return self.exits.resting or self.execution.mode != "market"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.cash < math.inf:
+            raise LSTMStrategyError(f"backtest.cash is {self.cash}; it must be above 0")
+        if self.delay < 0:
+            raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 or above")
+        if not 0.0 < self.volume_share <= 1.0:
+            raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
+        if not 0.0 <= self.borrow < 10.0:
+            raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
+        if not 0.0 <= self.maintenance < 1.0:
+            raise LSTMStrategyError(f"backtest.maintenance is {self.maintenance}; it must be 0 or above, below 1")
+        if self.account == "margin" and self.limits.max_exposure * self.maintenance >= 1.0:
+            raise LSTMStrategyError(
+                f"limits.max_exposure is {self.limits.max_exposure}; with backtest.maintenance {self.maintenance} a"
+                f" venue would liquidate at {1.0 / self.maintenance:g} times equity: lower one of them"
+            )
+        if self.limits.side == "long_short" and self.account == "cash":
+            raise LSTMStrategyError('limits.side is "long_short", but a cash account cannot short; use margin')
