@@ -9,7 +9,8 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.numpy import save
+from safetensors.torch import load
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -88,7 +89,7 @@ class Checkpoint:
             tensors |= {f"optimiser.{number}.{key}": tensor.contiguous() for key, tensor in moments.items()}
         progress = _Progress(self.epoch, self.best_epoch, self.best, dict(shuffle.bit_generator.state))
         tensors["progress"] = torch.tensor(list(msgspec.json.encode(progress)), dtype=torch.uint8)
-        content = save(tensors)
+        content = save({name: tensor.cpu().numpy() for name, tensor in tensors.items()})  # a third of torch's time
         with atomic_write(self._path) as temporary:
             temporary.write_bytes(hashlib.sha256(content).digest() + content)
 

@@ -216,7 +216,9 @@ def measure_warmup(artefact: Artefact, bars: Bars, samples: int = 24) -> int:
     """
     instrument_id = bars.instrument_id
     unit = np.sqrt(np.array(artefact.manifest.horizons))[:, None]
-    long_run = Forecaster(artefact, instrument_id).run(bars)
+    forecaster = Forecaster(artefact, instrument_id)
+    rest = forecaster.state()
+    long_run = forecaster.run(bars)
     least = artefact.manifest.features.warmup
     judged = np.flatnonzero(~np.isnan(long_run.quantiles_THQ[:, 0, 0]))
     candidates = [least + extra for extra in (0, 16, 32, 64, 128, 256, 512, 1024, 2048)]
@@ -226,10 +228,13 @@ def measure_warmup(artefact: Artefact, bars: Bars, samples: int = 24) -> int:
         places = ends[np.linspace(0, len(ends) - 1, min(samples, len(ends))).astype(int)]
         worst = 0.0
         for end in places:
-            cold = Forecaster(artefact, instrument_id).run(bars[end + 1 - length : end + 1])
+            forecaster.restore(rest)
+            cold = forecaster.run(bars[end + 1 - length : end + 1])
             if not np.isnan(cold.quantiles_THQ[-1, 0, 0]):  # a long gap inside restarts both alike
                 gap = np.abs(cold.quantiles_THQ[-1] - long_run.quantiles_THQ[end]) / (long_run.scale_T[end] * unit)
                 worst = max(worst, float(gap.max()))
+            if worst > _TOLERANCE:
+                break
         if worst <= _TOLERANCE:
             return length
     reached = f"{candidates[-1]} bars" if candidates else f"the {len(bars)} bars at hand"

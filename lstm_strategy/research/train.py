@@ -202,7 +202,9 @@ def _train_member(
 ) -> _Member:
     """Train from the checkpoint or the given weights on; the network ends with the best weights."""
     device = network.feature_mean.device
-    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    # foreach: all weights at once; half the time of one after the other, and the same to the last bit (fused is not).
+    decay = config.weight_decay
+    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=decay, foreach=True)
     average = AveragedModel(network, multi_avg_fn=average_of(config.ema)) if config.ema else None
     state = Checkpoint(checkpoint, network, optimiser, average)
     shuffle = np.random.default_rng([seed, 1])
@@ -229,7 +231,7 @@ def _train_member(
                 loss = loss + config.range_weight * told
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm, foreach=True)
             optimiser.step()
             if average is not None:
                 average.update_parameters(network)
