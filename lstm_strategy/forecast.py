@@ -157,6 +157,11 @@ class Forecasts:
             int(self.ts_close[row]), self.horizons, self.levels, self.quantiles_THQ[row], float(self.scale_T[row])
         )
 
+    def at(self, rows: npt.NDArray[np.integer]) -> Forecasts:
+        """Return those of some rows, int [N]."""
+        quantiles_NHQ, scale_N = self.quantiles_THQ[rows], self.scale_T[rows]
+        return Forecasts(self.instrument_id, self.horizons, self.levels, self.ts_close[rows], quantiles_NHQ, scale_N)
+
     def to_table(self, model_version: str) -> pa.Table:
         """Return one row per forecast and horizon: ts_close, instrument, horizon, levels, quantiles, scale, version."""
         kept = ~np.isnan(self.quantiles_THQ[:, 0, 0])

@@ -19,7 +19,7 @@ from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.source import Source
 from lstm_strategy.overfitting import figures
 
-__all__ = ["capacity", "execution", "liquidation", "results", "sum_up", "turnover"]
+__all__ = ["capacity", "execution", "liquidation", "results", "scores", "sum_up", "turnover"]
 
 _PARTICIPATIONS = (0.01, 0.05, 0.1)
 _FUNDING_NS = 24 * 3_600 * 10**9  # longest time between fundings
@@ -85,7 +85,7 @@ def sum_up(
         "ruined": bool((own <= 0.0).any()),
         "liquidated": None if liquidated is None else format_ns(liquidated),
         "days_halted": len(halted),
-        **_scores(source, bars, forecasts),
+        **scores(source, bars, forecasts),
         "buy_and_hold": results(bars.ts_close, equity["buy_and_hold"].to_numpy(), cash),
         "overfitting": figures(bars.ts_close, own, cash, trials=source.trials),
         "turnover": turnover(bars.ts_close, own, tables["fills"]),
@@ -180,8 +180,8 @@ def _notes(instrument: EngineInstrument, bars: Bars, funding_known: tuple[int, i
     return notes
 
 
-def _scores(source: Source, bars: Bars, forecasts: Forecasts) -> dict[str, Any]:
-    """Scores by horizon, and their means: pinball loss beside the constant quantiles' on the same rows, coverage."""
+def scores(source: Source, bars: Bars, forecasts: Forecasts) -> dict[str, Any]:
+    """Return scores by horizon, and their means: pinball loss beside constant quantiles' on the same rows, coverage."""
     by_horizon = []
     baseline_THQ = source.baseline(bars.ts_close)
     for row, horizon in enumerate(source.horizons):
