@@ -392,7 +392,8 @@ def test_exits_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         once = msgspec.structs.replace(LOOSE, orders_per_day=1)
         finished = run(tmp_path / str(saved), bars, PERPETUAL, PARTS, account="margin", exits=exits, limits=once)
         orders = finished.tables["orders"].to_pylist()
-        assert [row["status"] for row in orders[:3]] == ["filled", "canceled", "canceled" if saved else "accepted"]
+        stops = [row["status"] for row in orders if not row["filled"]]
+        assert stops == ["canceled", "canceled" if saved else "accepted"]  # the second one rose with the close of 110
         left.append(finished.tables["decisions"]["reason"].to_pylist().count("time_stop"))
     assert left == [1, 0]  # bars that nobody saved are counted anew
 

@@ -13,7 +13,7 @@ import pytest
 from engine_support import HOUR, LOOSE, NORMAL, PERPETUAL, SCALE, SPOT, run, tell
 
 from lstm_strategy.bars import Bars
-from lstm_strategy.decision import Costs
+from lstm_strategy.decision import Costs, SizingConfig
 from lstm_strategy.execution import ExecutionConfig
 from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.instrument import Instrument
@@ -201,6 +201,28 @@ def test_a_post_only_order_crosses_at_its_deadline(tmp_path: Path, monkeypatch: 
     finished = played(tmp_path, monkeypatch, rows, PERPETUAL, execution=execution, exits=ExitsConfig(), limits=LOOSE)
     assert trades(finished)[:1] == [(4, "buy", 103.0, False)]  # decided at bar 1, given up at the close of bar 3
     assert finished.tables["orders"]["status"].to_pylist()[:2] == ["canceled", "filled"]
+
+
+def test_a_post_only_order_that_filled_gives_the_next_one_patience_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = ExecutionConfig(mode="post_only", offset=0.01, deadline_bars=3)
+    dip, far = (100.0, 100.0, 98.9, 100.0), ExitsConfig()
+    rows = [FLAT, FLAT, dip, FLAT, FLAT, FLAT, FLAT, FLAT]  # decided at 1 and 3: crossed at 6, not at 4
+    tell(monkeypatch, lambda ts: 5e-4 if ts <= 3 * HOUR.ns else 1e-3)
+    sizing = SizingConfig(mode="mean_variance", kelly_fraction=0.05, no_trade_band=0.0)
+    limits = msgspec.structs.replace(LOOSE, max_step=0.2)
+    finished = run(
+        tmp_path,
+        market(rows, PERPETUAL),
+        PERPETUAL,
+        sizing,
+        account="margin",
+        execution=execution,
+        exits=far,
+        limits=limits,
+    )
+    assert [(bar, price) for bar, _, price, _ in trades(finished)] == [(3, 99.0), (7, 100.0)]
 
 
 def test_a_marketable_limit_fills_within_its_limit_or_not_at_all(

@@ -90,6 +90,8 @@ HINDRANCES: dict[Reason, dict[str, Any]] = {
     Reason.STALE_DATA: {"stale": True},
     Reason.PRICE_FENCE: {"fenced": True},
     Reason.FEATURE_RANGE: {"conditions": Conditions(outside_range=True)},
+    Reason.UNPROTECTED: {"conditions": Conditions(unprotected=True)},
+    Reason.EXIT_PAUSE: {"conditions": Conditions(paused=True)},
     Reason.VOLATILITY: {"limits": {"max_volatility": 0.1}},  # 0.3 % an hour is 28 % a year
     Reason.LOSS_COOLDOWN: {"cooldown_until": NOON + 1},
     Reason.INTERVAL_TOO_WIDE: {"sizing": {"widest_interval": 0.5}},

@@ -231,6 +231,8 @@ def test_the_fence_is_set_from_the_limits_and_wider() -> None:
     config = fence(LimitsConfig(orders_per_hour=4, orders_per_day=20, max_order_notional=1_000.5), ["A.B", "C.B"])
     assert config.max_order_submit_rate == "104/01:00:00"
     assert config.max_notional_per_order == {"A.B": 20_010, "C.B": 20_010}
+    assert fence(LimitsConfig(orders_per_hour=4), ["A.B"], 240).max_order_submit_rate == "344/01:00:00"
+    assert fence(LimitsConfig(orders_per_day=20), ["A.B"], 4).max_order_submit_rate == "216/24:00:00"
     daily = fence(LimitsConfig(orders_per_day=20), ["BTCUSDT.BINANCE"])
     engine = BacktestEngine(BacktestEngineConfig(risk_engine=daily))
     assert engine.kernel.risk_engine.max_order_submit_rate()[0] == 120

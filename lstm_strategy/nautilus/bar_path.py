@@ -45,7 +45,7 @@ def path_quotes(bars: Bars, instrument: EngineInstrument, volume_share: float) -
     for bid, ask, before in zip(bids, asks, _BEFORE_CLOSE_NS, strict=True):
         stamps = (bars.ts_close - before).astype(np.uint64)
         precisions = instrument.price_precision, instrument.size_precision
-        columns = (bid.copy(), ask.copy(), size, size, stamps, stamps)  # the engine asks for arrays that can be written to
+        columns = (bid.copy(), ask.copy(), size, size, stamps, stamps)  # ours to write to, as the engine asks
         quotes += QuoteTick.from_raw_arrays_to_list(instrument.id, *precisions, *columns)
     return sorted(quotes, key=lambda quote: int(quote.ts_init))
 

@@ -149,6 +149,8 @@ class Desk:
     def on_event(self, event: Any) -> None:
         """Go on with what waited for the venue, then look after the exit; of no use unless `attentive`."""
         self.note(event)
+        if self._last_order is not None and self._last_order.is_closed and self._last_order.leaves_qty == 0:
+            self._execution.end()  # what was worked is done: the next order has patience again
         held = self.look(self._price)
         plan = self._then
         if plan is None:
@@ -256,7 +258,9 @@ class Desk:
         jump = _RESERVE_DEVIATIONS * scale * math.sqrt(1 + self._delay_bars)
         return self._cost + max(self._buffer, jump)
 
-    def _send(self, quantity: Decimal, price: float, ts_close: int, *, closes: bool, urgent: bool) -> None:
+    def _send(
+        self, quantity: Decimal, price: float = math.nan, ts_close: int = 0, *, closes: bool, urgent: bool = True
+    ) -> None:
         order = self._execution.order(quantity, price, ts_close, closes=closes, urgent=urgent)
         self._last_order = order
         if self._decided is not None and math.isfinite(price):

@@ -89,8 +89,9 @@ class Guard:
         else:
             paused = False
         order = next(iter(held.exits), None)
-        if self._state is None:
-            return Watch(None, self._config.required and self._refused, paused)
+        if self._state is None:  # without a deviation an entry would have no stop
+            unknown = self._rests_stop and not math.isfinite(self._spread)
+            return Watch(None, self._config.required and (self._refused or unknown), paused)
         triggered = bool(getattr(order, "is_triggered", False))
         self._state = take_bar(
             self._state,
@@ -107,7 +108,7 @@ class Guard:
         limit = float(order.price) if order is not None and order.has_price and self._rests_stop else math.nan
         reason = due(self._state, close, self._config, resting=order is not None, limit=limit)
         self._exiting = self._exiting or reason is not None
-        missing = self._config.stop is not None and not self._protects(held)
+        missing = self._rests_stop and not self._protects(held)
         return Watch(reason, self._config.required and (missing or self._refused), paused)
 
     def on_event(self, event: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +38,7 @@ from lstm_strategy.nautilus.fills import LATENCY_NS
 __all__ = ["RateFeeModel", "RateFeeModelConfig", "Simulation", "simulate"]
 
 _HERE = "lstm_strategy.nautilus.simulation"
+_HOUR, _EXITS_A_BAR = timedelta(hours=1), 4  # moved and resized, at most so often
 _STOP_LIMITS = ImportableFillModelConfig(
     fill_model_path="lstm_strategy.nautilus.fills:StopLimitFills",
     config_path="nautilus_trader.backtest.config:FillModelConfig",
@@ -157,7 +160,11 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
     run = BacktestRunConfig(
         engine=BacktestEngineConfig(
             logging=LoggingConfig(bypass_logging=True),
-            risk_engine=fence(simulation.limits, [bar_type.instrument_id.value for bar_type in bar_types]),
+            risk_engine=fence(
+                simulation.limits,
+                [bar_type.instrument_id.value for bar_type in bar_types],
+                math.ceil(_EXITS_A_BAR * _HOUR / simulation.bar_type.spec.timedelta) if simulation.inside_bars else 0,
+            ),
             catalogs=[DataCatalogConfig(path=catalog)],
             strategies=[simulation.strategy],
         ),

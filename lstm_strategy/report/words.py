@@ -63,6 +63,7 @@ ACTIONS = {
     "short_refused": "the account cannot sell what it does not hold",
     "awaiting_order": "an earlier order was still working",
     "cancelling": "an earlier order was cancelled first",
+    "releasing_exit": "the resting exit was cancelled first, and the order follows its end",
     "not_ready": "the strategy was not yet allowed to trade",
 }
 
