@@ -120,14 +120,18 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         if waiting is not None and waiting is not opened:
             grace_ns = max(round(self.settings.portfolio.grace_s * 1e9), 1)
             when = self.clock.timestamp_ns() + grace_ns
-            self.clock.set_time_alert_ns(f"{self.id}-grace", when, self._on_grace, override=True)
+            self.clock.set_time_alert_ns(self._grace_of(waiting), when, self._on_grace)
 
     @loud
-    def _on_grace(self, _event: Any) -> None:
-        """Decide without who has not come."""
-        if self.failure is None and self.is_running:
+    def _on_grace(self, event: Any) -> None:
+        """Decide without who has not come; most rounds are complete long before."""
+        waiting = self._rounds.open
+        if waiting is not None and event.name == self._grace_of(waiting) and self.failure is None and self.is_running:
             for due in self._rounds.end():
                 self._decide(due)
+
+    def _grace_of(self, one: Round) -> str:
+        return f"{self.id}-grace-{one.ts_close}"
 
     def _decide(self, due: Round) -> None:
         """Mark the account to market, run the halts, decide on every name, then act: what takes away comes first."""
