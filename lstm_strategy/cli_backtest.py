@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +21,6 @@ from lstm_strategy.cli_options import (
     RUNS,
     CatalogOption,
     ExperimentArgument,
-    InstrumentOption,
     JsonOption,
     ModelOption,
     ModelsOption,
@@ -39,13 +40,15 @@ from lstm_strategy.sources.store import RawStore
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.backtest import BacktestSettings
+    from lstm_strategy.nautilus.grid import Outcome
+    from lstm_strategy.nautilus.panel_backtest import PanelSettings
 
-__all__ = ["backtest_command", "run_experiment", "settings_of"]
+__all__ = ["backtest_command", "run_experiment", "run_panel_experiment", "settings_of"]
 
 
 def backtest_command(
     experiment: ExperimentArgument,
-    instrument: InstrumentOption = None,
+    instrument: Annotated[str | None, typer.Option(help="One of the experiment's; all on one account else.")] = None,
     model: ModelOption = None,
     catalog: CatalogOption = CATALOG,
     models: ModelsOption = MODELS,
@@ -61,23 +64,18 @@ def backtest_command(
     """Trade the experiment's test span on the NautilusTrader engine, and write tables and an HTML report.
 
     A decision at a bar's close is filled at the next bar's open, with the venue's fee, spread and slippage. With
-    model.from = "walk_forward" each bar has the model that `evaluate` trained before it.
+    model.from = "walk_forward" each bar has the model that `evaluate` trained before it. Several instruments share one
+    account, as portfolio says; name one with --instrument to trade it alone.
 
     [bold]Example[/bold]: lstm-strategy backtest backtests/btcusdt_1h.toml --sensitivity --workers 2
     """
     setup = load_experiment(experiment)
-    summary = run_experiment(
-        setup,
-        instrument_of(setup, instrument),
-        model,
-        catalog,
-        models,
-        runs,
-        in_sample=in_sample,
-        beside=beside,
-        sensitivity=sensitivity,
-        workers=workers,
-    )
+    flags = {"in_sample": in_sample, "beside": beside, "sensitivity": sensitivity}
+    if instrument is None and len(setup.data.instruments) > 1:
+        summary = run_panel_experiment(setup, model, catalog, models, runs, **flags)
+    else:
+        name = instrument_of(setup, instrument)
+        summary = run_experiment(setup, name, model, catalog, models, runs, workers=workers, **flags)
     print_backtest(summary)
     if as_json:
         emit_json(summary)
@@ -98,11 +96,9 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Backtest one instrument and write the report; return the summary as it stands in the run folder."""
     from lstm_strategy.nautilus.backtest import run_backtest
-    from lstm_strategy.report.page import write_report
 
     settings, version = settings_of(setup, instrument_id, model, catalog, models, runs, in_sample=in_sample)
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    folder = runs / setup.name / f"{stamp}-{version[-8:]}"
+    folder = _run_folder(setup, version, runs)
     settings = msgspec.structs.replace(settings, run_folder=folder)
     with console.status("the engine runs"):
         summary = run_backtest(settings).summary
@@ -112,6 +108,48 @@ def run_experiment(
             told |= {"beside": _beside(settings, folder)}
     if sensitivity:
         told |= {"sensitivity": _sensitivity(settings, folder, workers)}
+    return _report(summary, told, folder)
+
+
+def run_panel_experiment(
+    setup: Experiment,
+    model: str | None,
+    catalog: Path,
+    models: Path,
+    runs: Path,
+    *,
+    in_sample: bool = False,
+    beside: bool = True,
+    sensitivity: bool = False,
+) -> dict[str, Any]:
+    """Backtest all instruments on one account and write the report; return the summary as it stands in the folder."""
+    from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
+
+    if sensitivity:
+        raise LSTMStrategyError("--sensitivity runs one instrument over and over; name it with --instrument")
+    pairs = [
+        settings_of(setup, name, model, catalog, models, runs, in_sample=in_sample) for name in setup.data.instruments
+    ]
+    folder = _run_folder(setup, pairs[0][1], runs)
+    settings = PanelSettings(members=tuple(member for member, _ in pairs), portfolio=setup.portfolio, run_folder=folder)
+    with console.status("the engine runs"):
+        summary = run_panel(settings).summary
+    told: dict[str, Any] = {}
+    if beside:
+        with console.status("the engine runs what stands beside it"):
+            told |= {"beside": _beside_panel(settings, folder)}
+    return _report(summary, told, folder)
+
+
+def _run_folder(setup: Experiment, version: str, runs: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    return runs / setup.name / f"{stamp}-{version[-8:]}"
+
+
+def _report(summary: dict[str, Any], told: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Put what was run beside into the run folder's summary, and write its page."""
+    from lstm_strategy.report.page import write_report
+
     if told:
         summary |= told
         with atomic_write(folder / "summary.json") as temporary:
@@ -194,25 +232,54 @@ def _recorded(settings: BacktestSettings, folder: Path) -> Schedule:
 
 def _beside(settings: BacktestSettings, folder: Path) -> list[dict[str, Any]]:
     """Run the companions one after the other; keep their equity by bar, and say of each what came of it."""
+    from lstm_strategy.nautilus.grid import run_grid
+
+    with TemporaryDirectory(prefix="lstm-strategy-") as place:
+        jobs = _companions(settings, folder, Path(place))
+        return _run_beside({name: partial(run_grid, {name: job}) for name, job in jobs.items()}, folder)
+
+
+def _beside_panel(settings: PanelSettings, folder: Path) -> list[dict[str, Any]]:
+    """Run each companion on all instruments at once; the best classical forecaster may be another for each."""
+    from lstm_strategy.nautilus.grid import run_panel_job
+    from lstm_strategy.nautilus.panel_backtest import PanelSettings
+
+    members: dict[str, list[BacktestSettings]] = {}
+    with TemporaryDirectory(prefix="lstm-strategy-") as place:
+        for number, member in enumerate(settings.members):
+            own = Path(place) / str(number)
+            own.mkdir()
+            for name, job in _companions(member, folder, own).items():
+                members.setdefault(name.partition(":")[0], []).append(job)
+        jobs = {}
+        for name, found in members.items():
+            same = [msgspec.structs.replace(job, sizing=found[0].sizing) for job in found]
+            jobs[name] = partial(run_panel_job, name, PanelSettings(members=tuple(same), portfolio=settings.portfolio))
+        return _run_beside(jobs, folder)
+
+
+def _companions(settings: BacktestSettings, folder: Path, place: Path) -> dict[str, BacktestSettings]:
+    from lstm_strategy.nautilus.beside import companions
+    from lstm_strategy.nautilus.catalog import read_catalog
+
+    bars = read_catalog(settings.catalog, settings.instrument_id, Timeframe.parse(settings.timeframe))
+    return companions(settings, _recorded(settings, folder), bars, place)
+
+
+def _run_beside(jobs: Mapping[str, Callable[[], dict[str, Outcome]]], folder: Path) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from lstm_strategy.nautilus.beside import companions
-    from lstm_strategy.nautilus.catalog import read_catalog
-    from lstm_strategy.nautilus.grid import run_grid
-
-    bars = read_catalog(settings.catalog, settings.instrument_id, Timeframe.parse(settings.timeframe))
     told: list[dict[str, Any]] = []
     lines: dict[str, Any] = {}
-    with TemporaryDirectory(prefix="lstm-strategy-") as place:
-        for name, job in companions(settings, _recorded(settings, folder), bars, Path(place)).items():
-            try:
-                outcome = run_grid({name: job})[name]
-            except LSTMStrategyError as error:
-                told.append({"name": name, "error": str(error)})
-                continue
-            told.append({"name": name, "error": ""} | outcome.figures)
-            lines |= {"ts_close": pa.array(outcome.ts_close, pa.timestamp("ns", "UTC")), name: outcome.equity}
+    for name, job in jobs.items():
+        try:
+            outcome = job()[name]
+        except LSTMStrategyError as error:
+            told.append({"name": name, "error": str(error)})
+            continue
+        told.append({"name": name, "error": ""} | outcome.figures)
+        lines |= {"ts_close": pa.array(outcome.ts_close, pa.timestamp("ns", "UTC")), name: outcome.equity}
     if lines:
         with atomic_write(folder / "beside.parquet") as temporary:
             pq.write_table(pa.table(lines), temporary, compression="zstd")

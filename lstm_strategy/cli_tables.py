@@ -82,6 +82,15 @@ def print_backtest(summary: dict[str, Any]) -> None:
             for row in rows[1:]:
                 table.add_row(*row)
             console.print(table)
+    if parts := summary.get("instruments"):
+        table = Table(title="By instrument, on one account", title_justify="left", box=box.SIMPLE_HEAD)
+        for heading in ("", "result", "orders", "fees", "mean exposure", "largest", "absent"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for part in parts:
+            money = (f"{part['result']:+,.0f}", f"{part['orders']:,}", f"{part['fees']:,.0f}")
+            exposures = (_percent(part["mean_exposure"]), _percent(part["largest_exposure"]))
+            table.add_row(escape(part["instrument"]), *money, *exposures, f"{part['absent']:,}")
+        console.print(table)
     table = Table(title="Forecasts on the same bars", title_justify="left", box=box.SIMPLE_HEAD)
     headings = ("horizon", "pinball", "of constant quantiles", "better by", "inside 80 %", "inside 98 %")
     for heading in headings:

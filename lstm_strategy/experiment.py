@@ -24,6 +24,7 @@ from lstm_strategy.hyperparameters import (
 )
 from lstm_strategy.instrument import Instrument, split_id
 from lstm_strategy.policy_grid import SweepGrid, policies
+from lstm_strategy.portfolio import PortfolioConfig
 from lstm_strategy.search_space import Settings, Space, TuneConfig
 from lstm_strategy.toml_file import read_toml
 
@@ -143,6 +144,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     execution: ExecutionConfig = msgspec.field(default_factory=ExecutionConfig)
     backtest: BacktestConfig = msgspec.field(default_factory=BacktestConfig)
     model: ModelConfig = msgspec.field(default_factory=ModelConfig)
+    portfolio: PortfolioConfig = msgspec.field(default_factory=PortfolioConfig)
     sweep: SweepGrid = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.decision import Costs
 from lstm_strategy.nautilus.backtest import BacktestSettings, trade
+from lstm_strategy.nautilus.panel_backtest import PanelSettings, trade_panel
 from lstm_strategy.nautilus.summary import results, turnover
 
-__all__ = ["DELAYS", "MULTIPLES", "Outcome", "run_grid", "sensitivity_grid"]
+__all__ = ["DELAYS", "MULTIPLES", "Outcome", "run_grid", "run_panel_job", "sensitivity_grid"]
 
 MULTIPLES = (0.0, 0.5, 1.0, 2.0, 4.0)
 DELAYS = (0, 1, 2, 3)
@@ -80,12 +81,20 @@ def sensitivity_grid(settings: BacktestSettings) -> dict[str, BacktestSettings]:
     }
 
 
+def run_panel_job(name: str, settings: PanelSettings) -> dict[str, Outcome]:
+    """Run several instruments on one account; return what came of it by the job's name, as `run_grid` does."""
+    return {name: _outcome(trade_panel(settings).tables, settings.shared.cash)}
+
+
 def _run(settings: BacktestSettings) -> Outcome:
-    traded = trade(settings)
-    equity, fills = traded.tables["equity"], traded.tables["fills"]
+    return _outcome(trade(settings).tables, settings.cash)
+
+
+def _outcome(tables: dict[str, pa.Table], cash: float) -> Outcome:
+    equity, fills = tables["equity"], tables["fills"]
     ts_close, own = equity["ts_close"].cast(pa.int64()).to_numpy(), equity["equity"].to_numpy()
-    figures = results(ts_close, own, settings.cash) | {
-        "orders": float(len(traded.tables["orders"])),
+    figures = results(ts_close, own, cash) | {
+        "orders": float(len(tables["orders"])),
         "fees": float(fills["fee"].to_numpy().sum()),
         "turnover": turnover(ts_close, own, fills),
     }

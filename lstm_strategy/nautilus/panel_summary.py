@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["account_table", "sum_up_panel"]
 
+_SCORES = ("pinball", "pinball_baseline", "coverage_80", "coverage_98")
+
 
 def account_table(records: dict[str, RunRecord], cash: float, cost_per_side: dict[str, float]) -> pa.Table:
     """Return the account at each close: equity, net and gross exposure, and the same cash in equal parts in all names.
@@ -71,10 +73,7 @@ def sum_up_panel(traded: TradedPanel, *, cash: float, method: str) -> dict[str, 
         until = format_ns(source.trained_until or 0)
         notes.append(f"In sample: the model was trained on bars up to {until}; the results flatter.")
     told = list(traded.carry.values())
-    means = {
-        name: float(np.mean([row[name] for row in rows]))
-        for name in ("pinball", "pinball_baseline", "coverage_80", "coverage_98")
-    }
+    means = {name: float(np.mean([row[name] for row in rows])) for name in _SCORES}
     return {
         "name": source.name,
         "closed_hours": source.closed_hours,
@@ -95,6 +94,11 @@ def sum_up_panel(traded: TradedPanel, *, cash: float, method: str) -> dict[str, 
         "ruined": bool((own <= 0.0).any()),
         "days_halted": len(halted),
         **means,
+        "by_horizon": [
+            {name: float(np.mean([row["by_horizon"][number][name] for row in rows])) for name in _SCORES}
+            | {"horizon": horizon}
+            for number, horizon in enumerate(source.horizons)
+        ],
         "buy_and_hold": results(stamps, equity["buy_and_hold"].to_numpy(), cash),
         "overfitting": figures(stamps, own, cash, trials=source.trials),
         "turnover": turnover(stamps, own, tables["fills"]),

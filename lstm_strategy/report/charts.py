@@ -164,6 +164,22 @@ def draw_exposure(curve: EquityCurve) -> Figure:
     return figure
 
 
+def draw_exposures(markets: dict[str, EquityCurve]) -> Figure:
+    """Signed position value of each instrument as a fraction of the account's equity."""
+    lines = []
+    for row, (name, curve) in enumerate(markets.items()):
+        rows = thin(curve.exposure)
+        x, color = to_dates(curve.ts_close[rows]), f"var(--horizon-{row % 4 + 1})"
+        dash = ("solid", "dot", "dash")[row // 4 % 3]
+        line = make_line(x, to_numbers(curve.exposure[rows]), name, color, width=1.2, dash=dash)
+        line["line"]["shape"] = "hv"
+        lines.append(line)
+    stamps = max((curve.ts_close for curve in markets.values()), key=len)
+    return make_figure(
+        lines, make_time_axis(stamps), make_axis(tickformat=".0%", hoverformat=".1%", rangemode="tozero")
+    )
+
+
 def draw_trades(curve: EquityCurve, decisions: DecisionLog, trades: Rows) -> Figure:
     """The price, with a mark at each decision that sent an order."""
     rows = thin(curve.price)

@@ -63,7 +63,8 @@ def _contents(run: Run) -> dict[str, Any]:
     summary, curve = run.summary, run.equity
     figures: dict[str, charts.Figure] = {}
     landed = [
-        land(forecasts, curve, run.bar_ns, round(run.summary.closed_hours * 3_600e9)) for forecasts in run.forecasts
+        land(forecasts, run.market, run.bar_ns, round(run.summary.closed_hours * 3_600e9))
+        for forecasts in run.forecasts
     ]
     coverages = [coverage for forecasts in landed if (coverage := coverage_of(forecasts)) is not None]
     if landed and len(landed[0].lands_at):
@@ -74,19 +75,22 @@ def _contents(run: Run) -> dict[str, Any]:
     figures["equity"] = charts.draw_equity(curve, run.beside)
     figures["drawdown"] = charts.draw_drawdown(curve)
     figures["exposure"] = charts.draw_exposure(curve)
+    if run.markets:
+        figures["exposures"] = charts.draw_exposures(run.markets)
     tails = tails_of(run)
     if tails is not None:
         figures["risk"] = charts.draw_risk(tails.ts_close, tails.returns, tails.at_risk)
     trades = _trades(run.decisions)
     drawn = _largest(run.decisions, trades)
-    figures["trades"] = charts.draw_trades(curve, run.decisions, drawn)
+    figures["trades"] = charts.draw_trades(run.market, run.decisions, drawn)
     return {
         "title": summary.name or (summary.model or run.folder.resolve().name).partition("/")[0],
         "run_name": run.folder.resolve().name,
         "subtitle": [
             text
             for text in (
-                run.instrument,
+                f"{len(run.markets)} instruments" if run.markets else run.instrument,
+                (summary.method or "").replace("_", " "),
                 f"{summary.timeframe} bars" if summary.timeframe else "",
                 f"{format_ns(int(curve.ts_close[0]))[:10]} to {format_ns(int(curve.ts_close[-1]))[:10]}",
                 " ".join(str(part) for part in (summary.model, summary.model_version) if part not in (None, "")),

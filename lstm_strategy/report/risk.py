@@ -55,7 +55,8 @@ def tails_of(run: Run) -> Tails | None:
     """
     forecasts = next((found for found in run.forecasts if found.horizon == 1), None)
     curve, decisions = run.equity, run.decisions
-    if forecasts is None or len(decisions) != len(curve.ts_close):
+    # Of several instruments no one forecast speaks of the account.
+    if forecasts is None or run.markets or len(decisions) != len(curve.ts_close):
         return None
     rows = np.searchsorted(curve.ts_close, forecasts.ts_close)
     inside = rows < len(curve.ts_close) - 1

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lstm_strategy.bars import Float, Stamps, Timeframe
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32
-from lstm_strategy.report.summary_types import Capacity, Carry, Companion, Luck, Sensitivity
+from lstm_strategy.report.summary_types import Capacity, Carry, Companion, Luck, Part, Sensitivity
 
 __all__ = ["BuyAndHold", "DecisionLog", "EquityCurve", "RecordedForecasts", "Run", "Summary", "read_run"]
 
@@ -59,6 +59,8 @@ class Summary(msgspec.Struct, frozen=True):
     turnover: float | None = None
     capacity: tuple[Capacity, ...] = ()
     carry: Carry = Carry()
+    instruments: tuple[Part, ...] = ()
+    method: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +110,9 @@ class RecordedForecasts:
 class Run:
     """Everything the page shows. ``forecasts`` is ordered by horizon, empty where the model never spoke.
 
-    ``beside`` are the equity curves [T] of the rules run beside the strategy, by name.
+    ``beside`` are the equity curves [T] of the rules run beside the strategy, by name. Of several instruments on one
+    account ``equity`` is the account's and ``markets`` what each was held at and cost, by name; ``decisions`` and
+    ``forecasts`` are those of ``instrument``.
     """
 
     folder: Path
@@ -121,6 +125,12 @@ class Run:
     forecasts: tuple[RecordedForecasts, ...]
     tearsheet: bool
     beside: dict[str, Float]
+    markets: dict[str, EquityCurve]
+
+    @property
+    def market(self) -> EquityCurve:
+        """The curve whose price and exposure are those of ``instrument``."""
+        return self.markets.get(self.instrument, self.equity)
 
 
 def read_run(folder: Path) -> Run:
@@ -153,6 +163,7 @@ def read_run(folder: Path) -> Run:
         forecasts=_read_forecasts(folder, instrument),
         tearsheet=(folder / "tearsheet.html").is_file(),
         beside=_read_beside(folder, summary, equity),
+        markets=_markets(table, equity) if summary.instruments else {},
     )
 
 
@@ -206,6 +217,19 @@ def _read_beside(folder: Path, summary: Summary, equity: EquityCurve) -> dict[st
     if not np.array_equal(_stamps(table), equity.ts_close):
         raise LSTMStrategyError(f"{folder / 'beside.parquet'} is not of the same bars as equity.parquet; run it again")
     return {name: _floats(table, name) for name in names}
+
+
+def _markets(table: pa.Table, equity: EquityCurve) -> dict[str, EquityCurve]:
+    """Each instrument's price and exposure, from its first bar on, beside the account's equity there."""
+    found = {}
+    for name in pc.unique(table["instrument"]).to_pylist():
+        own = table.filter(pc.equal(table["instrument"], name))
+        own = own.filter(pc.is_finite(own["price"]))
+        stamps = _stamps(own)
+        rows = np.searchsorted(equity.ts_close, stamps)
+        curves = (equity.equity[rows], _floats(own, "exposure"), _floats(own, "price"), equity.buy_and_hold[rows])
+        found[str(name)] = EquityCurve(stamps, *curves)
+    return found
 
 
 def _decisions(table: pa.Table) -> DecisionLog:

@@ -14,7 +14,7 @@ from lstm_strategy.report.run_folder import Run, Summary
 from lstm_strategy.report.words import fixed, p_value, percent, whole
 
 __all__ = ["beside_table", "luck_table", "months_table", "risk_facts", "sensitivity_table", "tails_table"]
-__all__ += ["contents_of", "worst_days_table"]
+__all__ += ["contents_of", "parts_table", "worst_days_table"]
 
 Table = list[tuple[str, ...]]
 
@@ -73,6 +73,30 @@ def beside_table(summary: Summary) -> Table:
         orders = "–" if rule.orders is None else whole(int(rule.orders))
         figures = (percent(rule.net_return, signed=True), fixed(rule.sharpe), percent(rule.max_drawdown))
         rows.append((rule.name, *figures, orders, fixed(rule.turnover, 1)))
+    return rows
+
+
+def parts_table(summary: Summary) -> Table:
+    """One row an instrument: result, orders, fees, exposures, turnover, absent closes, forecast; empty where alone."""
+    unit = f" {summary.currency}" if summary.currency else ""
+    rows: Table = []
+    for part in summary.instruments:
+        model, baseline = part.pinball, part.pinball_baseline
+        better = 1.0 - model / baseline if model is not None and baseline else None
+        rows.append(
+            (
+                part.instrument,
+                fixed(part.result, 0, signed=True) + unit,
+                whole(part.orders),
+                fixed(part.fees, 0) + unit,
+                percent(part.mean_exposure),
+                percent(part.largest_exposure),
+                fixed(part.turnover, 1),
+                whole(part.absent),
+                percent(better, 2, signed=True),
+                percent(part.coverage_80),
+            )
+        )
     return rows
 
 
@@ -168,6 +192,7 @@ def contents_of(run: Run, tails: Tails | None) -> dict[str, Any]:
         "luck_missing": luck.missing if luck else "",
         "block_days": fixed(luck.intervals.block_days, 0) if luck and luck.intervals else "",
         "beside": beside_table(run.summary),
+        "parts": parts_table(run.summary),
         "sensitivity": sensitivity_table(run.summary),
         "months": months_table(run),
         "worst_days": worst_days_table(run),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Around", "Capacity", "Carry", "Companion", "Luck", "Sensitivity"]
+__all__ = ["Around", "Capacity", "Carry", "Companion", "Luck", "Part", "Sensitivity"]
 
 
 class Around(msgspec.Struct, frozen=True):
@@ -46,6 +46,22 @@ class Sensitivity(msgspec.Struct, frozen=True):
     multiples: tuple[float, ...]
     delays: tuple[int, ...]
     sharpe: tuple[tuple[float | None, ...], ...]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One instrument of several: what it brought in quote currency after costs, and how it was traded and forecast."""
+
+    instrument: str
+    orders: int
+    fees: float
+    result: float | None
+    mean_exposure: float | None
+    largest_exposure: float | None
+    turnover: float | None = None
+    absent: int = 0
+    pinball: float | None = None
+    pinball_baseline: float | None = None
+    coverage_80: float | None = None
 
 
 class Capacity(msgspec.Struct, frozen=True):
