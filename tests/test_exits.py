@@ -22,6 +22,7 @@ from lstm_strategy.decision import Conditions, Costs, PortfolioState, Reason, Ri
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.execution import ExecutionConfig, limit_price, shortfall
 from lstm_strategy.exits import ExitsConfig, ExitState, deviation, due, open_exits, take_bar
+from lstm_strategy.experiment import load_experiment
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus import strategy as strategy_module
@@ -430,3 +431,23 @@ def test_every_reason_and_setting_of_the_exits_is_told() -> None:
     told_of = set(re.findall(r"`([a-z_]+)`", text))
     assert {*ExitsConfig.__struct_fields__, *ExecutionConfig.__struct_fields__} <= told_of
     assert {reason.value for reason in (*EXITS, Reason.UNPROTECTED, Reason.EXIT_PAUSE)} <= told_of
+
+
+def test_the_experiment_takes_both_sections_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "backtests" / "btcusdt_1h.toml").read_text(encoding="utf-8")
+    path = tmp_path / "e.toml"
+
+    def with_sections(exits: str, execution: str = "") -> Any:
+        path.write_text(f"{text}\n[exits]\n{exits}\n[execution]\n{execution}\n", encoding="utf-8")
+        return load_experiment(path)
+
+    setup = with_sections("stop = 3.0\nhorizon = 24\ntrailing = true", 'mode = "post_only"\ndeadline_bars = 3')
+    assert (setup.exits.stop, setup.exits.horizon, setup.execution.deadline_bars) == (3.0, 24, 3)
+    for exits, message in (
+        ("stop = 3.0\nhorizon = 7", r"exits\.horizon is 7; it must be one of target\.horizons"),
+        ("stopp = 3.0", "stopp"),
+        ("stop = -1.0", r"exits\.stop is -1\.0"),
+    ):
+        with pytest.raises(LSTMStrategyError, match=message) as refusal:
+            with_sections(exits)
+        assert "\n" not in str(refusal.value)

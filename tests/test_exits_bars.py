@@ -127,6 +127,18 @@ def test_an_entry_never_sees_the_stop_or_the_low_of_the_bar_it_was_decided_on(
     assert len(trades(played(tmp_path, monkeypatch, rows, PERPETUAL))) == 1
 
 
+def test_a_stop_that_fills_before_its_cancel_arrives_leaves_nothing_to_reduce(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda ts: 1e-3 if ts < 3 * HOUR.ns else 3e-4)
+    rows = [FLAT, FLAT, FLAT, (90.0, 91.0, 89.0, 90.0), FLAT]
+    sizing = SizingConfig(mode="mean_variance", kelly_fraction=0.05, no_trade_band=0.0)
+    finished = run(tmp_path, market(rows, PERPETUAL), PERPETUAL, sizing, account="margin", exits=STOP, limits=LOOSE)
+    assert trades(finished) == [(2, "buy", 100.0, False), (4, "sell", 90.0, True)]
+    assert finished.tables["decisions"].to_pylist()[2]["action"] == "releasing_exit"
+    assert finished.summary["refusals"] <= 1  # the cancel came too late
+
+
 def test_a_short_is_stopped_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tell(monkeypatch, lambda _: -1e-3)
     above = round(100.0 / 0.95, 1)

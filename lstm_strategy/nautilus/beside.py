@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from lstm_strategy.bars import Bars, Float
 from lstm_strategy.decision import LimitsConfig, Shrinkage, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.forecast import Forecasts, mean_of, std_of
 from lstm_strategy.measures import pinball
 from lstm_strategy.nautilus.backtest import BacktestSettings
@@ -85,6 +86,8 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
     }
     if schedule.evaluation is not None and (Path(schedule.evaluation) / "baselines.parquet").is_file():
         name, found = best_classical(known, Path(schedule.evaluation), sizing.horizon)
+        if settings.exits.resting and settings.exits.horizon not in found.horizons:
+            name = f"{name}, without exits"
         made[f"classical: {name}"] = (found, none, sizing, msgspec.structs.replace(limits, feature_range=None))
     jobs = {}
     for number, (name, (forecasts, shrinkage, own_sizing, own_limits)) in enumerate(made.items()):
@@ -101,8 +104,11 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
             schedule, label=name, horizons=forecasts.horizons, turns=turns, recorded=str(path)
         )
         pq.write_table(of_schedule(told).to_table(forecasts), path)
+        # Simple rules have no exits of ours; the same policy on other forecasts has, if those reach far enough.
+        same = name.startswith("classical: ") and not name.endswith(", without exits")
+        exits = settings.exits if same else ExitsConfig()
         jobs[name] = msgspec.structs.replace(
-            settings, model=told, sizing=own_sizing, limits=own_limits, run_folder=None
+            settings, model=told, sizing=own_sizing, limits=own_limits, exits=exits, run_folder=None
         )
     return jobs
 

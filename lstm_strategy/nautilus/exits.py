@@ -123,10 +123,8 @@ class Guard:
             self._refused = self._waits = True
 
     def sync(self, held: Holdings) -> None:
-        """Bring what rests at the venue to what should, one step at a time."""
+        """Bring what rests at the venue to what should, one step at a time; what is in flight calls again."""
         self._track(held)
-        if any(not order.is_open or order.is_pending_cancel for order in held.exits):
-            return  # its event calls again
         wanted = self._wanted(held)
         if wanted is not None and len(held.exits) == 1 and self._fits(held.exits[0], wanted):
             return
