@@ -230,6 +230,8 @@ class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         Every fold is trained with each; ``train.seed`` where there is none.
     warm_start : bool
         Whether a fold's training goes on from the weights of the fold before.
+    warm_epochs : int, optional
+        At most so many passes for a training that goes on from another; ``train.epochs`` where not given.
     """
 
     test_bars: int | None = None
@@ -243,10 +245,11 @@ class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     embargo: int = 0
     seeds: tuple[int, ...] = ()
     warm_start: bool = False
+    warm_epochs: int | None = None
 
     def __post_init__(self) -> None:
         date_of("walk_forward.first_test", self.first_test)
-        for name in ("test_bars", "folds", "fit_bars", "stop_bars", "calibrate_bars"):
+        for name in ("test_bars", "folds", "fit_bars", "stop_bars", "calibrate_bars", "warm_epochs"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= 100_000_000:
                 raise LSTMStrategyError(f"walk_forward.{name} is {value}; it must be 1 to 100000000")
@@ -256,6 +259,8 @@ class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             raise LSTMStrategyError(
                 "walk_forward.test_bars is missing; without it the spans of [split] are the one fold"
             )
+        if self.warm_epochs is not None and not self.warm_start:
+            raise LSTMStrategyError("walk_forward.warm_epochs belongs to warm_start = true; give both or neither")
         if self.embargo < 0:
             raise LSTMStrategyError(f"walk_forward.embargo is {self.embargo}; it must be 0 or above")
         if len(set(self.seeds)) != len(self.seeds) or any(not 0 <= seed < 2**63 for seed in self.seeds):

@@ -303,6 +303,13 @@ def test_a_warm_start_goes_on_from_the_fold_before(done, folder, monkeypatch):
     assert len(starts) == 1
     before = fold_run.load_tensors((done.artefacts[0] / "weights.safetensors").read_bytes())
     assert all(np.array_equal(before[name], starts[0][name]) for name in before)
+    longer = msgspec.structs.replace(WALK, warm_start=True, warm_epochs=2)
+    tuned = evaluate(plan_of(folder), SPLIT, longer, folder / "runs", {"constant": Constant})
+    assert tuned.artefacts[0] == done.artefacts[0]
+    assert len(starts) == 2
+    assert [artefact.load(path).manifest.training.epochs for path in tuned.artefacts] == [1, 2]
+    with pytest.raises(LSTMStrategyError, match="warm_epochs belongs to warm_start = true"):
+        msgspec.structs.replace(WALK, warm_epochs=1)
 
 
 def test_rows_stand_side_by_side_whatever_their_order(done):

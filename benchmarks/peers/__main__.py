@@ -62,7 +62,7 @@ def main() -> int:
                 pairs.append((part, ours, None))
                 break
     constant = _constant_loss(task)
-    figures = _figures(pairs, constant, task.epochs)
+    figures = _figures(pairs, constant, task)
     if _trained(pairs):
         _print_losses(task, pairs, constant)
     print_table(figures)
@@ -79,13 +79,14 @@ def main() -> int:
     return 0
 
 
-def _figures(pairs: list[Pair], constant: float, epochs: int) -> list[Figure]:
+def _figures(pairs: list[Pair], constant: float, task: Task) -> list[Figure]:
     figures = [training_figure(_curves(ours), peer, constant) for ours, peer in _trained(pairs)]
     figures += [history_figure(ours["history"], peer) for ours, peer in _trained(pairs)]
     for part, ours, peer in pairs:
         if part == "walk":
-            figures.append(walk_figure("stopped early", ours["own"], peer))
-            figures.append(walk_figure(f"{epochs} passes", ours["same"], peer))
+            tuned = f"the later ones {task.warm_epochs} passes on from the fold before"
+            for key, told in (("own", "stopped early"), ("same", f"{task.epochs} passes"), ("tuned", tuned)):
+                figures.append(walk_figure(f"{told} (pinball {ours[key]['pinball']:.5f})", ours[key], peer))
     return figures
 
 

@@ -44,8 +44,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         Bars whose forecasting is timed.
     fit_rows, stop_rows : int
         The table's first rows teach, its last are validated on; both in bars with features.
-    test_bars, folds, fit_bars, hold_bars, epochs : int
-        Walk-forward: bars forecast by each of ``folds`` models, bars that fit and bars held out before them, passes.
+    test_bars, folds, fit_bars, hold_bars, epochs, warm_epochs : int
+        Walk-forward: bars forecast by each of ``folds`` models, bars that fit and bars held out before them, passes,
+        and passes of a training that goes on from the fold before.
     """
 
     source: str
@@ -64,6 +65,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     fit_bars: int = 6_480
     hold_bars: int = 2_160
     epochs: int = 10
+    warm_epochs: int = 3
 
 
 def data_folder() -> Path | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -79,7 +80,7 @@ def evaluate(
         for bars, _ in plan.history:
             require_bars(fold, bars, plan.features.warmup, plan.target.horizons)
     seeds = config.seeds or (plan.train.seed,)
-    jobs = [Job(f"seed {seed}", _chain, (found, seed)) for seed in seeds if config.warm_start]
+    jobs = [Job(f"seed {seed}", _chain, (found, seed, config.warm_epochs)) for seed in seeds if config.warm_start]
     if not config.warm_start:
         jobs = [Job(f"{fold.label}, seed {seed}", _chain, ([fold], seed)) for fold in found for seed in seeds]
     networks = len(jobs)
@@ -112,8 +113,8 @@ def evaluate(
     )
 
 
-def _chain(plan: Plan, chained: list[Fold], seed: int) -> Done:
-    """Run folds one after the other, each training going on from the one before."""
+def _chain(plan: Plan, chained: list[Fold], seed: int, warm_epochs: int | None = None) -> Done:
+    """Run folds one after the other, each training going on from the one before, for ``warm_epochs`` at most."""
     done: Done = []
     parent = None
     for fold in chained:
@@ -122,6 +123,8 @@ def _chain(plan: Plan, chained: list[Fold], seed: int) -> Done:
         except LSTMStrategyError as error:
             raise LSTMStrategyError(f"{fold.label}: {error}") from error
         done.append((part, parent))
+        if warm_epochs is not None:
+            plan = replace(plan, train=msgspec.structs.replace(plan.train, epochs=warm_epochs))
     return done
 
 
@@ -157,7 +160,7 @@ def _known(plan: Plan, job: Job) -> list[Path]:
     """Files of a former run that a worker without this disc has to see, so as not to do them again."""
     if job.work is _baseline:
         return [part for part in [baseline_part(plan, job.arguments[0], job.arguments[1])[0]] if part.exists()]
-    found, seed = job.arguments
+    found, seed, *_ = job.arguments
     versions = [f"fold{fold.number:02d}-seed{seed}-*" for fold in found]
     models = plan.models / plan.name
     return [path for version in versions for path in (*models.glob(version), *plan.parts.glob(f"{version}.parquet"))]
