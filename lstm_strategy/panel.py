@@ -143,7 +143,7 @@ class Panel:
     def _weigh(self, members: list[Member]) -> tuple[list[Sized | None], list[bool], tuple[str, ...]]:
         """Return what each name is worth in the portfolio, whether enough is known of it, and what bound all of them.
 
-        A name that has no forecast is worth None; one of which too little is known what it holds.
+        A name that has no forecast is worth None; one of which too little is known what it is worth by itself.
         """
         portfolio, sizing, limits = self._portfolio, self._sizing, self._limits
         self.fallback = ""
@@ -183,8 +183,8 @@ class Panel:
             )
             if alone is None:
                 continue
-            if not std_S[row] > 0.0:
-                worth[row] = Sized(member.state.exposure, 0.0, 0.0, alone.too_wide)
+            if not std_S[row] > 0.0:  # by itself, and without an increase
+                worth[row] = alone
                 continue
             # The loss of utility away from the portfolio's weight is that of the name's own variance.
             weight, curvature = float(weight_S[row]), gamma * float(std_S[row]) ** 2

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
-from engine_support import FREE, LEVELS, LOOSE, NORMAL, SIGN, SPOT, ToldForecaster, make_bars
+from engine_support import FREE, LEVELS, LOOSE, NORMAL, PERPETUAL, SIGN, SPOT, ToldForecaster, make_bars
 
 from lstm_strategy.bars import Bars
 from lstm_strategy.decision import Shrinkage, Trained
@@ -29,21 +29,20 @@ def coin(base: str) -> Instrument:
 
 
 AAA, BBB, CCC = coin("AAA"), coin("BBB"), coin("CCC")
+FUTURE = msgspec.structs.replace(PERPETUAL, tick="0.01")
 SEPARATE = PortfolioConfig(method="separate")
 
 
-def walks(
-    n: int, correlation: float = 0.6, seed: int = 0, coins: tuple[Instrument, ...] = (AAA, BBB, CCC)
-) -> list[Bars]:
+def walks(n: int, correlation: float = 0.6, seed: int = 0, jump: float = 0.001) -> list[Bars]:
     """Random walks that move together, each open somewhat away from the close before."""
     rng = np.random.default_rng(seed)
     common = rng.normal(0.0, 0.01, n)
     found = []
-    for row, instrument in enumerate(coins):
+    for row, instrument in enumerate((AAA, BBB, CCC)):
         own = rng.normal(0.0, 0.01, n)
         moves = np.sqrt(correlation) * common + np.sqrt(1.0 - correlation) * own
         closes = np.round(100.0 * (row + 1) * np.exp(np.cumsum(moves)), 2)
-        opens = np.round(np.concatenate([[100.0 * (row + 1)], closes[:-1]]) * (1.0 + rng.normal(0.0, 0.001, n)), 2)
+        opens = np.round(np.concatenate([[100.0 * (row + 1)], closes[:-1]]) * (1.0 + rng.normal(0.0, jump, n)), 2)
         found.append(make_bars(opens, closes, instrument))
     return found
 

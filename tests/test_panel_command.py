@@ -1,0 +1,190 @@
+"""The backtest command on a panel: a walk-forward of two coins on one account, its report, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from test_schedule import Constant
+
+from lstm_strategy import cli
+from lstm_strategy.features import FeaturesConfig
+from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, WalkForwardConfig
+from lstm_strategy.nautilus.catalog import write_catalog
+from lstm_strategy.research.evaluate import evaluate
+from lstm_strategy.research.fold_run import Plan
+from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
+from lstm_strategy.sources.store import RawStore
+
+EXPERIMENT = """
+name = "two"
+[data]
+instruments = ["B.SIM", "A.SIM"]
+timeframe = "1h"
+[split]
+fit_end = 2020-03-01
+stop_end = 2020-04-01
+calibrate_end = 2020-05-01
+[target]
+horizons = [1]
+[network]
+hidden = 6
+[train]
+epochs = 1
+batch = 4
+chunk = 128
+burn_in = 32
+[sizing]
+holding_bars = 48
+no_trade_band = 0.01
+[limits]
+max_exposure = 0.6
+max_gross = 0.9
+[portfolio]
+span = 120
+max_turnover = 0.4
+[model]
+from = "walk_forward"
+"""
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a catalog of two markets, and one fold's evaluation of both."""
+    folder = tmp_path_factory.mktemp("two")
+    history = []
+    for row, name in enumerate(("A.SIM", "B.SIM")):
+        market = SimulationConfig(instrument_id=name, bars=2_900, seed=4 + row, edge=0.2)
+        bars, instrument = simulate(market), simulated_instrument(market)
+        store = RawStore(folder / "catalog")
+        store.write_instrument(instrument)
+        store.merge(bars, replace=True)
+        write_catalog(folder / "catalog", bars, instrument)
+        history.append((bars, instrument))
+    plan = Plan(
+        name="two",
+        history=tuple(history),
+        features=FeaturesConfig(),
+        target=TargetConfig(horizons=(1,)),
+        network=NetworkConfig(hidden=6),
+        train=TrainConfig(epochs=1, batch=4, chunk=128, burn_in=32),
+        models=folder / "models" / "two" / "folds",
+        parts=folder / "runs" / "two" / "folds",
+    )
+    split = SplitConfig(fit_end="2020-03-01", stop_end="2020-04-01", calibrate_end="2020-05-01")
+    walk = WalkForwardConfig(test_bars=240, folds=1, stop_bars=300, calibrate_bars=300)
+    evaluate(plan, split, walk, folder / "runs" / "two", {"constant": Constant})
+    return folder
+
+
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_the_command_runs_all_instruments_on_one_account(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(EXPERIMENT)
+    places = ("--catalog", str(walked / "catalog"), "--runs", str(walked / "runs"), "--models", str(walked / "models"))
+    code, out, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    folder = Path(summary["run_path"])
+    parts = summary["instruments"]
+    assert [part["instrument"] for part in parts] == ["A.SIM", "B.SIM"]  # sorted, whatever the file says
+    assert summary["orders"] == sum(part["orders"] for part in parts) > 10
+    assert min(part["orders"] for part in parts) > 0
+    # What the names brought adds up to what the account did.
+    gained = sum(part["result"] for part in parts)
+    assert gained == pytest.approx(summary["net_return"] * 100_000.0, abs=1e-4)
+    assert summary["lowest_cash"] >= 0.0
+    equity = pq.read_table(folder / "equity.parquet")
+    assert len(equity) == summary["bars"] == 240
+    assert equity["gross"].to_numpy().max() <= 0.9 * 1.05  # a cap at the decision; prices move it on
+    decisions = pq.read_table(folder / "decisions.parquet")
+    assert decisions["target"].to_numpy().max() <= 0.6 * 1.02
+    by_close = decisions["target"].to_numpy().reshape(2, -1).sum(axis=0)
+    assert by_close.max() <= 0.9 * 1.02
+    assert {row["name"]: row["error"] for row in summary["beside"]} == {
+        "volatility target": "",
+        "20-day momentum": "",
+        "classical": "",
+    }
+    page = Path(summary["report"]).read_text()
+    for text in ("By instrument", "2 instruments", "equal risk", "Exposure by instrument", "B.SIM", "20-day momentum"):
+        assert text in page, text
+    code, out, err = run_cli(
+        monkeypatch, capsys, "backtest", str(path), *places, "--instrument", "A.SIM", "--no-beside", "--json"
+    )
+    assert code == 0, err
+    alone = json.loads(out)
+    assert alone["instrument"] == "A.SIM"
+    assert "instruments" not in alone
+    assert np.isfinite(alone["net_return"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"B.SIM", "A.SIM"', '"A.SIM", "A.SIM"', "name at least one, each once"),
+        ('"B.SIM", "A.SIM"', '"A.SIM", "C.SIM"', "C.SIM"),
+        ("max_exposure = 0.6", 'side = "long_short"\nmax_exposure = 0.6', "cannot short"),
+        ("span = 120", "span = 3", "portfolio.span is 3; it must be 40 to 100000"),
+        ("span = 120", 'method = "equal"', "portfolio.method"),
+        ("span = 120", "spam = 120", "portfolio"),
+        ("holding_bars = 48", 'mode = "quantile"', 'portfolio.method = "separate"'),
+        ("[model]", "[exits]\nstop = 2.0\n[model]", "one instrument at a time"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    walked: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    told: str,
+) -> None:
+    path = tmp_path / "two.toml"
+    assert old in EXPERIMENT
+    path.write_text(EXPERIMENT.replace(old, new))
+    places = ("--catalog", str(walked / "catalog"), "--runs", str(walked / "runs"))
+    code, _, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--no-beside")
+    assert code == 1
+    flat = " ".join(err.split())
+    assert told in flat, flat
+    assert "Traceback" not in err
+
+
+def test_sensitivity_is_of_one_instrument(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(EXPERIMENT)
+    code, _, err = run_cli(monkeypatch, capsys, "backtest", str(path), "--sensitivity", "--runs", str(walked / "runs"))
+    assert code == 1
+    assert "--instrument" in err
+
+
+def test_a_method_whose_package_is_missing_is_refused(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "skfolio" else found(name, *rest)
+    )
+    path = tmp_path / "two.toml"
+    path.write_text(EXPERIMENT.replace("span = 120", 'method = "mean_cvar"'))
+    places = ("--catalog", str(walked / "catalog"), "--runs", str(walked / "runs"))
+    code, _, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--no-beside")
+    assert code == 1
+    assert 'pip install "lstm-strategy[portfolio]"' in " ".join(err.split())
