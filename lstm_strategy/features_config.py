@@ -195,8 +195,10 @@ class FeaturesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 raise LSTMStrategyError(f"features.{name} is {getattr(self, name)}; it must be {low} to {high}")
         if not 0.0 <= self.closed_hours <= 1_000.0:
             raise LSTMStrategyError(f"features.closed_hours is {self.closed_hours}; it must be 0 to 1000")
-        if not self.hampel_threshold > 0:  # NaN too
-            raise LSTMStrategyError(f"features.hampel_threshold is {self.hampel_threshold}; it must be above 0")
+        if not 0 < self.hampel_threshold <= 1e6:  # NaN is neither
+            raise LSTMStrategyError(
+                f"features.hampel_threshold is {self.hampel_threshold}; it must be above 0, at most 1e6"
+            )
         names = [feature.name for feature in self.features]
         repeated = {name for name in names if names.count(name) > 1}
         if not names or repeated:

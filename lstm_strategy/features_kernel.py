@@ -37,7 +37,7 @@ def _season(state: Any, n: int, period: int, here: Any, before: Any, value: floa
     ring = state[2:]
     if here == before:  # the first bar
         ring[:] = math.nan
-    for missing in range(before + 1, min(here, before + length)):
+    for missing in range(before + 1, min(here, before + length + 1)):  # the longest forget the bar before them too
         _replace(state, missing % length, math.nan)
     _replace(state, here % length, value)
     if here // length != before // length:  # once a round, the sum is made anew, so that roundings never gather

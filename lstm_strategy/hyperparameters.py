@@ -184,17 +184,22 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch", "threads"):
-            if getattr(self, name) < 1:
-                raise LSTMStrategyError(f"train.{name} is {getattr(self, name)}; it must be 1 or above")
+        most = {"epochs": 1_000_000, "patience": 1_000_000, "batch": 1_000_000, "chunk": 100_000_000, "threads": 256}
+        for name, high in most.items():  # more threads than a machine can start end it without a word
+            if not 1 <= getattr(self, name) <= high:
+                raise LSTMStrategyError(f"train.{name} is {getattr(self, name)}; it must be 1 to {high}")
         if not 0 <= self.seed < 2**63:
             raise LSTMStrategyError(f"train.seed is {self.seed}; it must be 0 to 2^63 - 1")
         if not 0 <= self.burn_in < self.chunk:
             raise LSTMStrategyError(
                 f"train.burn_in is {self.burn_in}, train.chunk {self.chunk}; burn_in must be smaller"
             )
-        if not (0 < self.learning_rate < 1 and self.weight_decay >= 0 and self.clip_norm > 0):
-            raise LSTMStrategyError("train.learning_rate must be in (0, 1), weight_decay 0 or above, clip_norm above 0")
+        if not 0 < self.learning_rate < 1:
+            raise LSTMStrategyError(f"train.learning_rate is {self.learning_rate}; it must be above 0 and below 1")
+        if not 0 <= self.weight_decay <= 100:
+            raise LSTMStrategyError(f"train.weight_decay is {self.weight_decay}; it must be 0 to 100")
+        if not 0 < self.clip_norm <= 1e6:
+            raise LSTMStrategyError(f"train.clip_norm is {self.clip_norm}; it must be above 0, at most 1e6")
         if not 1 <= self.members <= 64:
             raise LSTMStrategyError(f"train.members is {self.members}; it must be 1 to 64")
         if not 0.0 <= self.ema <= 0.9999:
@@ -261,8 +266,9 @@ class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             )
         if self.warm_epochs is not None and not self.warm_start:
             raise LSTMStrategyError("walk_forward.warm_epochs belongs to warm_start = true; give both or neither")
-        if self.embargo < 0:
-            raise LSTMStrategyError(f"walk_forward.embargo is {self.embargo}; it must be 0 or above")
+        for name in ("embargo", "purge"):
+            if not 0 <= (getattr(self, name) or 0) <= 100_000_000:
+                raise LSTMStrategyError(f"walk_forward.{name} is {getattr(self, name)}; it must be 0 to 100000000")
         if len(set(self.seeds)) != len(self.seeds) or any(not 0 <= seed < 2**63 for seed in self.seeds):
             raise LSTMStrategyError(f"walk_forward.seeds is {list(self.seeds)}; name each once, from 0 to 2^63 - 1")
 

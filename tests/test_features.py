@@ -428,6 +428,22 @@ def test_seasons_are_the_slow_reference(feature: FeatureConfig) -> None:
     equal(x, wanted, at_least=2000)
 
 
+@pytest.mark.parametrize("missing", [1, 2, 3, 6])
+def test_a_hole_longer_than_its_periods_leaves_a_season_nothing(missing: int) -> None:
+    """Three bars' ring: what is further back than that is not the last period's, wherever the hole begins."""
+    feature = FeatureConfig("season_range", 1, period=3)
+    for at in range(600, 606):
+        bars = without(LONG, at, missing)
+        x, _ = column(feature, bars)
+        value = np.log(np.log(bars.high / bars.low))
+        known = {int(ts): v for ts, v in zip(bars.ts_close, value, strict=True) if np.isfinite(v)}
+        for row in range(at - 1, at + 4):
+            held = {back: known.get(int(bars.ts_close[row]) - back * HOUR.ns) for back in range(3)}
+            there = [v for v in held.values() if v is not None]
+            wanted = 0.0 if held[2] is None else held[2] - np.mean(there)
+            assert x[row] == pytest.approx(wanted, abs=1e-5), (at, row)
+
+
 def test_a_season_tells_the_next_bars_hour_not_this_ones() -> None:
     """A range that is wide at one hour of the day only shows at the bar before it."""
     close = np.full(24 * 12, 100.0)

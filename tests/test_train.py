@@ -120,6 +120,15 @@ def test_a_damaged_checkpoint_is_one_line(samples, tmp_path):
         train(samples, SPLIT.spans(), TARGET, SMALL, FEW, tmp_path / "bad")
 
 
+def test_a_training_that_diverges_is_refused_and_never_kept_untrained(samples, tmp_path):
+    path = tmp_path / "c"
+    good = train(samples, SPLIT.spans(), TARGET, SMALL, FEW, tmp_path / "good").network.state_dict()
+    endless = {name: torch.full_like(tensor, torch.nan) for name, tensor in good.items()}
+    with pytest.raises(LSTMStrategyError, match="diverged: the loss on the stop span is nan after epoch 1; try"):
+        train(samples, SPLIT.spans(), TARGET, SMALL, FEW, path, start=endless)
+    assert not path.exists()
+
+
 def test_burn_in_bars_teach_nothing(samples):
     config = TrainConfig(chunk=64, burn_in=16, batch=4)
     found = sequences(samples, SPLIT.spans()["fit"], 4)

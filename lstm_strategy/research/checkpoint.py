@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,8 +75,19 @@ class Checkpoint:
         return True
 
     def finish_epoch(self, loss: float, shuffle: np.random.Generator) -> None:
-        """Count an epoch with this validation loss, keep the best weights, and write the file."""
+        """Count an epoch with this validation loss, keep the best weights, and write the file.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where the loss is no number and no epoch before had one: what is kept would be the untrained weights.
+        """
         self.epoch += 1
+        if not math.isfinite(loss) and self.best_epoch == 0:
+            raise LSTMStrategyError(
+                f"the training diverged: the loss on the stop span is {loss} after epoch {self.epoch}; try a smaller"
+                " train.learning_rate, weight_decay or range_weight"
+            )
         if loss < self.best:
             self.best, self.best_epoch, self.best_weights = loss, self.epoch, _copy(self.judged)
         tensors = {"random": torch.get_rng_state()}

@@ -98,15 +98,17 @@ def evaluate(
     order = [(f, s) for s in seeds for f in found] if config.warm_start else [(f, s) for f in found for s in seeds]
     made = list(zip(order, artefacts, strict=True))
     tests = {fold.number: (fold.spans["test"][0] or first, fold.spans["test"][1] or last) for fold in found}
-    folds_path = folder / "folds.json"
+    forecasts_path = _write(folder / "forecasts.parquet", forecasts)
+    baselines_path = None if others is None else _write(folder / "baselines.parquet", others)
+    folds_path = folder / "folds.json"  # the last, since where it stands a backtest takes the evaluation for whole
     index_folds(folds_path, [(fold.number, seed, path, *tests[fold.number]) for (fold, seed), path in made])
     return Evaluated(
         folds=found,
         seeds=seeds,
         forecasts=forecasts,
         baselines=others,
-        forecasts_path=_write(folder / "forecasts.parquet", forecasts),
-        baselines_path=None if others is None else _write(folder / "baselines.parquet", others),
+        forecasts_path=forecasts_path,
+        baselines_path=baselines_path,
         folds_path=folds_path,
         artefacts=artefacts,
         networks={(fold.number, seed): path for (fold, seed), path in made},

@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 
 from lstm_strategy import __version__, artefact
 from lstm_strategy.atomic import atomic_write
-from lstm_strategy.bars import Bars
+from lstm_strategy.bars import Bars, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.forecast import Forecasts
@@ -106,7 +106,16 @@ def run_network(plan: Plan, fold: Fold, seed: int, parent: Path | None = None) -
         folder = fit_spans(plan.name, version, *settings_of_fit, start=start, tuned=plan.tuned).path
     model = artefact.load(folder)
     require_scaler(folder, model, known, fold.spans)
-    tables = [_forecast(model, sample, fold, seed) for sample in test_samples(plan, fold)]
+    tables = []
+    for sample in test_samples(plan, fold):
+        tables.append(_forecast(model, sample, fold, seed))
+        if not len(tables[-1]):  # else the verdict would quietly be on fewer instruments
+            since, gap = format_ns(fold.spans["test"][0] or 0), plan.features.max_gap_bars
+            raise LSTMStrategyError(
+                f"{sample.bars.instrument_id}: the model warms up for {model.manifest.warmup_bars} bars, and is silent"
+                f" over the whole test span from {since}: holes longer than features.max_gap_bars, {gap}, restart it;"
+                " leave the instrument out, move the folds, or import what is missing"
+            )
     _write_part(part, pa.concat_tables(tables), key)
     return part, folder
 
