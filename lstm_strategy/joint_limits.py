@@ -46,7 +46,7 @@ def join(decisions: list[Decision], states: list[PortfolioState], limits: Limits
         return decisions  # no equity: every one of them flattens
     pending_S = np.array([state.pending for state in states])
     working_S = pending_S != 0.0
-    through_S = held_S * target_S < 0.0
+    through_S = (held_S * target_S < 0.0) & ~working_S
     grows_S = (through_S | (np.abs(target_S) > np.abs(held_S))) & ~working_S
     base_S = np.where(through_S, 0.0, np.where(grows_S | working_S, held_S, target_S))
     add_S = np.where(grows_S, target_S - base_S, 0.0)

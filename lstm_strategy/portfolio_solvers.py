@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from skfolio import RiskMeasure
+from skfolio.distance import CovarianceDistance
 from skfolio.optimization import HierarchicalRiskParity, MeanRisk, ObjectiveFunction
 from skfolio.prior import BasePrior, ReturnDistribution
 
@@ -74,8 +75,12 @@ def solve(
             prior_estimator=prior,
         )
     else:
-        returns_NS = returns_NS if len(returns_NS) > 1 else np.zeros((2, len(mean_S)))  # looked at for its shape alone
-        model = HierarchicalRiskParity(risk_measure=RiskMeasure.VARIANCE, prior_estimator=prior)
+        returns_NS = np.zeros((2, len(mean_S)))  # looked at for its shape alone: distances are the covariance's too
+        model = HierarchicalRiskParity(
+            risk_measure=RiskMeasure.VARIANCE,
+            prior_estimator=prior,
+            distance_estimator=CovarianceDistance(covariance_estimator="precomputed"),
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the solvers' own
         model.fit(returns_NS / size)

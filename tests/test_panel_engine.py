@@ -68,7 +68,7 @@ def without_ids(table: pa.Table) -> pa.Table:
 
 
 def test_the_order_in_which_bars_arrive_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell_each(monkeypatch, up_and_down)
+    tell_each(monkeypatch, lambda name, ts: 0.01 * up_and_down(name, ts))
     panel = walks(1500, seed=2)
     panel[0] = without(panel[0], 100, 101, 700, 1499)
     panel[2] = without(panel[2], 100, 640)
@@ -78,7 +78,7 @@ def test_the_order_in_which_bars_arrive_changes_nothing(tmp_path: Path, monkeypa
     options = {
         "limits": limits,
         "costs": Costs(fee=0.0005),
-        "sizing": msgspec.structs.replace(TARGET, no_trade_band=1.0),
+        "sizing": msgspec.structs.replace(TARGET, no_trade_band=0.2, holding_bars=48),
     }
     one, other = (run_on(tmp_path, order, RISK, **options) for order in orders)
     assert one.tables["orders"].num_rows > 100
