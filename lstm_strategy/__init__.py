@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lstm_strategy.features import Features, FeaturesConfig
     from lstm_strategy.forecast import Forecast, Forecasts
     from lstm_strategy.forecaster import Forecaster
+    from lstm_strategy.nautilus.portfolio_config import LSTMPortfolioStrategyConfig
+    from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
     from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
 
 __version__ = "0.1.0"
@@ -40,6 +42,8 @@ _HOMES = {
     "Forecast": "forecast",
     "Forecasts": "forecast",
     "Forecaster": "forecaster",
+    "LSTMPortfolioStrategy": "nautilus.portfolio_strategy",
+    "LSTMPortfolioStrategyConfig": "nautilus.portfolio_config",
     "LSTMStrategy": "nautilus.strategy",
     "LSTMStrategyConfig": "nautilus.strategy",
 }
@@ -56,6 +60,8 @@ __all__ = [
     "Forecast",
     "Forecaster",
     "Forecasts",
+    "LSTMPortfolioStrategy",
+    "LSTMPortfolioStrategyConfig",
     "LSTMStrategy",
     "LSTMStrategyConfig",
     "LSTMStrategyError",

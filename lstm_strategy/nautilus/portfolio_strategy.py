@@ -281,7 +281,13 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         content = self._restored.get("seats")
         if content is None or self._panel is None:
             return {}
-        saved = msgspec.msgpack.decode(content, type=dict[str, bytes])
+        try:
+            saved = msgspec.msgpack.decode(content, type=dict[str, bytes])
+        except msgspec.MsgspecError as error:
+            raise LSTMStrategyError(
+                f"the saved state of the portfolio is damaged ({error}); a halt may be lost: look at the account, then"
+                " remove it"
+            ) from None
         snapshots = {name: seat.restore(saved[name]) for name, seat in self.seats.items() if name in saved}
         try:
             self._panel.restore(self._restored.get("panel", b""))
