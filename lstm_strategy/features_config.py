@@ -54,7 +54,8 @@ class FeatureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hour_*, weekday_*  sine and cosine of the close stamp's time of day (week), at the n-th harmonic
     season_range       mean of ln(H / L) over those bars of the last n periods that stand where the next bar will stand
                        in its period, less the mean over all of them; ``period`` in bars: 24 finds the hour's own
-                       range in hourly bars, 168 the week's; bars without range are left out, 0 where none is known
+                       range in hourly bars, 168 the week's; by the clock, so that a session's last bar looks at the
+                       night; bars without range are left out, 0 where none is known
     season_volume      the same of ln V
     gap                missing bars just before this one, as a share of the longest gap tolerated
     ================== =========================================================================================

@@ -106,7 +106,7 @@ def test_mirrored_features_are_those_of_the_mirrored_market() -> None:
     up, down = (Features(config, HOUR, 1e-9).run(each).x_TF[config.warmup :] for each in (bars, mirrored))
     for number, feature in enumerate(config.features):
         sign = -1.0 if feature.mirrored else 1.0
-        if feature.kind in ("macd", "rsi", "atr", "ema_distance"):  # of prices, not of their logarithms: nearly so
+        if feature.kind in ("macd", "rsi", "atr", "ema_distance", "range_position", "close_position"):  # of prices, not of their logarithms: nearly so
             agreement = np.corrcoef(down[:, number], sign * up[:, number])[0, 1]
             assert agreement > 0.9, feature.name
         else:
