@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lstm_strategy.bars import Bars, Timeframe
+from lstm_strategy.bars import Bars, Timeframe, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import Features, FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig
@@ -106,7 +106,8 @@ def test_mirrored_features_are_those_of_the_mirrored_market() -> None:
     up, down = (Features(config, HOUR, 1e-9).run(each).x_TF[config.warmup :] for each in (bars, mirrored))
     for number, feature in enumerate(config.features):
         sign = -1.0 if feature.mirrored else 1.0
-        if feature.kind in ("macd", "rsi", "atr", "ema_distance", "range_position", "close_position"):  # of prices, not of their logarithms: nearly so
+        # Of prices, not of their logarithms: nearly so.
+        if feature.kind in ("macd", "rsi", "atr", "ema_distance", "range_position", "close_position"):
             agreement = np.corrcoef(down[:, number], sign * up[:, number])[0, 1]
             assert agreement > 0.9, feature.name
         else:
@@ -132,3 +133,15 @@ def test_a_mirrored_chunk_turns_features_and_labels_together(sample: Sample) -> 
             torch.testing.assert_close(y_turned, sign * y, equal_nan=True)
             torch.testing.assert_close(r_turned, r, equal_nan=True)
     assert 5 < turned < 25
+
+
+def test_an_instrument_that_would_teach_nothing_is_refused(sample: Sample, tmp_path) -> None:
+    """Its own sequences are shorter than the panel's chunks: an embedding of it would stay random."""
+    start = parse_ns(SPLIT.fit_end) - 100 * HOUR.ns
+    valid = sample.bars.ts_close > start
+    matrix = replace(sample.matrix, scale_T=np.where(valid, sample.matrix.scale_T, np.nan))
+    bars = replace(sample.bars, instrument_id="LATE.SIM")
+    with pytest.raises(LSTMStrategyError, match=r"LATE\.SIM would teach nothing"):
+        train(
+            [sample, replace(sample, bars=bars, matrix=matrix)], SPLIT.spans(), TARGET, SMALL, TASK, tmp_path / "late"
+        )

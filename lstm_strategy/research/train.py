@@ -153,6 +153,12 @@ def train(
         short = "stop" if not stop else "fit"
         problem = f"the {short} span holds too few bars with features and labels for chunks of {config.chunk} bars"
         raise LSTMStrategyError(f"{problem}; move split.{short}_end or import more history")
+    taught = {sequence.instrument_id for sequence in fit if len(sequence.x_TF) >= chunk}
+    if untaught := [name for name in instruments if name not in taught]:
+        raise LSTMStrategyError(
+            f"{untaught[0]} would teach nothing: its fit span holds no {chunk} bars with features in a row; leave it"
+            " out, lower train.chunk, or import more history"
+        )
     inputs = torch.cat([sequence.x_TF for sequence in fit])
     std = inputs.std(dim=0)
     std = torch.where(std > 1e-6, std, torch.ones_like(std))
