@@ -131,6 +131,9 @@ def test_dependence_widens_the_interval() -> None:
     shocks = np.random.default_rng(12).normal(0.0, 0.01, 1500)
     slow = np.convolve(shocks, np.full(10, 0.1), mode="valid") + 0.0005
     mixed = np.random.default_rng(13).permutation(slow)
+    mostly_flat = np.zeros(400)
+    mostly_flat[:5] = (0.01, -0.02, 0.005, -0.03, 0.01)  # halted on the sixth day: most draws hold no move at all
+    assert np.isfinite(bootstrap(mostly_flat, 365.25).sharpe).all()
     widths = [np.ptp(bootstrap(returns, 365.25).sharpe) for returns in (slow, mixed)]
     assert widths[0] > 1.8 * widths[1]
     assert bootstrap(slow, 365.25).block_days > 5
