@@ -37,6 +37,7 @@ def make_run(returns: np.ndarray, exposure: np.ndarray, quantiles: np.ndarray, l
         forecasts=(forecasts,),
         tearsheet=False,
         beside={},
+        markets={},
     )
 
 
