@@ -199,11 +199,11 @@ def bootstrap(
         raise LSTMStrategyError(
             f"intervals need {error.name or 'arch'}, which is not installed; install lstm-strategy[train]"
         ) from error
-    block = max(math.ceil(optimal_block_length(returns)["stationary"].to_numpy(dtype=float)[0]), 1)
+    block = max(math.ceil(float(optimal_block_length(returns)["stationary"].iloc[0])), 1)
     resampled = StationaryBootstrap(block, returns, seed=seed)
     sharpes, depths = np.empty(repetitions), np.empty(repetitions)
     for row, ((drawn,), _) in enumerate(resampled.bootstrap(repetitions)):
-        deviation = float(drawn.std(ddof=1))  # nothing where a draw fell on flat days alone: no return, no risk
+        deviation = np.asarray(drawn).std(ddof=1)  # nothing where a draw fell on flat days alone: no return, no risk
         sharpes[row] = drawn.mean() / deviation * math.sqrt(per_year) if deviation > 0.0 else 0.0
         depths[row] = max_drawdown(np.cumprod(1.0 + drawn), 1.0)
     tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
