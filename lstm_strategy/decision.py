@@ -195,9 +195,8 @@ def decide(
 
     # Utility gained over the expected holding period, against the cost of getting there.
     gain = change * sized.drift - 0.5 * sized.curvature * (target * target - held * held)
-    periods = (sizing.holding_bars or sizing.horizon) / sizing.horizon
     cost = sizing.no_trade_band * costs.per_side * abs(change)
-    if gain * periods <= cost and sizing.no_trade_band > 0.0 and not sized.sure:
+    if gain * sizing.periods <= cost and sizing.no_trade_band > 0.0 and not sized.sure:
         return Decision(ts_close, held, held, Reason.WITHIN_BAND, tuple(bound), cancel)
     return Decision(ts_close, held, target, Reason.REBALANCE, tuple(bound), cancel)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,7 +28,7 @@ from lstm_strategy.portfolio import (
 )
 from lstm_strategy.sizing import Sized, SizingConfig, Trained, believed, size
 
-__all__ = ["Member", "Panel"]
+__all__ = ["Member", "Panel", "Weighed"]
 
 _COUNTED = ("orders_hour", "orders_day", "turnover_day")
 
@@ -56,6 +57,14 @@ class Member(msgspec.Struct, frozen=True):
     conditions: Conditions = FINE
 
 
+class Weighed(NamedTuple):
+    """What one name was decided from: orders and turnover in ``state`` are all names', ``worth`` the portfolio's."""
+
+    state: PortfolioState
+    conditions: Conditions
+    worth: Sized | None
+
+
 class Panel:
     """Follows the closes of S names, and decides on all of them at once.
 
@@ -72,6 +81,8 @@ class Panel:
     ----------
     fallback : str
         Why equal risk stood in for the method at the last decision; empty where it did not.
+    weighed : list of Weighed
+        Of the last decision, in the order of the names: from these each was decided, before the account's limits.
     """
 
     def __init__(
@@ -85,6 +96,7 @@ class Panel:
         if list(names) != sorted(set(names)):
             raise LSTMStrategyError(f"a panel's names are {', '.join(names)}; give them sorted, each once")
         self.names, self.fallback = names, ""
+        self.weighed: list[Weighed] = []
         self._portfolio, self._sizing, self._limits, self._bar_ns = portfolio, sizing, limits, bar_ns
         self._alone = share(limits)
         self.covariance = Covariance(
@@ -106,20 +118,23 @@ class Panel:
         risks = [member.state.risk for member in members]
         counted = {name: sum(getattr(risk, name) for risk in risks) for name in _COUNTED}
         decisions = []
+        self.weighed = []
         for row, member in enumerate(members):
             conditions = member.conditions
             if not ready[row] and conditions.ready:
                 conditions = msgspec.structs.replace(conditions, ready=False)
+            state = msgspec.structs.replace(member.state, risk=msgspec.structs.replace(risks[row], **counted))
+            self.weighed.append(Weighed(state, conditions, None if member.forecast is None else worth[row]))
             decision = decide(
                 member.forecast,
-                msgspec.structs.replace(member.state, risk=msgspec.structs.replace(risks[row], **counted)),
+                state,
                 self._sizing,
                 self._alone,
                 member.costs,
                 trained=member.trained,
                 bars_per_year=member.bars_per_year,
                 conditions=conditions,
-                worth=None if member.forecast is None else worth[row],
+                worth=self.weighed[row].worth,
             )
             if bound and worth[row] is not None:
                 decision = msgspec.structs.replace(decision, bound=(*decision.bound, *bound))
@@ -160,7 +175,7 @@ class Panel:
                 found = believed(latest, sizing, member.trained, member.bars_per_year)
             if found is not None and known[row]:
                 rows.append(row)
-                mean_S[row], std_S[row] = found[1:]
+                mean_S[row], std_S[row] = found.earned, found.std
         # Of what nothing is believed takes no part: it has no side.
         years = sizing.horizon / max(member.bars_per_year for member in members)
         beliefs = Beliefs(mean_S, std_S, years)

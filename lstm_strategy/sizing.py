@@ -10,7 +10,7 @@ import msgspec
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 
-__all__ = ["Costs", "Shrinkage", "Sized", "SizingConfig", "Trained", "believed", "require", "size"]
+__all__ = ["Belief", "Costs", "Shrinkage", "Sized", "SizingConfig", "Trained", "believed", "require", "size"]
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +61,9 @@ class Trained(msgspec.Struct, frozen=True):
 class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a forecast becomes an exposure.
 
+    A forecast mean is earned once, over its own horizon h, however long a position is held: of ``holding_bars`` n it
+    counts as h / max(h, n) a horizon. Drift and risk go on as long as the position does.
+
     Two modes maximise w·μ − ½γσ²w², with μ and σ of one and the same horizon:
 
     - ``mean_variance``: μ is the shrunk forecast mean, 1/γ the ``kelly_fraction``.
@@ -81,7 +84,7 @@ class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     horizons : tuple of int
         Horizons whose shrunk means are combined, ``horizon`` among them; it alone where empty. The annualised means
         m_h = μ_h / years_h are averaged with weights 1 / Var(m_h) = years_h² / σ_h² (inverse variance, overlap not
-        counted), and the average is brought back to ``horizon``.
+        counted), and the average is brought back to ``horizon``. Of a longer holding time each has its own share.
     target_volatility, volatility_floor : float
         Annualised (0.3 = 30 % a year). The floor bounds σ from below.
     fraction : float
@@ -139,9 +142,26 @@ class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """Every horizon that it reads."""
         return self.horizons or (self.horizon,)
 
+    @property
+    def periods(self) -> float:
+        """Horizons for which a position is expected to be held."""
+        return 1.0 if self.holding_bars is None else self.holding_bars / self.horizon
+
+
+class Belief(NamedTuple):
+    """Log returns over ``sizing.horizon``: the raw mean, the shrunk one, what of that one a horizon earns over the
+    holding time, and the floored deviation."""
+
+    mean: float
+    shrunk: float
+    earned: float
+    std: float
+
 
 class Sized(NamedTuple):
     """An exposure before limits, and the utility w·drift − ½·curvature·w² over the horizon that weighs changes of it.
+
+    It is gained `SizingConfig.periods` times over the holding time.
 
     ``sure`` says that there is nothing to weigh: no side is believed in, so a position is not worth keeping.
     ``waits`` says that the quantile rule opened nothing since its interval includes the cost.
@@ -171,7 +191,7 @@ def size(
     found = believed(forecast, sizing, trained, bars_per_year)
     if found is None:
         return None
-    mean, shrunk, std = found
+    mean, shrunk, earned, std = found
     years = horizon / bars_per_year
     low = high = 0.0
     if sizing.widest_interval is not None or sizing.mode == "quantile":
@@ -184,10 +204,10 @@ def size(
 
     if sizing.mode == "mean_variance":
         curvature = 1.0 / sizing.kelly_fraction * std * std
-        return Sized(shrunk / curvature, shrunk, curvature, too_wide)
+        return Sized(earned / curvature, earned, curvature, too_wide)
     if sizing.mode == "volatility_target":
         curvature = sizing.reference_sharpe / sizing.target_volatility * std * std
-        drift = sizing.reference_sharpe * std * math.sqrt(years) + sizing.tilt * shrunk
+        drift = sizing.reference_sharpe * std * math.sqrt(years) + sizing.tilt * earned
         return Sized(drift / curvature, drift, curvature, too_wide)
     if shrunk == 0.0:
         return Sized(0.0, 0.0, 0.0, too_wide, sure=True)
@@ -196,28 +216,30 @@ def size(
         low, high, cost = low + shrunk - mean, high + shrunk - mean, 2.0 * costs.per_side
         if not (low > cost if shrunk > 0.0 else high < -cost):
             wanted, waits = held if held * shrunk > 0.0 else 0.0, True
-    return Sized(wanted, shrunk, 0.0, too_wide, waits=waits)
+    return Sized(wanted, earned, 0.0, too_wide, waits=waits)
 
 
-def believed(
-    forecast: Forecast, sizing: SizingConfig, trained: Trained, bars_per_year: float
-) -> tuple[float, float, float] | None:
-    """Return the raw mean, the shrunk one and the floored deviation at ``sizing.horizon``; None where not finite.
+def believed(forecast: Forecast, sizing: SizingConfig, trained: Trained, bars_per_year: float) -> Belief | None:
+    """Return what is believed of the next ``sizing.horizon`` bars, None where it is not made of finite numbers.
 
-    Log returns over the horizon; several horizons are combined as `SizingConfig` says.
+    Several horizons are combined as `SizingConfig` says.
     """
     horizon, scale = sizing.horizon, forecast.scale
     mean, std = forecast.moments(horizon)
     if not (math.isfinite(scale) and math.isfinite(mean) and math.isfinite(std)):
         return None
     years = horizon / bars_per_year
-    shrunk = _shrunk(mean, scale, horizon, trained)
+    holding = sizing.holding_bars or 0
     if sizing.horizons:
         combined = _combined(forecast, (mean, std), sizing, trained, bars_per_year)
         if combined is None:
             return None
-        shrunk = combined * years
-    return mean, shrunk, max(std, sizing.volatility_floor * math.sqrt(years))
+        shrunk, earned = combined[0] * years, combined[1] * years
+    else:
+        shrunk = earned = _shrunk(mean, scale, horizon, trained)
+        if holding > horizon:
+            earned *= horizon / holding
+    return Belief(mean, shrunk, earned, max(std, sizing.volatility_floor * math.sqrt(years)))
 
 
 def _shrunk(mean: float, scale: float, horizon: int, trained: Trained) -> float:
@@ -227,12 +249,13 @@ def _shrunk(mean: float, scale: float, horizon: int, trained: Trained) -> float:
 
 def _combined(
     forecast: Forecast, own: tuple[float, float], sizing: SizingConfig, trained: Trained, bars_per_year: float
-) -> float | None:
-    """Return the inverse-variance average of the annualised shrunk means, None where one is not finite.
+) -> tuple[float, float] | None:
+    """Return the inverse-variance average of the annualised shrunk means, and of what the holding time earns of them.
 
-    ``own`` are the moments at the sizing horizon, known already.
+    None where one is not finite. ``own`` are the moments at the sizing horizon, known already.
     """
-    total = weights = 0.0
+    total = earned = weights = 0.0
+    holding = sizing.holding_bars or 0
     for horizon in sizing.horizons:
         mean, std = own if horizon == sizing.horizon else forecast.moments(horizon)
         if not (math.isfinite(mean) and math.isfinite(std)):
@@ -240,9 +263,11 @@ def _combined(
         years = horizon / bars_per_year
         std = max(std, sizing.volatility_floor * math.sqrt(years))
         weight = years * years / (std * std)
-        total += weight * _shrunk(mean, forecast.scale, horizon, trained) / years
+        share = weight * _shrunk(mean, forecast.scale, horizon, trained) / years
+        total += share
+        earned += share * horizon / holding if holding > horizon else share
         weights += weight
-    return total / weights
+    return total / weights, earned / weights
 
 
 def require(fine: bool, name: str, value: object, allowed: str) -> None:

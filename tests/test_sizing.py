@@ -143,6 +143,40 @@ def test_horizons_that_agree_are_as_one(mean: float, std: float, horizons: tuple
     assert all_of_them.wanted == pytest.approx(one.wanted, rel=1e-4, abs=1e-5)
 
 
+def test_of_a_long_holding_time_each_horizon_earns_its_own_share() -> None:
+    # As above, held for 4 bars: the mean of one bar is earned in one of them, that of 4 in all.
+    forecast = normal(0.0005, 0.01, (1, 4))
+    forecast.quantiles_HQ[1] = 0.002 + 0.02 * NORMAL
+    trained = Trained({1: Shrinkage(1.0), 4: Shrinkage(1.0)})
+    for holding, share in ((None, 1.0), (1, 1.0), (4, (1 / 4 + 4) / 5), (8, (1 / 8 + 4 / 2) / 5)):
+        sizing = SizingConfig(mode="mean_variance", horizons=(1, 4), holding_bars=holding)
+        found = size(forecast, 0.0, sizing, COSTS, trained, YEAR)
+        assert found is not None
+        assert found.drift == pytest.approx(0.0005 * share, rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["mean_variance", "fixed_fraction"])
+@pytest.mark.parametrize("holding", [1, 24, 168, 1000])
+@pytest.mark.parametrize("held", [0.0, 0.2])
+def test_an_hours_mean_does_not_pay_for_a_trade_by_being_held_for_longer(mode: Any, holding: int, held: float) -> None:
+    mean = 0.4 * COSTS.per_side  # what it earns is less than what a trade costs
+    sizing = SizingConfig(mode=mode, fraction=0.6, holding_bars=holding)
+    assert decided(normal(mean, 0.002), sizing, held).target <= held  # less risk may be worth its cost
+
+
+def test_a_mean_that_comes_and_goes_is_not_traded_at_a_loss() -> None:
+    rng = np.random.default_rng(4)
+    mean_T = 0.0006 * rng.standard_normal(3000)  # honestly forecast, gone after one bar
+    sizing = SizingConfig(holding_bars=168, target_volatility=0.5)
+    paid, earned, held = 0.0, 0.0, 0.5
+    for mean in mean_T:
+        target = decided(normal(float(mean)), sizing, held).target
+        paid += COSTS.per_side * abs(target - held)
+        earned += (target - 0.5) * float(mean)
+        held = target
+    assert earned - paid > -0.01
+
+
 def test_a_horizon_that_is_not_finite_spoils_them_all() -> None:
     forecast = normal(0.001, 0.01, (1, 4))
     forecast.quantiles_HQ[1, 2] = np.nan

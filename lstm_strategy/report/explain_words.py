@@ -152,7 +152,7 @@ def _why_not(row: Row, header: Header, sized: Sized | None) -> str:
         change = sized.wanted - held
         # The same utility that `decide` weighs, at what sizing wanted: limits may have cut that.
         gain = change * sized.drift - 0.5 * sized.curvature * (sized.wanted**2 - held**2)
-        gain *= (sizing.holding_bars or sizing.horizon) / sizing.horizon
+        gain *= sizing.periods
         return (
             f"Moving by {percent(change, signed=True)} of equity would gain {percent(gain, 4)} and must exceed"
             f" {percent(sizing.no_trade_band * costs.per_side * abs(change), 4)}: {sizing.no_trade_band:g} × its cost."
