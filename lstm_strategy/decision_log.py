@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -20,7 +21,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32, Forecast
 from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.risk import RiskState
-from lstm_strategy.sizing import Costs, Shrinkage, SizingConfig
+from lstm_strategy.sizing import Costs, Shrinkage, Sized, SizingConfig
 
 __all__ = [
     "CONDITIONS",
@@ -31,6 +32,7 @@ __all__ = [
     "Entry",
     "Header",
     "Voice",
+    "file_name",
     "gather",
     "parts_of",
 ]
@@ -60,12 +62,12 @@ DECISIONS = pa.schema(
 _KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
-def _struct(kind: type[msgspec.Struct]) -> pa.StructType:
+def _struct(kind: type[msgspec.Struct] | type[Sized]) -> pa.StructType:
     """Return a column of a struct's fields; what is neither number nor truth is text."""
     return pa.struct([(name, _KINDS.get(of, pa.string())) for name, of in get_type_hints(kind).items()])
 
 
-CONDITIONS, _RISK = _struct(Conditions), _struct(RiskState)
+CONDITIONS, _RISK, _WORTH = _struct(Conditions), _struct(RiskState), _struct(Sized)
 _SCHEMA = pa.schema(
     [
         *DECISIONS,
@@ -77,6 +79,7 @@ _SCHEMA = pa.schema(
         *((name, pa.list_(pa.float32())) for name in ("features", "raw", "quantiles")),
         ("conditions", CONDITIONS),
         ("risk", _RISK),
+        ("worth", _WORTH),
     ]
 )
 
@@ -104,6 +107,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         The longest time between two closes that is the market being closed.
     others : dict
         All other settings that orders may depend on, as plain values.
+    joint : bool
+        Whether others share the account: a portfolio said what the name is worth, limits held for all together.
     """
 
     instrument: str
@@ -118,6 +123,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     levels: tuple[float, ...] = ()
     closed_ns: int = 0
     others: dict[str, Any] = {}
+    joint: bool = False
     version: int = 1
 
 
@@ -126,6 +132,8 @@ class Entry(NamedTuple):
 
     ``x_F`` are the features and ``raw_HQ`` the network's quantiles in units of σ√h, before calibration; both None where
     there were none. ``waiting``: earlier bars were still on their way, so that nothing but a halt was acted upon.
+    ``worth`` is what a portfolio of several names gave this one; the state then counts all names' orders and turnover.
+    A bar that was missing has a stamp, the last close before it, and NaN.
     """
 
     bar: Bar
@@ -140,6 +148,7 @@ class Entry(NamedTuple):
     waiting: bool
     action: str
     quantity: float
+    worth: Sized | None = None
 
 
 class DecisionLog:
@@ -213,6 +222,11 @@ class DecisionLog:
             pq.write_table(_to_table(rows, self.header), temporary, **_PARQUET)
 
 
+def file_name(instrument: str) -> str:
+    """Return an instrument's name as the name of its file or folder among those of several."""
+    return quote(instrument, safe="")
+
+
 def parts_of(folder: Path) -> list[Path]:
     """Return a log's files in the order of their rows."""
     return sorted(folder.glob("part-*.parquet"), key=_number)
@@ -249,8 +263,8 @@ def _number(path: Path) -> int:
 
 def _to_table(entries: list[Entry], header: Header) -> pa.Table:
     """Return the rows in the log's schema, the header in its metadata."""
-    bars, forecasts, xs, raws, models, conditions, states, positions, decisions, waiting, actions, quantities = zip(
-        *entries, strict=True
+    bars, forecasts, xs, raws, models, conditions, states, positions, decisions, waiting, actions, quantities, worth = (
+        zip(*entries, strict=True)
     )
     ts_close, opens, highs, lows, closes, volumes = zip(*bars, strict=True)
     columns: dict[str, Any] = {
@@ -281,6 +295,7 @@ def _to_table(entries: list[Entry], header: Header) -> pa.Table:
         "quantiles": _lists([None if forecast is None else forecast.quantiles_HQ for forecast in forecasts]),
         "conditions": _structs(conditions, CONDITIONS),
         "risk": _structs([state.risk for state in states], _RISK),
+        "worth": pa.array([None if sized is None else sized._asdict() for sized in worth], _WORTH),
     }
     return pa.table(columns, schema=_SCHEMA.with_metadata({HEADER: msgspec.json.encode(header)}))
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 from nautilus_trader.trading.config import StrategyConfig
 
-from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
+from lstm_strategy.decision import Costs
+from lstm_strategy.decision_log import file_name
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.execution import ExecutionConfig
-from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.nautilus.engine import BarType, InstrumentId
-from lstm_strategy.nautilus.strategy import LSTMStrategyConfig
+from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig, TradingConfig
 from lstm_strategy.portfolio import PortfolioConfig
 
 __all__ = ["LSTMPortfolioStrategyConfig", "PanelMember", "sorted_members"]
@@ -25,8 +26,8 @@ class PanelMember(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     costs: Costs = Costs()
 
 
-class LSTMPortfolioStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
-    """Settings of `LSTMPortfolioStrategy`: as `LSTMStrategyConfig`, and besides
+class LSTMPortfolioStrategyConfig(TradingConfig, frozen=True, kw_only=True):
+    """Settings of `LSTMPortfolioStrategy`: those of `TradingConfig`, and
 
     Parameters
     ----------
@@ -38,33 +39,16 @@ class LSTMPortfolioStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
 
     members: tuple[PanelMember, ...]
     portfolio: PortfolioConfig = PortfolioConfig()
-    sizing: SizingConfig = SizingConfig()
-    limits: LimitsConfig = LimitsConfig()
-    exits: ExitsConfig = ExitsConfig()
-    execution: ExecutionConfig = ExecutionConfig()
-    cash_buffer: float = 0.002
-    retarget_tolerance: float = 0.02
-    flatten_on_stop: bool = False
-    delay_bars: int = 0
-    history_timeout_s: float = 30.0
-    history_attempts: int = 10
-    refill_holes: bool = True
-    record: bool = False
 
     def of(self, member: PanelMember) -> LSTMStrategyConfig:
-        """Return what a strategy of this member alone would be set to."""
-        shared = {
-            name: getattr(self, name)
-            for name in LSTMStrategyConfig.__struct_fields__
-            if name in self.__struct_fields__ and name not in StrategyConfig.__struct_fields__
-        }
-        return LSTMStrategyConfig(
-            instrument_id=member.instrument_id,
-            bar_type=member.bar_type,
-            model=member.model,
-            costs=member.costs,
-            **shared,
-        )
+        """Return what a strategy of this member alone would be set to; its decisions go to a log of its own."""
+        shared = {name: getattr(self, name) for name in _SHARED}
+        if self.decision_log is not None:
+            shared["decision_log"] = str(Path(self.decision_log) / file_name(member.instrument_id.value))
+        return LSTMStrategyConfig(**msgspec.structs.asdict(member), **shared)
+
+
+_SHARED = [name for name in TradingConfig.__struct_fields__ if name not in StrategyConfig.__struct_fields__]
 
 
 def sorted_members(members: tuple[PanelMember, ...]) -> list[PanelMember]:

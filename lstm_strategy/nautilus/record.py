@@ -19,13 +19,18 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.orders import Action
+from lstm_strategy.portfolio import PortfolioConfig
 from lstm_strategy.speakers import Recorded, Switching
 
 if TYPE_CHECKING:
+    from lstm_strategy.nautilus.model import Model, ScheduledModel
     from lstm_strategy.nautilus.session import Session
-    from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
+    from lstm_strategy.nautilus.strategy import LSTMStrategy
+    from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
 
-__all__ = ["Journal", "RunRecord", "open_journal"]
+__all__ = ["Journal", "RunRecord", "Step", "open_journal", "step_of"]
+
+type Step = tuple[Float32 | None, Float32 | None, str]
 
 _TOLD = {*StrategyConfig.__struct_fields__, "instrument_id", "bar_type", "model", "sizing", "limits", "costs"}
 _TOLD |= {"record", "decision_log"}
@@ -140,14 +145,15 @@ class Journal:
         self._strategy, self._session, self._decision_log = strategy, session, log
         self._failed = False
 
-    def add(self, bar: Bar, forecast: Forecast | None, *, waiting: bool, **of_decision: Any) -> None:
-        """Keep one bar; ``of_decision`` are the other fields of `Entry` that only the strategy knows."""
-        model = self._session.model
-        forecaster = model.forecaster
-        stepped: tuple[Float32 | None, Float32 | None] = (None, None)  # a bar that waits for others was not stepped
-        if isinstance(forecaster, Forecaster | Switching) and not waiting:
-            stepped = forecaster.last_step
-        self._try(self._decision_log.add, Entry(bar, forecast, *stepped, model.version, waiting=waiting, **of_decision))
+    def add(
+        self, bar: Bar, forecast: Forecast | None, *, waiting: bool, step: Step | None = None, **of_decision: Any
+    ) -> None:
+        """Keep one bar; ``of_decision`` are the other fields of `Entry` that only the strategy knows.
+
+        ``step``: what `step_of` told when the bar came, where other bars may have come since.
+        """
+        x_F, raw_HQ, version = step or step_of(self._session.model, waiting=waiting)
+        self._try(self._decision_log.add, Entry(bar, forecast, x_F, raw_HQ, version, waiting=waiting, **of_decision))
 
     def flush(self) -> None:
         """Write what is in memory."""
@@ -164,8 +170,16 @@ class Journal:
             self._failed = False
 
 
-def open_journal(strategy: LSTMStrategy, session: Session) -> Journal | None:
-    """Return the journal of a strategy whose settings ask for one.
+def step_of(model: Model | ScheduledModel, *, waiting: bool) -> Step:
+    """Return features, raw quantiles and the version of who spoke at the last bar; a bar that waits was not stepped."""
+    forecaster = model.forecaster
+    if isinstance(forecaster, Forecaster | Switching) and not waiting:
+        return (*forecaster.last_step, model.version)
+    return None, None, model.version
+
+
+def open_journal(strategy: LSTMStrategy, session: Session, portfolio: PortfolioConfig | None = None) -> Journal | None:
+    """Return the journal of a strategy whose settings ask for one; ``portfolio``: where others share its account.
 
     Raises
     ------
@@ -185,7 +199,9 @@ def open_journal(strategy: LSTMStrategy, session: Session) -> Journal | None:
         voices=model.voices,
         features=_features(model.forecaster),
         closed_ns=model.closed_ns,
-        others={name: msgspec.to_builtins(getattr(settings, name)) for name in _others(settings)},
+        others={name: msgspec.to_builtins(getattr(settings, name)) for name in _others(settings)}
+        | ({} if portfolio is None else {"portfolio": msgspec.to_builtins(portfolio)}),
+        joint=portfolio is not None,
     )
     return Journal(strategy, session, DecisionLog(Path(settings.decision_log), header))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from lstm_strategy.bars import Bar
 from lstm_strategy.forecast import Forecast
@@ -12,11 +13,17 @@ __all__ = ["Arrival", "Round", "Rounds"]
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One name's bar, with the forecast made at it; ``waiting`` while earlier bars are on their way."""
+    """One name's bar, with the forecast made at it; ``waiting`` while earlier bars are on their way.
+
+    ``outside_range`` and ``step`` are the forecaster's as they were at this bar: it may have gone on when the close is
+    decided.
+    """
 
     bar: Bar
     forecast: Forecast | None
     waiting: bool = False
+    outside_range: bool = False
+    step: Any = None
 
 
 @dataclass(slots=True)

@@ -25,7 +25,8 @@ from lstm_strategy.nautilus.session import open_session
 from lstm_strategy.panel import Member
 
 if TYPE_CHECKING:
-    from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
+    from lstm_strategy.nautilus.strategy import LSTMStrategy
+    from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
 
 __all__ = ["Seat"]
 

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from nautilus_trader.trading.config import StrategyConfig
 from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.bars import Bar, format_ns
@@ -16,80 +15,24 @@ from lstm_strategy.decision import (
     EXITS,
     HALTS,
     Conditions,
-    Costs,
-    LimitsConfig,
     PortfolioState,
     Reason,
     RiskState,
     Seen,
-    SizingConfig,
     advance,
     count_order,
     decide,
 )
-from lstm_strategy.execution import ExecutionConfig
-from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.closing import Closing
-from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, loud
+from lstm_strategy.nautilus.engine import EngineBar, loud
 from lstm_strategy.nautilus.feed import Feed
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal
 from lstm_strategy.nautilus.session import Session, open_session
+from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
 
 __all__ = ["LSTMStrategy", "LSTMStrategyConfig"]
-
-
-class LSTMStrategyConfig(StrategyConfig, frozen=True, kw_only=True):
-    """Settings of `LSTMStrategy`.
-
-    Parameters
-    ----------
-    instrument_id, bar_type : str
-        Such as ``BTCUSDT.BINANCE`` and ``BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL``.
-    model : str
-        The artefact's folder, ``models/<name>/<version>``.
-    sizing, limits, costs
-        As in `lstm_strategy.decision`.
-    exits, execution
-        As in `lstm_strategy.exits` and `lstm_strategy.execution`.
-    cash_buffer : float
-        Share of a purchase's price set aside, beside its costs, for a higher fill (cash accounts).
-    retarget_tolerance : float
-        How far, as a fraction of equity, the target may move before a working order is cancelled.
-    flatten_on_stop : bool
-        Whether a stop closes the position; orders are cancelled in any case.
-    delay_bars : int
-        Bars between a decision and its fill, where it is known to be late: a larger reserve is kept then.
-    history_timeout_s : float
-        Wall seconds after which an unanswered request for history is repeated.
-    history_attempts : int
-        Requests after which it goes on with live bars alone.
-    refill_holes : bool
-        Whether bars that are missing between live ones are asked for. A backtest has all that there are.
-    record : bool
-        Whether to keep every bar's decision in memory (backtests).
-    decision_log : str, optional
-        Folder that gets every bar's decision, with what it was made from, as Parquet (see `decision_log`).
-    """
-
-    instrument_id: InstrumentId
-    bar_type: BarType
-    model: str
-    sizing: SizingConfig = SizingConfig()
-    limits: LimitsConfig = LimitsConfig()
-    costs: Costs = Costs()
-    exits: ExitsConfig = ExitsConfig()
-    execution: ExecutionConfig = ExecutionConfig()
-    cash_buffer: float = 0.002
-    retarget_tolerance: float = 0.02
-    flatten_on_stop: bool = False
-    delay_bars: int = 0
-    history_timeout_s: float = 30.0
-    history_attempts: int = 10
-    refill_holes: bool = True
-    record: bool = False
-    decision_log: str | None = None
 
 
 class LSTMStrategy(Strategy):  # type: ignore[misc]
