@@ -13,8 +13,9 @@ from benchmarks.common import Figure, market, progress, report, seconds_of, span
 from benchmarks.windows import WindowTrainer
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, TargetConfig, TrainConfig
+from lstm_strategy.research.batches import sequences
 from lstm_strategy.research.labels import Sample, build_sample
-from lstm_strategy.research.train import RUN_IN, Trained, sequences, train
+from lstm_strategy.research.train import RUN_IN, Trained, train
 
 __all__ = ["run"]
 

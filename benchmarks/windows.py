@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lstm_strategy.hyperparameters import NetworkConfig, TargetConfig, TrainConfig
 from lstm_strategy.network import StreamingLSTM
-from lstm_strategy.research.train import Sequence, constant_quantiles, pinball
+from lstm_strategy.research.batches import Sequence
+from lstm_strategy.research.losses import constant_quantiles, pinball
 
 __all__ = ["WINDOW", "WindowTrainer", "Windows", "forecast_windows"]
 

@@ -16,11 +16,13 @@ from lstm_strategy.forecast import mean_of
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig
 from lstm_strategy.research import train as training
+from lstm_strategy.research.batches import sequences
 from lstm_strategy.research.fit import fit_spans
 from lstm_strategy.research.labels import build_sample
 from lstm_strategy.research.leaks import LeakError, require_scaler
+from lstm_strategy.research.losses import pinball
 from lstm_strategy.research.members import average_of, checkpoints, member_seeds
-from lstm_strategy.research.train import forecast_sequences, pinball, sequences, train
+from lstm_strategy.research.train import forecast_sequences, train
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 
 SPLIT = SplitConfig(fit_end="2020-02-29", stop_end="2020-03-20", calibrate_end="2020-04-10")

@@ -13,10 +13,11 @@ from scipy.stats import norm
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
 from lstm_strategy.hyperparameters import LEVELS, NetworkConfig, Spans, TargetConfig, TrainConfig
+from lstm_strategy.research.batches import sequences
 from lstm_strategy.research.labels import build_sample, span_mask
 from lstm_strategy.research.scores import GroupScores, ScoredTable
 from lstm_strategy.research.scores_group import group_scores, pinball_N
-from lstm_strategy.research.train import RUN_IN, forecast_sequences, sequences, train
+from lstm_strategy.research.train import RUN_IN, forecast_sequences, train
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 
 SEEDS = 20

@@ -13,9 +13,10 @@ from lstm_strategy.bars import Bars, Timeframe, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import Features, FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig
+from lstm_strategy.research.batches import batches, sequences
 from lstm_strategy.research.export import export
 from lstm_strategy.research.labels import Sample, build_sample, next_log_range
-from lstm_strategy.research.train import _batches, sequences, train
+from lstm_strategy.research.train import train
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 
 HOUR = Timeframe.parse("1h")
@@ -120,11 +121,13 @@ def test_a_mirrored_chunk_turns_features_and_labels_together(sample: Sample) -> 
     turned = 0
     for seed in range(3):
         pairs = zip(
-            _batches(fit, 256, msgspec.structs.replace(config, mirror=0.0), np.random.default_rng(seed)),
-            _batches(fit, 256, config, np.random.default_rng(seed)),
+            batches(fit, 256, msgspec.structs.replace(config, mirror=0.0), np.random.default_rng(seed)),
+            batches(fit, 256, config, np.random.default_rng(seed)),
             strict=True,
         )
-        for (x, y, r, _), (x_turned, y_turned, r_turned, _) in pairs:
+        for own, turned_over in pairs:
+            x, y, r = own.x_LBF, own.y_LBH, own.range_LB
+            x_turned, y_turned, r_turned = turned_over.x_LBF, turned_over.y_LBH, turned_over.range_LB
             sign = 1.0 if torch.equal(x, x_turned) else -1.0
             turned += sign < 0
             mirrored = torch.from_numpy(sample.mirrored_F)

@@ -15,10 +15,12 @@ from lstm_strategy.hyperparameters import LEVELS, NetworkConfig, SplitConfig, Ta
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.network import StreamingLSTM
 from lstm_strategy.research import train as training
+from lstm_strategy.research.batches import batches, sequences
 from lstm_strategy.research.export import export
-from lstm_strategy.research.fit import shrinkage
+from lstm_strategy.research.fit import _calibrate, shrinkage
 from lstm_strategy.research.labels import build_sample, label, span_mask
-from lstm_strategy.research.train import constant_quantiles, forecast_sequences, pinball, sequences, train
+from lstm_strategy.research.losses import constant_quantiles, pinball
+from lstm_strategy.research.train import forecast_sequences, train
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 
 SPLIT = SplitConfig(fit_end="2020-03-31", stop_end="2020-04-30", calibrate_end="2020-05-31")
@@ -132,12 +134,12 @@ def test_a_training_that_diverges_is_refused_and_never_kept_untrained(samples, t
 def test_burn_in_bars_teach_nothing(samples):
     config = TrainConfig(chunk=64, burn_in=16, batch=4)
     found = sequences(samples, SPLIT.spans()["fit"], 4)
-    x_LBF, y_LBH, _, _ = next(training._batches(found, 64, config, np.random.default_rng(0)))
+    batch = next(batches(found, 64, config, np.random.default_rng(0)))
     network = StreamingLSTM(SMALL, torch.zeros(24), torch.ones(24), torch.linspace(-2, 2, 13).repeat(2, 1))
-    q, _, _ = network(x_LBF, *network.initial_state(x_LBF.shape[1]))
-    altered = y_LBH.clone()
+    q, _, _ = network(batch.x_LBF, *network.initial_state(batch.x_LBF.shape[1]))
+    altered = batch.y_LBH.clone()
     altered[:16] = 1e6
-    losses = [pinball(q[16:].unflatten(-1, (2, -1)), y[16:], torch.tensor(LEVELS)) for y in (y_LBH, altered)]
+    losses = [pinball(q[16:].unflatten(-1, (2, -1)), y[16:], torch.tensor(LEVELS)) for y in (batch.y_LBH, altered)]
     assert torch.equal(*losses)
 
 
@@ -145,9 +147,7 @@ def test_an_epoch_covers_every_target(samples):
     config = TrainConfig(chunk=64, burn_in=16, batch=4)
     found = sequences(samples, SPLIT.spans()["fit"], 4)
     rows = sum(
-        y.shape[0] - 16
-        for _, ys, _, _ in training._batches(found, 64, config, np.random.default_rng(0))
-        for y in ys.unbind(1)
+        y.shape[0] - 16 for batch in batches(found, 64, config, np.random.default_rng(0)) for y in batch.y_LBH.unbind(1)
     )
     assert rows >= sum(len(sequence.x_TF) for sequence in found) - 64 - 48
 
@@ -160,6 +160,13 @@ def test_too_little_history_is_one_line_each(tmp_path):
     sample = build_sample(simulate(market), simulated_instrument(market), FeaturesConfig(), (1, 4), SPLIT.spans())
     with pytest.raises(LSTMStrategyError, match="too few bars"):
         train([sample], SPLIT.spans(), TARGET, SMALL, FEW, tmp_path / "x")
+
+
+def test_a_calibrate_span_too_short_for_the_outermost_quantile_is_refused(samples):
+    spans, target = SPLIT.spans(), TargetConfig(horizons=(1,))
+    start = spans["calibrate"][0]
+    with pytest.raises(LSTMStrategyError, match=r"holds 49 labels .* needs 99; move split\.calibrate_end"):
+        _calibrate(None, samples[:1], spans | {"calibrate": (start, start + 50 * 3600 * 10**9)}, target)
 
 
 def test_untrained_network_forecasts_the_start_quantiles_and_never_crosses():

@@ -19,6 +19,7 @@ from lstm_strategy.hyperparameters import (
     TrainConfig,
     WalkForwardConfig,
 )
+from lstm_strategy.research import batches as batching
 from lstm_strategy.research import labels as labelling
 from lstm_strategy.research import train as training
 from lstm_strategy.research.fit import fit_spans
@@ -214,8 +215,8 @@ def test_planted_a_floor_fitted_on_everything(history, honest):
 
 
 def test_planted_a_fold_without_purge(history, monkeypatch):
-    samples, honest = samples_of(history), training.span_mask
-    monkeypatch.setattr(training, "span_mask", lambda bars, span, purge: honest(bars, span, 0))
+    samples, honest = samples_of(history), batching.span_mask
+    monkeypatch.setattr(batching, "span_mask", lambda bars, span, purge: honest(bars, span, 0))
     with pytest.raises(LeakError, match=r"check purge: A\.SIM: a label of the fit span lands at") as caught:
         require_purge(samples, SPLIT.spans(), TARGET.horizons)
     assert caught.value.check == "purge"

@@ -29,10 +29,12 @@ from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.hyperparameters import NetworkConfig, Spans, SplitConfig, TargetConfig, TrainConfig
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.network import Streaming
+from lstm_strategy.research.batches import sequences
 from lstm_strategy.research.export import export
 from lstm_strategy.research.labels import Sample, build_sample
+from lstm_strategy.research.losses import pinball
 from lstm_strategy.research.members import checkpoints
-from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, pinball, sequences, train
+from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, train
 from lstm_strategy.search_space import NOT_TUNED, TuneConfig
 
 __all__ = ["FitResult", "data_hash", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
@@ -165,11 +167,19 @@ def fit_spans(
 def _calibrate(
     trained: Trained, samples: list[Sample], spans: Spans, target: TargetConfig
 ) -> tuple[npt.NDArray[np.float32], list[Shrinkage], dict[str, float]]:
-    """Split-conformal shift of each quantile, and the shrinkage of the means, both from the calibration span."""
+    """Split-conformal shift of each quantile, and the shrinkage of the means, both from the calibration span.
+
+    A quantile that lies beyond all its outcomes is no quantile: the outermost level p needs 1/p − 1 of them.
+    """
     found = sequences(samples, spans["calibrate"], target.horizons[-1], RUN_IN)
     labels = torch.cat([sequence.y_TH for sequence in found]) if found else torch.full((1, 1), torch.nan)
-    if torch.isnan(labels).all(dim=0).any():
-        raise LSTMStrategyError("the calibrate span holds no label for a horizon; move split.calibrate_end")
+    known, outermost = int((~torch.isnan(labels)).sum(dim=0).min()), min(target.levels[0], 1.0 - target.levels[-1])
+    least = math.ceil(1.0 / outermost - 1e-9) - 1
+    if known < least:
+        raise LSTMStrategyError(
+            f"the calibrate span holds {known} labels for a horizon, and the outermost quantile needs {least}; move"
+            " split.calibrate_end, give walk_forward.calibrate_bars more, or leave the outermost of target.levels out"
+        )
     q_NHQ, y_NH = forecast_sequences(trained.network, found)
     scores = {
         "pinball_calibrate": float(pinball(q_NHQ, y_NH, torch.tensor(target.levels))),

@@ -18,7 +18,7 @@ from lstm_strategy.forecast import Forecasts
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.hyperparameters import Spans
 from lstm_strategy.instrument import Instrument
-from lstm_strategy.research import train as training
+from lstm_strategy.research.batches import sequences
 from lstm_strategy.research.labels import Sample, build_sample
 
 __all__ = ["CHECKS", "LeakError", "require_future_unseen", "require_labels", "require_purge", "require_scaler"]
@@ -66,7 +66,7 @@ def require_purge(samples: list[Sample], spans: Spans, horizons: tuple[int, ...]
         landing = replace(sample, y_TH=np.where(np.isnan(sample.y_TH), np.float32(np.nan), lands_TH))
         for name, after in following.items():
             end, begin = spans[name][1], spans[after][0]
-            used = [sequence.y_TH for sequence in training.sequences([landing], spans[name], horizons[-1])]
+            used = [sequence.y_TH for sequence in sequences([landing], spans[name], horizons[-1])]
             if not used or end is None or begin is None:
                 continue
             last = origin + int(np.nanmax(torch.cat(used).numpy())) * bar
@@ -92,7 +92,7 @@ def require_scaler(folder: Path, artefact: Artefact, history: list[tuple[Bars, I
                 f"{bars.instrument_id}: the floor of σ is {fit.scale_floor:.6g}, but bars up to the fit span's end give"
                 f" {cut.fit.scale_floor:.6g}",
             )
-        inputs += [sequence.x_TF for sequence in training.sequences([cut], spans["fit"], manifest.horizons[-1])]
+        inputs += [sequence.x_TF for sequence in sequences([cut], spans["fit"], manifest.horizons[-1])]
     x_NF = torch.cat(inputs)
     std = x_NF.std(dim=0)
     wanted = {"feature_mean": x_NF.mean(dim=0), "feature_std": torch.where(std > 1e-6, std, torch.ones_like(std))}

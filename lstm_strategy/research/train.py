@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -17,26 +16,15 @@ from torch.optim.swa_utils import AveragedModel
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.hyperparameters import NetworkConfig, Spans, TargetConfig, TrainConfig
 from lstm_strategy.network import SLICE, Ensemble, Streaming, StreamingLSTM
+from lstm_strategy.research.batches import Sequence, batches, sequences
 from lstm_strategy.research.checkpoint import Checkpoint
-from lstm_strategy.research.labels import Sample, span_mask
+from lstm_strategy.research.labels import Sample
+from lstm_strategy.research.losses import Loss, constant_quantiles, label_quantiles, loss_of, pinball, range_loss
 from lstm_strategy.research.members import average_of, begin_at, checkpoints, member_seeds, require_possible, starts
 
-__all__ = ["Sequence", "Trained", "constant_quantiles", "forecast_sequences", "pinball", "sequences", "train"]
-
-type Loss = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["RUN_IN", "Trained", "forecast_sequences", "train"]
 
 RUN_IN = 512  # bars before a span that fill the state when the span is judged
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sequence:
-    """Bars of one instrument without a reset: x_TF, and y_TH and range_T with NaN wherever the loss must not look."""
-
-    instrument_id: str
-    x_TF: Tensor
-    y_TH: Tensor
-    range_T: Tensor
-    mirrored_F: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,46 +51,6 @@ class _Member:
     epochs: int
     targets: int
     seconds: float
-
-
-def sequences(
-    samples: list[Sample], span: tuple[int | None, int | None], purge: int, run_in: int = 0
-) -> list[Sequence]:
-    """Cut a span of every instrument at its resets; ``run_in`` earlier bars come along without labels."""
-    found = []
-    for sample in samples:
-        inside = span_mask(sample.bars, span, purge)
-        valid = sample.matrix.valid_T
-        for rows in np.split(np.arange(len(inside)), np.flatnonzero(sample.matrix.count_T == 1)):
-            wanted = rows[inside[rows] & valid[rows]]
-            if len(wanted):
-                taken = rows[(rows >= wanted[0] - run_in) & (rows <= wanted[-1]) & valid[rows]]
-                y_TH = np.where(inside[taken, None], sample.y_TH[taken], np.float32(np.nan))
-                range_T = np.where(inside[taken], sample.range_T[taken], np.float32(np.nan))
-                parts = (sample.matrix.x_TF[taken], y_TH, range_T, sample.mirrored_F)
-                columns = (torch.from_numpy(part) for part in parts)
-                found.append(Sequence(sample.bars.instrument_id, *columns))
-    return found
-
-
-def pinball(q_NHQ: Tensor, y_NH: Tensor, levels_Q: Tensor) -> Tensor:
-    """Mean pinball loss over levels and all labels that are not NaN."""
-    error = y_NH[..., None] - q_NHQ
-    loss = torch.maximum(levels_Q * error, (levels_Q - 1.0) * error).mean(dim=-1)
-    known = ~torch.isnan(y_NH)
-    return torch.where(known, loss, 0.0).sum() / known.sum().clamp_min(1)
-
-
-def constant_quantiles(found: list[Sequence], levels: tuple[float, ...]) -> Tensor:
-    """Empirical quantiles [H, Q] of all labels: what a forecaster without features would say."""
-    return _quantiles(torch.cat([sequence.y_TH for sequence in found]), levels)
-
-
-def _quantiles(labels_NH: Tensor, levels: tuple[float, ...]) -> Tensor:
-    y_NH = labels_NH.numpy()
-    if np.isnan(y_NH).all(axis=0).any():
-        raise LSTMStrategyError("the fit span holds no label for a horizon; move split.fit_end or shorten the horizon")
-    return torch.from_numpy(np.nanquantile(y_NH, levels, axis=0).T.astype(np.float32))
 
 
 @torch.no_grad()
@@ -163,7 +111,7 @@ def train(
     std = inputs.std(dim=0)
     std = torch.where(std > 1e-6, std, torch.ones_like(std))
     baseline_HQ = constant_quantiles(fit, target.levels)
-    loss_of = _loss_of(network_config, target)
+    judge = loss_of(network_config, target)
 
     members: list[_Member] = []
     plans = zip(
@@ -180,7 +128,7 @@ def train(
         def on_own(epoch: int, loss: float, best: float, first: int = first) -> None:
             on_epoch(first + epoch, loss, best)
 
-        members.append(_train_member(network, seed, fit, stop, chunk, loss_of, config, path, on_own))
+        members.append(_train_member(network, seed, fit, stop, chunk, judge, config, path, on_own))
 
     whole = Ensemble([member.network for member in members]) if len(members) > 1 else members[0].network
     if network_config.head != "quantiles":
@@ -201,7 +149,7 @@ def _train_member(
     fit: list[Sequence],
     stop: list[Sequence],
     chunk: int,
-    loss_of: Loss,
+    judge: Loss,
     config: TrainConfig,
     checkpoint: Path,
     on_epoch: Callable[[int, float, float], None],
@@ -215,8 +163,8 @@ def _train_member(
     state = Checkpoint(checkpoint, network, optimiser, average)
     shuffle = np.random.default_rng([seed, 1])
     state.resume(shuffle)
-    range_loss = _range_loss(fit) if config.range_weight else None
-    forward = network.both_tasks if range_loss else network
+    range_of = range_loss(fit) if config.range_weight else None
+    forward = network.both_tasks if range_of else network
     if config.compile:
         forward = torch.compile(forward)
 
@@ -225,15 +173,15 @@ def _train_member(
         network.train()
         for group in optimiser.param_groups:  # a cosine from the learning rate to zero
             group["lr"] = config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * state.epoch / config.epochs))
-        for x_LBF, y_LBH, range_LB, instrument_ids in _batches(fit, chunk, config, shuffle):
-            number_B = network.numbers_of(instrument_ids)
+        for batch in batches(fit, chunk, config, shuffle):
+            number_B = network.numbers_of(batch.instrument_ids)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                state_0 = network.initial_state(x_LBF.shape[1])
-                q_LBN, ranges_LB, *_ = forward(x_LBF.to(device), *state_0, instrument_B=number_B)
-            q_LBHQ = q_LBN[config.burn_in :].float().unflatten(-1, (y_LBH.shape[-1], -1))
-            loss = loss_of(q_LBHQ, y_LBH[config.burn_in :].to(device))
-            if range_loss is not None:
-                told = range_loss(ranges_LB[config.burn_in :].float(), range_LB[config.burn_in :].to(device))
+                state_0 = network.initial_state(batch.x_LBF.shape[1])
+                q_LBN, ranges_LB, *_ = forward(batch.x_LBF.to(device), *state_0, instrument_B=number_B)
+            q_LBHQ = q_LBN[config.burn_in :].float().unflatten(-1, (batch.y_LBH.shape[-1], -1))
+            loss = judge(q_LBHQ, batch.y_LBH[config.burn_in :].to(device))
+            if range_of is not None:
+                told = range_of(ranges_LB[config.burn_in :].float(), batch.range_LB[config.burn_in :].to(device))
                 loss = loss + config.range_weight * told
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -241,44 +189,13 @@ def _train_member(
             optimiser.step()
             if average is not None:
                 average.update_parameters(network)
-            targets += int((~torch.isnan(y_LBH[config.burn_in :])).any(dim=-1).sum())
-        judged = float(loss_of(*forecast_sequences(state.judged, stop)))
+            targets += int((~torch.isnan(batch.y_LBH[config.burn_in :])).any(dim=-1).sum())
+        judged = float(judge(*forecast_sequences(state.judged, stop)))
         state.finish_epoch(judged, shuffle)
         on_epoch(state.epoch, judged, state.best)
     seconds = time.perf_counter() - started
     network.load_state_dict(state.best_weights)
     return _Member(network, state.best, state.epoch, targets, seconds)
-
-
-def _loss_of(network_config: NetworkConfig, target: TargetConfig) -> Loss:
-    """Return what training minimises and the stop span is judged by."""
-    levels_Q, middle = torch.tensor(target.levels), len(target.levels) // 2
-
-    def loss(q_NHQ: Tensor, y_NH: Tensor) -> Tensor:
-        if network_config.head == "quantiles":
-            return pinball(q_NHQ, y_NH, levels_Q.to(q_NHQ.device))
-        known = ~torch.isnan(y_NH)
-        error = torch.where(known, y_NH, 0.0) - q_NHQ[..., middle]  # the residual there is zero while it learns
-        each = error.abs() if network_config.head == "mae" else error.square()
-        return torch.where(known, each, 0.0).sum() / known.sum().clamp_min(1)
-
-    return loss
-
-
-def _range_loss(fit: list[Sequence]) -> Loss:
-    """Return the squared error of a standardised log range against the label, by mean and variance of the fit span."""
-    known_N = torch.cat([sequence.range_T for sequence in fit])
-    known_N = known_N[~torch.isnan(known_N)]
-    if len(known_N) < 2 or not (deviation := known_N.std()) > 0:
-        raise LSTMStrategyError("train.range_weight is above 0, but no bar of the fit span has a range; make it 0")
-    mean = known_N.mean()
-
-    def loss(found_N: Tensor, range_N: Tensor) -> Tensor:
-        known = ~torch.isnan(range_N)
-        error = (torch.where(known, range_N, mean) - mean) / deviation - found_N
-        return torch.where(known, error.square(), 0.0).sum() / known.sum().clamp_min(1)
-
-    return loss
 
 
 @torch.no_grad()
@@ -290,32 +207,6 @@ def _spread_residuals(
     for sequence in warm:
         sequence.y_TH[:burn_in] = torch.nan  # from rest, the first bars miss by more
     q_NHQ, y_NH = forecast_sequences(whole, warm)
-    residual_HQ = _quantiles(y_NH - q_NHQ[..., len(levels) // 2], levels)
+    residual_HQ = label_quantiles(y_NH - q_NHQ[..., len(levels) // 2], levels)
     for member in members:
         member.network.residual_HQ.copy_(residual_HQ)
-
-
-def _batches(
-    found: list[Sequence], chunk: int, config: TrainConfig, shuffle: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor, Tensor, list[str]]]:
-    """One epoch: every sequence laid out in overlapping chunks from a random first bar on, in random order.
-
-    Yields x_LBF, y_LBH, range_LB and the instrument of each chunk.
-    """
-    stride = chunk - config.burn_in
-    starts: list[tuple[int, int]] = []
-    for number, sequence in enumerate(found):
-        last = len(sequence.x_TF) - chunk
-        if last >= 0:
-            first = int(shuffle.integers(0, min(stride, last + 1)))
-            starts += [(number, start) for start in (*range(first, last, stride), last)]
-    order: npt.NDArray[np.int64] = shuffle.permutation(len(starts))
-    for batch in np.array_split(order, max(1, round(len(order) / config.batch))):
-        rows = [(found[number], start) for number, start in (starts[i] for i in batch)]
-        x_LBF = torch.stack([sequence.x_TF[start : start + chunk] for sequence, start in rows], dim=1)
-        y_LBH = torch.stack([sequence.y_TH[start : start + chunk] for sequence, start in rows], dim=1)
-        if config.mirror:
-            sign_B1 = torch.from_numpy(1.0 - 2.0 * (shuffle.random((len(rows), 1)) < config.mirror)).float()
-            x_LBF, y_LBH = torch.where(found[0].mirrored_F, x_LBF * sign_B1, x_LBF), y_LBH * sign_B1
-        range_LB = torch.stack([sequence.range_T[start : start + chunk] for sequence, start in rows], dim=1)
-        yield x_LBF, y_LBH, range_LB, [sequence.instrument_id for sequence, _ in rows]

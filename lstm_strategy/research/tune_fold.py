@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from lstm_strategy.bars import Float
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.hyperparameters import SplitConfig, WalkForwardConfig
+from lstm_strategy.research.batches import sequences
 from lstm_strategy.research.fold_run import Plan, read_part, run_network, test_samples
+from lstm_strategy.research.losses import constant_quantiles
 from lstm_strategy.research.scores_group import pinball_N
-from lstm_strategy.research.train import constant_quantiles, sequences
 from lstm_strategy.research.walk_forward import Fold, folds, require_bars
 from lstm_strategy.search_space import Settings, TuneConfig
 
