@@ -256,8 +256,9 @@ class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         date_of("walk_forward.first_test", self.first_test)
         for name in ("test_bars", "folds", "fit_bars", "stop_bars", "calibrate_bars", "warm_epochs"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= 100_000_000:
-                raise LSTMStrategyError(f"walk_forward.{name} is {value}; it must be 1 to 100000000")
+            most = 10_000 if name in ("folds", "warm_epochs") else 100_000_000
+            if value is not None and not 1 <= value <= most:
+                raise LSTMStrategyError(f"walk_forward.{name} is {value}; it must be 1 to {most}")
         if (self.train == "rolling") != (self.fit_bars is not None):
             raise LSTMStrategyError('walk_forward.fit_bars belongs to train = "rolling"; give both or neither')
         if self.test_bars is None and (self.folds or self.first_test or self.fit_bars):
