@@ -15,6 +15,7 @@ import pytest
 
 from lstm_strategy import artefact, cli
 from lstm_strategy.bars import Bars
+from lstm_strategy.conformal import CalibrationConfig
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
@@ -27,6 +28,7 @@ from lstm_strategy.nautilus.backtest import BacktestRun, BacktestSettings, run_b
 from lstm_strategy.nautilus.beside import companions, momentum_forecasts
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.grid import DELAYS, MULTIPLES, run_grid, sensitivity_grid
+from lstm_strategy.nautilus.source import recorded_from
 from lstm_strategy.research.evaluate import evaluate
 from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.schedule import Schedule, Turn, newest_evaluation, recording, walk_forward_schedule
@@ -123,6 +125,46 @@ def test_recorded_forecasts_give_the_orders_of_stepping(made: Evaluation, both: 
     for name in ("orders", "fills", "equity", "decisions", "forecasts"):
         assert recorded.tables[name].equals(stepped.tables[name]), name
     np.testing.assert_array_equal(recorded.forecasts.quantiles_THQ, stepped.forecasts.quantiles_THQ)
+
+
+def test_adaptive_forecasts_are_the_same_recorded_and_stepped_from_whatever_bar_on(
+    made: Evaluation, both: list[BacktestRun]
+) -> None:
+    adaptive = CalibrationConfig(adaptive=True, rate=0.1)
+    for start in (-600, -300):  # before the first fold speaks, and while it does
+        since = int(made.bars.ts_close[start])
+        recorded, stepped = (
+            made.backtest(made.schedule(recorded=kind), calibration=adaptive, start=since) for kind in (True, False)
+        )
+        for name in ("orders", "fills", "equity", "decisions", "forecasts"):
+            assert recorded.tables[name].equals(stepped.tables[name]), name
+        moved = recorded.forecasts.quantiles_THQ[-240:]
+        assert (moved != both[0].forecasts.quantiles_THQ[-240:]).any(axis=(1, 2)).sum() > 200
+
+
+def test_what_an_adaptive_run_said_is_said_again_as_it_is(made: Evaluation, tmp_path: Path) -> None:
+    model = made.path / made.index.folds[0].path
+    start, adaptive = int(made.bars.ts_close[-240]), CalibrationConfig(adaptive=True, rate=0.1)
+    first = made.backtest(model, calibration=adaptive, start=start, run_folder=tmp_path / "run")
+    again = recorded_from(artefact.load(model), made.bars.instrument_id, tmp_path / "run" / "forecasts.parquet")
+    assert made.backtest(again, calibration=adaptive, start=start).tables["orders"].equals(first.tables["orders"])
+    rules = companions(made_settings(made, again, adaptive), again, made.bars, tmp_path)
+    found = run_backtest(rules["20-day momentum"]).forecasts.quantiles_THQ  # a rule is no forecast to be calibrated
+    static = msgspec.structs.replace(rules["20-day momentum"], calibration=CalibrationConfig())
+    np.testing.assert_array_equal(found, run_backtest(static).forecasts.quantiles_THQ)
+
+
+def made_settings(made: Evaluation, model: Any, calibration: CalibrationConfig) -> BacktestSettings:
+    return BacktestSettings(
+        catalog=made.folder / "catalog",
+        instrument_id=made.bars.instrument_id,
+        timeframe="1h",
+        model=model,
+        sizing=SIZING,
+        calibration=calibration,
+        start=int(made.bars.ts_close[-240]),
+        tearsheet=False,
+    )
 
 
 def test_each_bar_has_the_model_of_its_own_test_span(made: Evaluation, both: list[BacktestRun]) -> None:
@@ -295,6 +337,14 @@ def test_companions_hold_what_their_rules_say(made: Evaluation, tmp_path: Path) 
     unit = forecasts.scale_T[there, None] * np.sqrt(3)
     row = np.linspace(-2, 2, len(known.levels))
     np.testing.assert_allclose(forecasts.quantiles_THQ[there, 1], unit * row, rtol=1e-5)
+
+
+def test_a_momentum_of_20_days_pays_for_its_trades_at_a_horizon_of_one_bar(made: Evaluation, tmp_path: Path) -> None:
+    one = SizingConfig(mode="volatility_target", horizon=1, target_volatility=0.3, holding_bars=24)
+    job = companions(settings_of(made, sizing=one), made.schedule(), made.bars, tmp_path)["20-day momentum"]
+    assert job.sizing.horizon == 480
+    assert len(trade(job).record.decisions) > 100
+    assert {d.reason for d in trade(job).record.decisions} >= {"rebalance"}
 
 
 def test_a_momentum_that_may_short_does(made: Evaluation, tmp_path: Path) -> None:
