@@ -8,7 +8,7 @@ import msgspec
 
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig
-from lstm_strategy.reasons import EXITS, FLATTENING, HALTS, NO_INCREASE, Reason
+from lstm_strategy.reasons import EXITS, FLATTENING, HALTS, NO_INCREASE, RATES, Reason
 from lstm_strategy.risk import FLAT, RiskState, Seen, advance, count_order, halt, resume
 from lstm_strategy.sizing import Costs, Shrinkage, Sized, SizingConfig, Trained, size
 
@@ -159,7 +159,9 @@ def decide(
     slack = limits.drift_tolerance * limits.max_exposure
     # Prices carry a position over its cap, never through zero.
     exceeded = not (lowest - slack if lowest else 0.0) <= held <= highest + slack
-    cancel = bool(blocks) or not (lowest - slack if lowest else 0.0) <= held + state.pending <= highest + slack
+    led = bool(blocks) and RATES.issuperset(blocks)  # what was sent before the rate was used up may fill
+    lead = held + state.pending
+    cancel = (bool(blocks) and not led) or not (lowest - slack if lowest else 0.0) <= lead <= highest + slack
 
     if sized is None:
         reason = Reason.NO_FORECAST if forecast is None else Reason.INVALID_FORECAST
@@ -174,11 +176,10 @@ def decide(
     if target != sized.wanted:
         bound.append(exceeding[1] if target == highest or limits.side == "long_short" else "long_only")
     reason = Reason.INTERVAL_INCLUDES_COST if sized.waits else Reason.AT_TARGET
-    if blocks:
-        allowed = min(max(target, min(held, 0.0)), max(held, 0.0))
-        if allowed != target:
-            target, reason = allowed, blocks[0]
-            bound += [block.value for block in blocks]
+    if blocks and not min(held, 0.0) <= target <= max(held, 0.0):
+        ends = (held, lead, 0.0) if led else (held, 0.0)
+        target, reason = min(max(target, min(ends)), max(ends)), blocks[0]
+        bound += [block.value for block in blocks]
     if exceeded:
         target = _cut(target, state, limits, bound)
         return Decision(ts_close, held, target, exceeding[0], (*bound, "drift"), cancel)

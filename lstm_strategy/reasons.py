@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["EXITS", "FLATTENING", "HALTS", "NO_INCREASE", "Reason"]
+__all__ = ["EXITS", "FLATTENING", "HALTS", "NO_INCREASE", "RATES", "Reason"]
 
 
 class Reason(StrEnum):
@@ -65,6 +65,9 @@ FLATTENING = (
 
 EXITS = frozenset({Reason.TIME_STOP, Reason.TAKE_PROFIT, Reason.STOP_UNFILLED})
 """The reasons that close a position whatever the forecast says; the next bar may open another."""
+
+RATES = frozenset({Reason.ORDERS_PER_HOUR, Reason.ORDERS_PER_DAY})
+"""The limits that forbid to send what adds to a position; orders that were sent before go on."""
 
 _BLOCKS = (Reason.ORDERS_PER_HOUR, Reason.ORDERS_PER_DAY, Reason.UNPROTECTED, Reason.EXIT_PAUSE)
 NO_INCREASE = frozenset({*FLATTENING, *_BLOCKS})

@@ -20,6 +20,7 @@ from lstm_strategy.decision import HALTS, NO_INCREASE, Conditions, Decision, Lim
 from lstm_strategy.decision import SizingConfig as Sizing
 from lstm_strategy.limits import Flattening
 from lstm_strategy.nautilus.orders import Action, Rules
+from lstm_strategy.reasons import RATES
 from lstm_strategy.risk import FLAT
 
 SEQUENCES = int(os.environ.get("LSTM_STRATEGY_SEQUENCES", "10000"))
@@ -129,7 +130,7 @@ def check(
     if not quantity and alive is not None and decision.target == 0.0 and position + alive.left == 0:
         assert action == Action.AWAITING_ORDER  # what closes the position is left to do so
     if not quantity and alive is not None and opening(position, alive.left) and not alive.in_flight:
-        forbidden = decision.reason in HALTS or any(name in decision.bound for name in NO_INCREASE)
+        forbidden = decision.reason in HALTS or any(name in decision.bound for name in NO_INCREASE - RATES)
         leads = abs(float(position + alive.left)) * price
         over = leads > limits.max_exposure * (1.0 + limits.drift_tolerance) * equity * (1.0 + ROUNDING)
         assert alive.cancelling or not (forbidden or over)

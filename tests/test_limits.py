@@ -39,6 +39,7 @@ from lstm_strategy.decision import (
 )
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.limits import fit_exposures, require_consistent, require_tradable
+from lstm_strategy.reasons import RATES
 
 NOON = parse_ns("2024-05-01T12:00")
 HOUR = 3_600_000_000_000
@@ -121,8 +122,8 @@ def test_what_forbids_an_increase_lets_a_position_shrink_and_nothing_else(
 ) -> None:
     found = hindered(reason, held, forecast, mode)
     assert min(held, 0.0) <= found.target <= max(held, 0.0)
-    assert found.cancel_opening
     free = decided(held, forecast=forecast, sizing=msgspec.structs.replace(KELLY, mode=mode))
+    assert found.cancel_opening == (reason not in RATES or free.cancel_opening)  # what was sent in time may fill
     if min(held, 0.0) <= free.target <= max(held, 0.0) and mode != "quantile":
         assert found.target == free.target  # a reduction is let through whole
 

@@ -19,7 +19,7 @@ from lstm_strategy.nautilus.execution import Execution
 from lstm_strategy.nautilus.exits import Guard, Watch
 from lstm_strategy.nautilus.instruments import from_engine
 from lstm_strategy.nautilus.orders import Action, Rules, outdated, plan_order
-from lstm_strategy.reasons import Reason
+from lstm_strategy.reasons import RATES, Reason
 
 __all__ = ["Desk"]
 
@@ -121,9 +121,11 @@ class Desk:
         """Send, cancel or wait; return the signed quantity sent, and what was done. ``scale``: volatility of a bar."""
         self._then = None  # what an older decision planned is out of date
         if held.working:
-            late = self._execution.overdue(held.working, decision.ts_close)
+            # Beyond the rate of orders nothing takes the place of what was sent, unless it takes from the position.
+            barred = _adds(decision) and not RATES.isdisjoint(decision.bound)
+            late = not barred and self._execution.overdue(held.working, decision.ts_close)
             if late or outdated(decision, held.equity, price, held.position, held.pending, self._tolerance):
-                if self.attentive and decision.target != decision.exposure:
+                if self.attentive and decision.target != decision.exposure and not barred:
                     self._then = _Plan(decision, price, scale, held.position)
                     if held.exits and self._takes(decision, held):
                         self._release(held)
@@ -267,3 +269,8 @@ class Desk:
             self._decided[order.client_order_id.value] = price
         self._sent += 1
         self._strategy.submit_order(order)
+
+
+def _adds(decision: Decision) -> bool:
+    """Say whether a decision adds to the position, or turns it."""
+    return decision.exposure * decision.target < 0.0 or abs(decision.target) > abs(decision.exposure)
