@@ -195,6 +195,7 @@ def settings_of(
         timeframe=setup.data.timeframe,
         model=source,
         sizing=setup.sizing,
+        calibration=setup.calibration,
         limits=setup.limits,
         exits=setup.exits,
         execution=setup.execution,

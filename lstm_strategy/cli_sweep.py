@@ -110,6 +110,7 @@ def _identity(settings: BacktestSettings) -> list[Any]:
     made = [artefact.load(model).manifest.digest] if isinstance(model, Path) else [turn.version for turn in model.turns]
     money = [settings.costs, settings.cash, settings.account, settings.delay, settings.volume_share]
     money += [settings.funding, settings.borrow]
+    money += [settings.calibration] if settings.calibration.adaptive else []
     return [settings.instrument_id, data, made, settings.start, settings.end, *money]
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from lstm_strategy.bars import Timeframe
+from lstm_strategy.conformal import CalibrationConfig
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.execution import ExecutionConfig
@@ -139,6 +140,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tune: TuneConfig = msgspec.field(default_factory=TuneConfig)
     sizing: SizingConfig = msgspec.field(default_factory=SizingConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    calibration: CalibrationConfig = msgspec.field(default_factory=CalibrationConfig)
     costs: CostsConfig = msgspec.field(default_factory=CostsConfig)
     exits: ExitsConfig = msgspec.field(default_factory=ExitsConfig)
     execution: ExecutionConfig = msgspec.field(default_factory=ExecutionConfig)

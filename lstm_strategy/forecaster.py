@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from lstm_strategy.artefact import Artefact
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
+from lstm_strategy.conformal import STATIC, CalibrationConfig, Conformal
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import EMPTY_CONTEXT, Context, Features
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
@@ -28,16 +29,18 @@ class _Snapshot(msgspec.Struct, frozen=True):
     last_ts: int
     features: bytes
     network: bytes
+    conformal: bytes = b""
 
 
 class Forecaster:
     """Streams the bars of one instrument through a model. Not thread-safe; needs no torch.
 
     `update` and `run` may be mixed in any order: a history run at once and the same bars one by one give the same
-    forecasts and leave the same state (hybrids: up to rounding, see `run`).
+    forecasts and leave the same state (hybrids: up to rounding, see `run`). Where the calibration is adaptive, a start
+    without a snapshot begins with the artefact's own shifts alone.
     """
 
-    def __init__(self, artefact: Artefact, instrument_id: str) -> None:
+    def __init__(self, artefact: Artefact, instrument_id: str, calibration: CalibrationConfig = STATIC) -> None:
         manifest = artefact.manifest
         fit = artefact.require_instrument(instrument_id)
         self.artefact, self.instrument_id = artefact, instrument_id
@@ -45,6 +48,9 @@ class Forecaster:
         self.features = Features(manifest.features, self.timeframe, fit.tick, fit.scale_floor)
         self.warmup_bars = max(manifest.warmup_bars, manifest.features.warmup)
         self._calibration_HQ = np.array(manifest.calibration, np.float32)
+        hole_ns = max(self.timeframe.ns, manifest.features.closed_ns)
+        conformal = Conformal(calibration, manifest.horizons, manifest.levels, hole_ns)
+        self._conformal = conformal if calibration.adaptive else None
         self._root_H = np.sqrt(np.array(manifest.horizons, np.float64))
         rows = [(row.lowest, row.highest, row.std) for row in manifest.feature_ranges]
         self._lowest_F, self._highest_F, self._std_F = np.array(rows, np.float64).T
@@ -98,6 +104,11 @@ class Forecaster:
         """
         self._check(bar)
         self._raw_HQ = None
+        forecast = self._forecast(bar, context)
+        return forecast if self._conformal is None else self._conformal.step(bar.ts_close, bar.close, forecast)
+
+    def _forecast(self, bar: Bar, context: Context) -> Forecast | None:
+        """Step features and network; calibrate as the artefact says."""
         row = self.features.update(bar, context)
         if row is None:
             self._x_F = None
@@ -155,7 +166,10 @@ class Forecaster:
 
         scale_T1 = matrix.scale_T[:, None]
         raw = self._to_returns(raw_THQ, scale_T1, np.zeros_like(self._calibration_HQ))
-        return of(self._to_returns(raw_THQ, scale_T1, self._calibration_HQ)), of(raw)
+        calibrated = of(self._to_returns(raw_THQ, scale_T1, self._calibration_HQ))
+        if self._conformal is not None:
+            calibrated = self._conformal.run(calibrated, bars.close)
+        return calibrated, of(raw)
 
     def warm_up(self, bars: Bars) -> None:
         """Take a history without looking at its forecasts; the state is the same to the last bit as after `update`."""
@@ -164,7 +178,8 @@ class Forecaster:
     def state(self) -> bytes:
         """Everything that `restore` needs, hashed, with the stamp of the last bar."""
         label, network = self.artefact.label, self._buffers.state()
-        snapshot = _Snapshot(label, self.instrument_id, self.last_ts or 0, self.features.state(), network)
+        conformal = b"" if self._conformal is None else self._conformal.state()
+        snapshot = _Snapshot(label, self.instrument_id, self.last_ts or 0, self.features.state(), network, conformal)
         content = msgspec.msgpack.encode(snapshot)
         return hashlib.sha256(content).digest() + content
 
@@ -183,6 +198,10 @@ class Forecaster:
             raise LSTMStrategyError(f"forecaster state is of {theirs}, not of {' on '.join(ours)}; warm up instead")
         if len(snapshot.network) != len(self._buffers.state()):
             raise LSTMStrategyError("forecaster state is of a network of another size; warm up instead")
+        if (self._conformal is None) != (not snapshot.conformal):
+            raise LSTMStrategyError("forecaster state was made at another calibration.adaptive; warm up instead")
+        if self._conformal is not None:
+            self._conformal.restore(snapshot.conformal)
         self.features.restore(snapshot.features)
         self._x_F = self._raw_HQ = None
         self._buffers.restore(snapshot.network)

@@ -62,7 +62,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The turns of one instrument in time order. Bars in nobody's turn get no forecast.
 
     ``recorded`` is the Parquet file of the forecasts, as `Forecasts.to_table` makes it; None where the artefacts
-    themselves step. ``evaluation`` is the folder of the evaluation that they come from, if any.
+    themselves step. ``evaluation`` is the folder of the evaluation that they come from, if any. ``adapted``: what was
+    recorded is what a run said, its adaptive calibration included, and is said again as it is.
 
     Raises
     ------
@@ -80,6 +81,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     turns: tuple[Turn, ...]
     recorded: str | None = None
     evaluation: str | None = None
+    adapted: bool = False
 
     def __post_init__(self) -> None:
         if not self.turns:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lstm_strategy import artefact
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
+from lstm_strategy.conformal import STATIC, CalibrationConfig, Conformal
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import EMPTY_CONTEXT, Context
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
@@ -18,10 +19,16 @@ __all__ = ["Recorded", "Switching"]
 
 
 class _Speaker:
-    """Knows whose turn it is, and takes bars in time order; `Forecaster`'s interface."""
+    """Knows whose turn it is, and takes bars in time order; `Forecaster`'s interface.
 
-    def __init__(self, schedule: Schedule) -> None:
+    An adaptive calibration goes on from one model to the next, and is not done to forecasts that have had it.
+    """
+
+    def __init__(self, schedule: Schedule, calibration: CalibrationConfig = STATIC) -> None:
         self.schedule = schedule
+        hole_ns = max(Timeframe.parse(schedule.timeframe).ns, schedule.closed_ns)
+        conformal = Conformal(calibration, schedule.horizons, schedule.levels, hole_ns)
+        self._conformal = conformal if calibration.adaptive and not schedule.adapted else None
         self.last_ts: int | None = None
         self.warmup_bars = 0
         self._ready = False
@@ -31,6 +38,15 @@ class _Speaker:
     def ready(self) -> bool:
         """Whether the last bar had a forecast."""
         return self._ready
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether what it says depends on all bars and forecasts before."""
+        return self._conformal is not None
+
+    def _adapt(self, bar: Bar, forecast: Forecast | None) -> Forecast | None:
+        self._ready = forecast is not None
+        return forecast if self._conformal is None else self._conformal.step(bar.ts_close, bar.close, forecast)
 
     @property
     def turn(self) -> Turn:
@@ -69,17 +85,15 @@ class _Speaker:
 class Recorded(_Speaker):
     """Says at each bar what was recorded for it; runs no network."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        super().__init__(schedule)
+    def __init__(self, schedule: Schedule, calibration: CalibrationConfig = STATIC) -> None:
+        super().__init__(schedule, calibration)
         self._forecasts: Forecasts = recording(schedule)
         self._rows = {ts: row for row, ts in enumerate(self._forecasts.ts_close.tolist())}
 
     def update(self, bar: Bar, context: Context = EMPTY_CONTEXT) -> Forecast | None:
         """Return the recorded forecast of this bar, None where there is none."""
         row = self._rows.get(bar.ts_close) if self._take(bar.ts_close) else None
-        forecast = None if row is None else self._forecasts[row]
-        self._ready = forecast is not None
-        return forecast
+        return self._adapt(bar, None if row is None else self._forecasts[row])
 
     def warm_up(self, bars: Bars) -> None:
         """Take a history without looking at its forecasts."""
@@ -93,8 +107,8 @@ class Switching(_Speaker):
     So each forecasts to the last bit what it did when it was evaluated over the same bars.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
-        super().__init__(schedule)
+    def __init__(self, schedule: Schedule, calibration: CalibrationConfig = STATIC) -> None:
+        super().__init__(schedule, calibration)
         self._models = []
         for turn in schedule.turns:
             loaded = artefact.load(Path(str(turn.folder)))
@@ -119,8 +133,7 @@ class Switching(_Speaker):
             assert self._forecaster is not None  # noqa: S101 - set with the first turn
             forecast = self._forecaster.update(bar, context)
         self._past.append(bar)
-        self._ready = forecast is not None
-        return forecast
+        return self._adapt(bar, forecast)
 
     @property
     def last_step(self) -> tuple[Float32 | None, Float32 | None]:
@@ -141,6 +154,9 @@ class Switching(_Speaker):
     def warm_up(self, bars: Bars) -> None:
         """Take a history without looking at its forecasts."""
         for bar in bars:
+            if self.adaptive:  # which looks at them
+                self.update(bar)
+                continue
             if self._take(bar.ts_close) is not None and self._whose == self._now and self._forecaster is not None:
                 self._forecaster.update(bar)
             self._past.append(bar)

@@ -33,6 +33,7 @@ FLOORS = {
     "network_parts": (1, 2),
     "network": (1, 3),
     "features": (2, 0),
+    "conformal": (2, 0),
     "search_space": (2, 1),
     "reasons": (2, 0),
     "sizing": (2, 0),

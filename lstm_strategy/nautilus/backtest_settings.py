@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from lstm_strategy.conformal import STATIC, CalibrationConfig
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.execution import ExecutionConfig
@@ -32,6 +33,8 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     exits, execution
         With an exit that rests at the venue, or orders other than market orders, fills happen inside bars (see
         `bar_path`).
+    calibration
+        How the model's quantiles are calibrated while it speaks.
     charged : Costs, optional
         What the venue charges, where it is not what the decisions count on.
     start, end : int, optional
@@ -66,6 +69,7 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     costs: Costs = msgspec.field(default_factory=Costs)
     exits: ExitsConfig = msgspec.field(default_factory=ExitsConfig)
     execution: ExecutionConfig = msgspec.field(default_factory=ExecutionConfig)
+    calibration: CalibrationConfig = STATIC
     charged: Costs | None = None
     start: int | None = None
     end: int | None = None

@@ -10,6 +10,7 @@ import numpy as np
 
 from lstm_strategy import artefact
 from lstm_strategy.bars import Timeframe
+from lstm_strategy.conformal import STATIC, CalibrationConfig
 from lstm_strategy.decision import Shrinkage, SizingConfig, Trained
 from lstm_strategy.decision_log import Voice
 from lstm_strategy.errors import LSTMStrategyError
@@ -53,7 +54,7 @@ class ScheduledModel:
     def __init__(self, forecaster: Recorded | Switching, sizing: SizingConfig) -> None:
         schedule = forecaster.schedule
         self.forecaster, self.label, self.closed_ns = forecaster, schedule.label, schedule.closed_ns
-        self.whole_history = isinstance(forecaster, Switching)
+        self.whole_history = isinstance(forecaster, Switching) or forecaster.adaptive
         self.levels = schedule.levels
         self._trained = {
             turn.first: _trained(schedule.horizons, schedule.levels, turn.shrinkage, turn.baseline, sizing)
@@ -82,7 +83,13 @@ class ScheduledModel:
         return tuple(_voice(turn.first, turn.version, self._trained[turn.first], turn.bars_per_year) for turn in turns)
 
 
-def open_model(path: Path, instrument_id: str, timeframe: Timeframe, sizing: SizingConfig) -> Model | ScheduledModel:
+def open_model(
+    path: Path,
+    instrument_id: str,
+    timeframe: Timeframe,
+    sizing: SizingConfig,
+    calibration: CalibrationConfig = STATIC,
+) -> Model | ScheduledModel:
     """Verify and load an artefact's folder, or the JSON file of a `Schedule`.
 
     Raises
@@ -96,13 +103,14 @@ def open_model(path: Path, instrument_id: str, timeframe: Timeframe, sizing: Siz
             made = f"{schedule.instrument_id} {schedule.timeframe}"
             raise LSTMStrategyError(f"{schedule.label} forecasts {made}, not {instrument_id} {timeframe}")
         _require_horizons(schedule.label, schedule.horizons, sizing)
-        return ScheduledModel(Recorded(schedule) if schedule.recorded else Switching(schedule), sizing)
+        speaker = Recorded if schedule.recorded else Switching
+        return ScheduledModel(speaker(schedule, calibration), sizing)
     loaded = artefact.load(path)
     loaded.require(timeframe=timeframe.text)
     manifest = loaded.manifest
     _require_horizons(f"model {loaded.label}", manifest.horizons, sizing)
     return Model(
-        Forecaster(loaded, instrument_id),
+        Forecaster(loaded, instrument_id, calibration),
         loaded.label,
         _trained(manifest.horizons, manifest.levels, manifest.shrinkage, manifest.baseline, sizing),
         loaded.require_instrument(instrument_id).bars_per_year,

@@ -78,7 +78,8 @@ def open_session(strategy: LSTMStrategy) -> Session:
     if settings.limits.side == "long_short" and account is not None and account.type == AccountType.CASH:
         raise LSTMStrategyError(f"limits.side is long_short; the cash account {account.id} cannot short")
     timeframe = timeframe_of(settings.bar_type)
-    model = open_model(Path(settings.model), settings.instrument_id.value, timeframe, settings.sizing)
+    calibration, name = settings.calibration, settings.instrument_id.value
+    model = open_model(Path(settings.model), name, timeframe, settings.sizing, calibration)
     require_consistent(settings.sizing, settings.limits, settings.costs, model.levels)
     if settings.limits.feature_range is not None and isinstance(model.forecaster, Recorded):
         raise LSTMStrategyError("limits.feature_range needs features, and recorded forecasts have none: step the model")

@@ -113,8 +113,9 @@ def recorded_from(model: Artefact | Schedule, instrument_id: str, forecasts: Pat
     A walk-forward's are those of its evaluation, where they lie as well.
     """
     if isinstance(model, Schedule):
-        path = forecasts if model.evaluation is None else Path(model.evaluation) / "forecasts.parquet"
-        return msgspec.structs.replace(model, recorded=str(path))
+        if model.evaluation is None:
+            return msgspec.structs.replace(model, recorded=str(forecasts), adapted=True)
+        return msgspec.structs.replace(model, recorded=str(Path(model.evaluation) / "forecasts.parquet"))
     manifest = model.manifest
     turn: Turn = msgspec.structs.replace(
         turn_of(model, instrument_id, *_ALWAYS), version=model.label, trained_until=None
@@ -129,4 +130,5 @@ def recorded_from(model: Artefact | Schedule, instrument_id: str, forecasts: Pat
         closed_hours=manifest.features.closed_hours,
         turns=(turn,),
         recorded=str(forecasts),
+        adapted=True,
     )

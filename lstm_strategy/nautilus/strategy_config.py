@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nautilus_trader.trading.config import StrategyConfig
 
+from lstm_strategy.conformal import STATIC, CalibrationConfig
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.execution import ExecutionConfig
 from lstm_strategy.exits import ExitsConfig
@@ -19,6 +20,8 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
     ----------
     sizing, limits
         As in `lstm_strategy.decision`.
+    calibration
+        As in `lstm_strategy.conformal`.
     exits, execution
         As in `lstm_strategy.exits` and `lstm_strategy.execution`.
     cash_buffer : float
@@ -44,6 +47,7 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
 
     sizing: SizingConfig = SizingConfig()
     limits: LimitsConfig = LimitsConfig()
+    calibration: CalibrationConfig = STATIC
     exits: ExitsConfig = ExitsConfig()
     execution: ExecutionConfig = ExecutionConfig()
     cash_buffer: float = 0.002
