@@ -14,12 +14,15 @@ from rich.table import Table
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.cli_options import JsonOption
 from lstm_strategy.console import console, emit_json
-from lstm_strategy.decision_log_reader import read_log
+from lstm_strategy.decision_log import file_name
+from lstm_strategy.decision_log_reader import read_log, read_logs
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.report.explain_diff import STAGES, Cell, Difference, compare
+from lstm_strategy.report.explain_diff import STAGES, Cell, Difference
 from lstm_strategy.report.explain_page import SHOWN, write_explanation
+from lstm_strategy.report.explain_panel import compare_panels, explain_panel, row_at
 from lstm_strategy.report.explain_words import count_words, explain_row, sum_up_log
 from lstm_strategy.report.html import has_extra
+from lstm_strategy.report.words import percent
 
 __all__ = ["explain_command"]
 
@@ -28,6 +31,7 @@ _CELLS = 12
 
 def explain_command(
     runs: Annotated[list[Path], typer.Argument(help="Run folder; two with --diff.", show_default=False)],
+    instrument: Annotated[str | None, typer.Option(help="One of a run of several; all in short else.")] = None,
     at: Annotated[str | None, typer.Option("--at", help="Explain the last bar closed by then (UTC).")] = None,
     diff: Annotated[bool, typer.Option("--diff", help="Find the first bar at which two runs differ.")] = False,
     tolerance: Annotated[float, typer.Option(help="With --diff: what counts as equal; 0 is to the last bit.")] = 0.0,
@@ -40,7 +44,8 @@ def explain_command(
 ) -> None:
     """Say in words and in a picture what was forecast, wanted, allowed and done at a bar, and why nothing was.
 
-    Without --at: how often which reason, the halts, and the last bar. A run that was killed can be asked as well.
+    Without --at: how often which reason, the halts, and the last bar. A run that was killed can be asked as well. Of
+    several instruments on one account, what each was decided at the bar; --instrument tells all of one.
 
     With --diff: the first bar at which two runs differ in bars, features, forecast, state or decision, in that order of
     causation, by how much, and what likely lies behind it. Exit code 0 where they do not differ, 1 where they do.
@@ -52,15 +57,28 @@ def explain_command(
     if diff:
         if len(runs) != 2:
             raise LSTMStrategyError(f"--diff compares two runs; {len(runs)} named: explain --diff RUN_A RUN_B")
-        found = compare(*map(read_log, runs), tolerance=tolerance, stages=_chosen(stage))
-        _print_difference(runs, found)
+        a, b = ({instrument: read_log(run, instrument)} if instrument else read_logs(run) for run in runs)
+        name, found = compare_panels(a, b, tolerance=tolerance, stages=_chosen(stage))
+        several = len(a) > 1
+        _print_difference(runs, found, name if several else "")
         if as_json:
-            emit_json({"same": found.stage is None} | msgspec.to_builtins(found))
+            whose = {"instrument": name if found.stage else None} if several else {}
+            emit_json({"same": found.stage is None} | whose | msgspec.to_builtins(found))
         raise typer.Exit(0 if found.stage is None else 1)
     if len(runs) != 1:
         raise LSTMStrategyError(f"{len(runs)} runs are named; explain one, or compare two with --diff")
-    log = read_log(runs[0])
-    row = len(log) - 1 if at is None else log.at(parse_ns(at))
+    logs = {instrument: read_log(runs[0], instrument)} if instrument else read_logs(runs[0])
+    ts = None if at is None else parse_ns(at)
+    if len(logs) > 1:
+        if page is not None:
+            raise LSTMStrategyError(f"{runs[0]} is of {', '.join(logs)}; a picture shows one: name it by --instrument")
+        panel = explain_panel(logs, ts)
+        _print_panel(panel)
+        if as_json:
+            emit_json({"instruments": panel})
+        return
+    (log,) = logs.values()
+    row = row_at(log, ts)
     said = explain_row(log, row)
     summary = sum_up_log(log) if at is None else None
     if summary is not None:
@@ -71,7 +89,8 @@ def explain_command(
         console.print("[yellow]note[/yellow] no picture: it needs pip install 'lstm-strategy\\[report]'")
     else:
         beside = runs[0] if runs[0].is_dir() else log.path
-        written = write_explanation(log, row, page or beside / "explain.html", said, summary=summary, shown=bars)
+        named = f"explain-{file_name(instrument)}.html" if instrument else "explain.html"
+        written = write_explanation(log, row, page or beside / named, said, summary=summary, shown=bars)
         console.print(f"picture: {escape(str(written))}", soft_wrap=True, highlight=False)
         told["page"] = str(written)
     if as_json:
@@ -110,7 +129,31 @@ def _print_summary(summary: dict[str, Any]) -> None:
         console.print(f"bars are missing {summary['gaps']:,} times, last {last['bars']:,} after {last['after']}")
 
 
-def _print_difference(runs: list[Path], found: Difference) -> None:
+def _print_panel(panel: dict[str, Any]) -> None:
+    """One row an instrument: the run in short, where it is told, and what was decided at the bar."""
+    if summaries := {name: told["summary"] for name, told in panel.items() if "summary" in told}:
+        table = Table(title="The whole run", title_justify="left", box=box.SIMPLE_HEAD)
+        for heading in ("", "bars", "orders", "days halted", "most frequent reasons"):
+            table.add_column(heading, justify="right" if heading in ("bars", "orders", "days halted") else "left")
+        for name, summary in summaries.items():
+            often = ", ".join(f"{kind['name']} {percent(kind['share'], 0)}" for kind in summary["reasons"][:3])
+            counts = (f"{summary[key]:,}" for key in ("bars", "orders"))
+            table.add_row(escape(name), *counts, str(len(summary["days_halted"])), escape(often))
+        console.print(table)
+    stamps = {told["explained"]["bar"]["ts_close"] for told in panel.values()}
+    table = Table(title=f"Decided at {', '.join(sorted(stamps))}", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("", "held", "wanted", "target", "reason", "bound", "action", "order"):
+        table.add_column(heading, justify="right" if heading in ("held", "wanted", "target", "order") else "left")
+    for name, told in panel.items():
+        bar, wanted = told["explained"]["bar"], told["explained"]["wanted"]
+        shares = (percent(value) for value in (bar["exposure"], wanted, bar["target"]))
+        order = f"{bar['quantity']:+.10g}" if bar["quantity"] else ""
+        table.add_row(escape(name), *shares, bar["reason"], ", ".join(bar["bound"]), bar["action"], order)
+    console.print(table)
+    console.print(f"--instrument {escape(next(iter(panel)))} tells all of it, with a picture", highlight=False)
+
+
+def _print_difference(runs: list[Path], found: Difference, name: str) -> None:
     def say(text: str) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
 
@@ -123,7 +166,7 @@ def _print_difference(runs: list[Path], found: Difference) -> None:
             say(f"  though other settings: {text}")
         return
     what = "is missing in one run" if found.stage == "missing" else f"differs first in: {found.stage}"
-    say(f"The bar closed at {found.ts_close} {what}.")
+    say(f"The bar{f' of {name}' if name else ''} closed at {found.ts_close} {what}.")
     for cell in found.cells[:_CELLS]:
         say(f"  {_cell_words(cell)}")
     if len(found.cells) > _CELLS:

@@ -13,7 +13,7 @@ from rich.table import Table
 from lstm_strategy.bars import format_ns
 from lstm_strategy.console import console
 from lstm_strategy.forecast import Forecast
-from lstm_strategy.report.run_folder import Summary
+from lstm_strategy.report.run_types import Summary
 from lstm_strategy.report.words import first_line
 
 __all__ = ["print_backtest", "print_forecast", "print_training"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import numpy as np
@@ -17,11 +18,12 @@ from lstm_strategy.decision import Conditions, Decision, PortfolioState, decide
 from lstm_strategy.decision_log import HEADER, Header, Voice, parts_of
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
+from lstm_strategy.joint_limits import share
 from lstm_strategy.reasons import EXITS, HALTS
 from lstm_strategy.risk import RiskState
 from lstm_strategy.sizing import Shrinkage, Sized, Trained, size
 
-__all__ = ["Log", "Row", "decide_again", "forecast_of", "read_log", "size_again", "voice_at"]
+__all__ = ["Log", "Row", "decide_again", "forecast_of", "read_log", "read_logs", "size_again", "voice_at"]
 
 Row = dict[str, Any]
 """One bar of a log by column; stamps as int."""
@@ -118,27 +120,62 @@ class Log:
         return self._groups[int(np.searchsorted(firsts, self._rows[row], side="right")) - 1]
 
 
-def read_log(run: Path) -> Log:
-    """Read the log of a run folder, of ``RUN.decisions`` (what a killed backtest leaves), or the folder of the parts.
+def read_log(run: Path, instrument: str | None = None) -> Log:
+    """Read the log of one instrument; the run's only one where none is named. Raises as `read_logs` does."""
+    found = _find(run)
+    if instrument is None and len(found) == 1:
+        return _open(run, *found.values())
+    if instrument not in found:
+        told = f"{run} holds decisions of {', '.join(found)}"
+        raise LSTMStrategyError(f"{told}; name one of them" + ("" if instrument is None else f", not {instrument}"))
+    return _open(run, found[instrument])
+
+
+def read_logs(run: Path) -> dict[str, Log]:
+    """Read the logs of a run folder, of ``RUN.decisions`` (what a killed backtest leaves), or the folder of the parts.
+
+    Returns
+    -------
+    dict of Log
+        By instrument, in the order of their names: several where they shared an account.
 
     Raises
     ------
     LSTMStrategyError
-        Where there is none, where it holds no bar, or where a file is damaged.
+        Where there is none, where one holds no bar, or where a file is damaged.
     """
+    return {name: _open(run, files) for name, files in _find(run).items()}
+
+
+def _find(run: Path) -> dict[str, list[Path]]:
+    """Return the files of each instrument's log."""
     if run.suffix == ".parquet" or (run.exists() and not run.is_dir()):
         raise LSTMStrategyError(f"{run} is a file, not a run folder; name the folder that `backtest` wrote")
     left = run.with_name(run.name + ".decisions")
     if not run.is_dir() and not left.is_dir():
         raise LSTMStrategyError(f"{run} is not a run folder; `lstm-strategy backtest` writes one")
     whole = run / "decisions.parquet"
-    files = [whole] if whole.is_file() else []
+    if whole.is_file():
+        return {_instrument(whole): [whole]}
     for folder in (run / "decisions", run, left):
-        files = files or parts_of(folder)
-    if not files:
-        raise LSTMStrategyError(
-            f"{run} holds no decision log; backtest again, or set decision_log where it trades live"
-        )
+        if files := parts_of(folder):
+            return {_instrument(files[0]): files}
+        # Of several instruments each has a file, or a folder of parts, by its name.
+        found = {unquote(path.stem): [path] for path in folder.glob("*.parquet")} if folder.name == "decisions" else {}
+        found |= {unquote(path.parent.name): parts_of(path.parent) for path in folder.glob("*/part-*.parquet")}
+        if found:
+            return dict(sorted(found.items()))
+    raise LSTMStrategyError(f"{run} holds no decision log; backtest again, or set decision_log where it trades live")
+
+
+def _instrument(path: Path) -> str:
+    try:
+        return _header(path, pq.read_schema(path)).instrument
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _open(run: Path, files: list[Path]) -> Log:
     groups: list[_Group] = []
     stamps: list[Stamps] = []
     for path in files:
@@ -176,7 +213,9 @@ def forecast_of(row: Row, header: Header) -> Forecast | None:
 
 
 def size_again(row: Row, header: Header) -> Sized | None:
-    """Return what sizing wanted at a row, before any limit; None without a finite forecast."""
+    """Return what sizing wanted at a row, or a portfolio gave it, before any limit; None without a finite forecast."""
+    if header.joint:
+        return None if row["worth"] is None else Sized(**row["worth"])
     forecast = forecast_of(row, header)
     if forecast is None:
         return None
@@ -185,7 +224,10 @@ def size_again(row: Row, header: Header) -> Sized | None:
 
 
 def decide_again(row: Row, header: Header) -> Decision:
-    """Decide on what a row holds: the logged decision, where the settings are the row's own."""
+    """Decide on what a row holds: the logged decision, where the settings are the row's own.
+
+    Of a name that shares its account, it is what was decided before the account's limits.
+    """
     risk, conditions = _of(RiskState, row["risk"]), _of(Conditions, row["conditions"])
     values = {name: row[name] for name in ("ts_close", "equity", "exposure", "pending", "other_gross", "other_net")}
     trained, bars_per_year = _trained(header, row["ts_close"])
@@ -193,11 +235,12 @@ def decide_again(row: Row, header: Header) -> Decision:
         forecast_of(row, header),
         PortfolioState(**values, risk=risk),
         header.sizing,
-        header.limits,
+        share(header.limits) if header.joint else header.limits,
         header.costs,
         trained=trained,
         bars_per_year=bars_per_year,
         conditions=conditions,
+        worth=size_again(row, header) if header.joint else None,
     )
     if row["waiting"] and decision.reason not in (*HALTS, *EXITS):
         return msgspec.structs.replace(decision, target=decision.exposure)

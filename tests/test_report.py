@@ -19,7 +19,8 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
 from lstm_strategy.report import calibration, charts, sections, words
 from lstm_strategy.report.page import write_report
-from lstm_strategy.report.run_folder import Summary, read_run
+from lstm_strategy.report.run_folder import read_run
+from lstm_strategy.report.run_types import Summary
 from lstm_strategy.report.thin import thin
 
 CHARTS = ("fan", "reliability", "miscoverage", "equity", "drawdown", "exposure", "trades")
@@ -266,7 +267,7 @@ def test_a_forecast_of_the_true_law_is_found_calibrated(run: Path) -> None:
 
 
 def test_across_a_hole_a_forecast_has_no_outcome() -> None:
-    from lstm_strategy.report.run_folder import EquityCurve, RecordedForecasts
+    from lstm_strategy.report.run_types import EquityCurve, RecordedForecasts
 
     ts_close = START + HOUR * np.array([1, 2, 5, 6])
     price = np.array([100.0, 101.0, 102.0, 103.0])

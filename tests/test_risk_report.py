@@ -11,7 +11,7 @@ from scipy import stats
 from test_report import HOUR, LEVELS, NORMAL, START
 
 from lstm_strategy.report.risk import kupiec, tails_of
-from lstm_strategy.report.run_folder import DecisionLog, EquityCurve, RecordedForecasts, Run, Summary
+from lstm_strategy.report.run_types import DecisionLog, EquityCurve, RecordedForecasts, Run, Summary
 
 LEVELS_12 = (0.01, 0.05, 0.5, 0.9, 0.99)
 

@@ -35,6 +35,7 @@ __all__ = [
     "BacktestRun",
     "BacktestSettings",
     "Traded",
+    "log_folder",
     "lowest_cash_of",
     "run_backtest",
     "trade",
@@ -80,7 +81,7 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     began = time.perf_counter()
     if settings.run_folder is not None and settings.run_folder.exists():
         raise LSTMStrategyError(f"{settings.run_folder} exists already and is never overwritten; choose another name")
-    log = _log_folder(settings)
+    log = log_folder(settings.run_folder)
     traded = trade(settings, log)
     rows, tables = (traded.record, traded.forecasts, traded.tables), traded.tables
     of_run = (traded.source, traded.instrument, traded.bars, *rows)
@@ -165,11 +166,11 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
     return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash, carry, market.funding_known)
 
 
-def _log_folder(settings: BacktestSettings) -> Path | None:
-    """Where decisions are logged while the run goes on; what a killed one left there is never overwritten."""
-    if settings.run_folder is None:
+def log_folder(run_folder: Path | None) -> Path | None:
+    """Return where decisions are logged while the run goes on; what a killed one left there is never overwritten."""
+    if run_folder is None:
         return None
-    folder = settings.run_folder.with_name(settings.run_folder.name + ".decisions")
+    folder = run_folder.with_name(run_folder.name + ".decisions")
     if folder.exists():
         raise LSTMStrategyError(
             f"{folder} is left from a run that did not finish: `lstm-strategy explain` reads it; remove it or choose"

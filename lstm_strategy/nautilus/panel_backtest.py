@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +18,9 @@ from nautilus_trader.trading.config import ImportableStrategyConfig
 
 from lstm_strategy.atomic import atomic_folder
 from lstm_strategy.bars import Timeframe, format_ns
+from lstm_strategy.decision_log import file_name, gather
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.nautilus.backtest import lowest_cash_of
+from lstm_strategy.nautilus.backtest import log_folder, lowest_cash_of
 from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.carry import Carried, carried
 from lstm_strategy.nautilus.catalog import bar_type
@@ -108,7 +110,8 @@ def run_panel(settings: PanelSettings) -> PanelRun:
     folder = settings.run_folder
     if folder is not None and folder.exists():
         raise LSTMStrategyError(f"{folder} exists already and is never overwritten; choose another name")
-    traded = trade_panel(settings)
+    log = log_folder(folder)
+    traded = trade_panel(settings, log)
     tables, cash = traded.tables, settings.shared.cash
     summary = sum_up_panel(traded, cash=cash, method=settings.portfolio.method) | {
         "lowest_cash": traded.lowest_cash,
@@ -116,10 +119,14 @@ def run_panel(settings: PanelSettings) -> PanelRun:
         "run_path": None if folder is None else str(folder),
         "seconds": time.perf_counter() - began,
     }
-    if folder is not None:
+    if folder is not None and log is not None:
         with atomic_folder(folder) as place:
             for name, table in tables.items():
-                pq.write_table(table, place / f"{name}.parquet", compression="zstd")
+                if name != "decisions":
+                    pq.write_table(table, place / f"{name}.parquet", compression="zstd")
+            (place / "decisions").mkdir()
+            for name, record in traded.records.items():
+                gather(log / file_name(name), place / "decisions" / f"{file_name(name)}.parquet", len(record))
             equity = tables["equity"]
             if settings.tearsheet and write_tearsheet(
                 place / "tearsheet.html",
@@ -131,11 +138,12 @@ def run_panel(settings: PanelSettings) -> PanelRun:
             ):
                 summary["tearsheet"] = "tearsheet.html"
             (place / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
+        shutil.rmtree(log)
     return PanelRun(summary, traded.records, tables)
 
 
-def trade_panel(settings: PanelSettings) -> TradedPanel:
-    """Run the strategy through the engine; judge and write nothing. Raises as `run_backtest` does."""
+def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel:
+    """Run the strategy through the engine; write nothing but the decision ``log``. Raises as `run_backtest` does."""
     shared = settings.shared
     markets = {member.instrument_id: open_market(member) for member in settings.members}
     first = next(iter(markets.values()))
@@ -156,7 +164,7 @@ def trade_panel(settings: PanelSettings) -> TradedPanel:
             others=tuple(types[1:]),
             instrument=first.instrument,
             quotes=joint_quotes(list(markets.values())),
-            strategy=_strategy(settings, models),
+            strategy=_strategy(settings, models, log),
             start=int(closes[0]) - bar_ns if shared.start is None else shared.start,
             end=int(closes[-1]) + _LATE_NS + 1,  # the last close may have to wait for an absent name
             cash=shared.cash,
@@ -250,7 +258,7 @@ def _on_disk(settings: PanelSettings) -> Iterator[dict[str, Path]]:
         yield {member.instrument_id: stack.enter_context(on_disk(member.model)) for member in settings.members}
 
 
-def _strategy(settings: PanelSettings, models: dict[str, Path]) -> ImportableStrategyConfig:
+def _strategy(settings: PanelSettings, models: dict[str, Path], log: Path | None) -> ImportableStrategyConfig:
     shared = settings.shared
     timeframe = Timeframe.parse(shared.timeframe)
     members = [
@@ -276,4 +284,5 @@ def _strategy(settings: PanelSettings, models: dict[str, Path]) -> ImportableStr
             "refill_holes": False,  # the catalog holds all that there is
             "record": True,
         },
+            "decision_log": None if log is None else str(log),
     )

@@ -21,7 +21,7 @@ from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.portfolio_config import LSTMPortfolioStrategyConfig, PanelMember, sorted_members
 from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
 from lstm_strategy.nautilus.seat import Seat
-from lstm_strategy.panel import Panel
+from lstm_strategy.panel import Panel, Weighed
 from lstm_strategy.portfolio import require_portfolio
 
 __all__ = ["LSTMPortfolioStrategy"]
@@ -75,7 +75,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         name = member.instrument_id.value
 
         def on_closed(bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
-            self._arrive(name, Arrival(bar, forecast, waiting))
+            self._arrive(name, self.seats[name].arrival(bar, forecast, waiting=waiting))
 
         def on_past(bars: list[Bar]) -> None:
             for bar in bars:
@@ -152,7 +152,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             members.append(seat.member(due.arrived.get(name), since, **others))
         decisions = dict(zip(seats, panel.decide(members), strict=True))
         self._tell(panel, decisions, equity)
-        failures = self._act(due, decisions, equity)
+        failures = self._act(due, decisions, dict(zip(seats, panel.weighed, strict=True)))
         if failures:
             raise failures[0]
 
@@ -178,7 +178,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             seat.mark(due.ts_close, equity, self.settings.limits, due.arrived.get(name))
         return equity
 
-    def _act(self, due: Round, decisions: dict[str, Decision], equity: float) -> list[Exception]:
+    def _act(self, due: Round, decisions: dict[str, Decision], weighed: dict[str, Weighed]) -> list[Exception]:
         """Carry the decisions out; what fails for one name keeps no other from being closed. Return what failed."""
         wants = {name: seat.wants(decisions[name]) for name, seat in self.seats.items()}
         reserved = sum(seat.reserved() for seat in self.seats.values())
@@ -198,9 +198,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             except Exception as error:
                 self.log.error(f"{name}:\n{''.join(traceback.format_exception(error))}")
                 failures.append(error)
-            if seat.record is not None:
-                forecast = None if arrival is None or arrival.waiting else arrival.forecast
-                seat.record.add(decision, forecast, action, float(quantity), seat.price, equity)
+            seat.note(arrival, weighed[name], decision, action, quantity)
         return failures
 
     def _tell(self, panel: Panel, decisions: dict[str, Decision], equity: float) -> None:

@@ -19,10 +19,10 @@ from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import OrderFilled, OrderSide
 from lstm_strategy.nautilus.feed import Closed, Feed
 from lstm_strategy.nautilus.orders import Action
-from lstm_strategy.nautilus.record import RunRecord
+from lstm_strategy.nautilus.record import RunRecord, open_journal, step_of
 from lstm_strategy.nautilus.rounds import Arrival
 from lstm_strategy.nautilus.session import open_session
-from lstm_strategy.panel import Member
+from lstm_strategy.panel import Member, Weighed
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy import LSTMStrategy
@@ -69,6 +69,7 @@ class Seat:
         self._flows: float | None = None
         self._view = cast("LSTMStrategy", _View(strategy, settings, self.record))
         self.session = open_session(self._view)
+        self.journal = open_journal(self._view, self.session, strategy.settings.portfolio)
         self.feed = Feed(
             self._view,
             self.session,
@@ -87,6 +88,11 @@ class Seat:
         for position in self._positions():
             return float(position.avg_px_open)
         return math.nan
+
+    def arrival(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> Arrival:
+        """Return its bar for a round, with all that the forecaster knows at this bar alone."""
+        step = None if self.journal is None else step_of(self.session.model, waiting=waiting)
+        return Arrival(bar, forecast, waiting, self.session.outside_range(forecast), step)
 
     def look(self, balance: float) -> float:
         """Read what is held; return what it adds to the account's balance."""
@@ -136,7 +142,7 @@ class Seat:
         conditions = Conditions(
             ready=forecast is None or self.feed.armed,
             stale=stale,
-            outside_range=self.session.outside_range(forecast),
+            outside_range=arrival is not None and arrival.outside_range,
         )
         if arrival is not None and self.held is not None:
             desk, bar = self.session.desk, arrival.bar
@@ -177,6 +183,32 @@ class Seat:
         self.count_orders()
         return quantity, action
 
+    def note(
+        self, arrival: Arrival | None, weighed: Weighed, decision: Decision, action: Action, quantity: Decimal
+    ) -> None:
+        """Keep what came of one close: in memory for a backtest's tables, on disk for whoever asks why."""
+        if arrival is None:  # its bar is missing: the last close before it, and nothing else
+            bar = Bar(decision.ts_close, math.nan, math.nan, math.nan, self.price, math.nan)
+            arrival = Arrival(bar, None, step=(None, None, self.session.model.version))
+        forecast = None if arrival.waiting else arrival.forecast
+        if self.record is not None:
+            equity = weighed.state.equity
+            self.record.add(decision, forecast, action, float(quantity), self.price, equity)
+        if self.journal is not None:
+            self.journal.add(
+                arrival.bar,
+                forecast,
+                waiting=arrival.waiting,
+                step=arrival.step,
+                conditions=weighed.conditions,
+                state=weighed.state,
+                position=0.0 if self.held is None else float(self.held.position),
+                decision=decision,
+                action=action.value,
+                quantity=float(quantity),
+                worth=weighed.worth,
+            )
+
     def tend(self) -> None:
         """Keep the exit in line with the position."""
         if self.held is not None:
@@ -203,6 +235,8 @@ class Seat:
     def close(self, *, flatten: bool) -> None:
         """Wind up: cancel, and flatten where asked for."""
         self.feed.stop()
+        if self.journal is not None:
+            self.journal.flush()
         self.closing = Closing(self._view, self.session.desk, flatten=flatten)
         self.closing.go_on()
 

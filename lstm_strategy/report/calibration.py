@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.measures import labels
-from lstm_strategy.report.run_folder import EquityCurve, RecordedForecasts
+from lstm_strategy.report.run_types import EquityCurve, RecordedForecasts
 
 __all__ = ["Coverage", "Landed", "coverage_of", "intervals_of", "land"]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.report.calibration import Coverage, Landed, intervals_of
-from lstm_strategy.report.run_folder import DecisionLog, EquityCurve
+from lstm_strategy.report.run_types import DecisionLog, EquityCurve
 from lstm_strategy.report.thin import thin
 
 __all__ = ["FAN_BARS", "TRADES", "Figure", "draw_drawdown", "draw_equity", "draw_exposure", "draw_fan"]

@@ -95,6 +95,10 @@ def likely_causes(
         said = [f"other settings: {text}" for text in settings]
     if "action" in names and "target" not in names:
         said.append("both wanted the same; the order desk could not do the same (open orders, cash, minimums)")
+    if not said and headers[0].joint:
+        said = [
+            "another name of the account differs, and with it what the portfolio or the common limits gave this one"
+        ]
     return said or ["forecast, state and settings agree, the decision does not: another version of the package?"]
 
 

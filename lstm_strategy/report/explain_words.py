@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from lstm_strategy.bars import format_ns, utc_day
 from lstm_strategy.decision_log import Header
-from lstm_strategy.decision_log_reader import Log, Row, forecast_of, size_again, voice_at
+from lstm_strategy.decision_log_reader import Log, Row, decide_again, forecast_of, size_again, voice_at
 from lstm_strategy.reasons import HALTS, Reason
 from lstm_strategy.report.words import ACTIONS, REASONS, fixed, percent, whole
 from lstm_strategy.sizing import Sized
@@ -49,7 +49,7 @@ def sentences_of(row: Row, header: Header) -> Sentences:
         "account": _account(row),
         "risk": _risk(row, header),
         "limits": _limits(row, header),
-        "decision": _decision(row),
+        "decision": _decision(row) + _joined(row, header),
         "action": _action(row),
     }
     if row["target"] == row["exposure"]:
@@ -58,12 +58,17 @@ def sentences_of(row: Row, header: Header) -> Sentences:
 
 
 def _bar(row: Row, header: Header) -> str:
+    if np.isnan(row["open"]):
+        last = "none was known before" if np.isnan(row["price"]) else f"the last close before was {row['price']:,.10g}"
+        return f"{header.instrument} {header.timeframe}, closed at {format_ns(row['ts_close'])}: missing; {last}."
     values = ", ".join(f"{name} {row[key]:,.10g}" for name, key in _BAR)
     return f"{header.instrument} {header.timeframe}, closed at {format_ns(row['ts_close'])}: {values}."
 
 
 def _forecast(row: Row, header: Header) -> str:
     forecast = forecast_of(row, header)
+    if forecast is None and np.isnan(row["open"]):
+        return "None: there was no bar to forecast from."
     if forecast is None:
         return f"None: {row['model']} was warming up, or the bars before were missing for too long."
     said = [f"By {row['model']}, σ {percent(forecast.scale, 3)} a bar."]
@@ -81,6 +86,8 @@ def _forecast(row: Row, header: Header) -> str:
 
 def _sizing(row: Row, header: Header, sized: Sized | None) -> str:
     sizing = header.sizing
+    if sized is None and np.isnan(row["open"]):
+        return "Without a bar the position is held, unless a limit takes from it."
     if sized is None:
         kept = "the position is closed" if sizing.without_forecast == "flatten" else "the position is held"
         return f"Without a forecast {kept} (sizing.without_forecast)."
@@ -88,7 +95,9 @@ def _sizing(row: Row, header: Header, sized: Sized | None) -> str:
     believed = "" if slope is None else f"; of the mean, {percent(slope.slope, 0)} is believed"
     waits = " It waits: the interval does not exclude the cost of a round trip." if sized.waits else ""
     wide = " The interval is wider than sizing.widest_interval allows." if sized.too_wide else ""
-    wanted = f"{sizing.mode} at horizon {sizing.horizon} wanted an exposure of {percent(sized.wanted)}"
+    whose = f"the portfolio ({header.others['portfolio']['method']}), by " if header.joint else ""
+    wanted = f"{whose}{sizing.mode} at horizon {sizing.horizon} wanted an exposure of {percent(sized.wanted)}"
+    wanted = wanted[:1].upper() + wanted[1:] if header.joint else wanted
     return f"{wanted}{believed}.{waits}{wide}"
 
 
@@ -133,6 +142,14 @@ def _decision(row: Row) -> str:
     if row["target"] == row["exposure"]:
         return f"Hold {percent(row['exposure'])} ({reason}).{cancel}"
     return f"From {percent(row['exposure'])} to {percent(row['target'])} ({reason}).{cancel}"
+
+
+def _joined(row: Row, header: Header) -> str:
+    """What it would have been by itself, where the limits of an account that is shared made it another."""
+    alone = decide_again(row, header) if header.joint else None
+    if alone is None or alone.target == row["target"]:
+        return ""
+    return f" By itself it would have been {percent(alone.target)}; the limits that all names keep together changed it."
 
 
 def _action(row: Row) -> str:

@@ -12,7 +12,8 @@ from lstm_strategy.report import charts
 from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
 from lstm_strategy.report.risk import tails_of
-from lstm_strategy.report.run_folder import DecisionLog, Run, read_run
+from lstm_strategy.report.run_folder import read_run
+from lstm_strategy.report.run_types import DecisionLog, Run
 from lstm_strategy.report.sections import contents_of
 from lstm_strategy.report.thin import BUCKETS
 from lstm_strategy.report.words import (

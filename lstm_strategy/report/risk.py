@@ -9,7 +9,7 @@ import numpy as np
 
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.forecast import Float32
-from lstm_strategy.report.run_folder import Run
+from lstm_strategy.report.run_types import Run
 
 __all__ = ["LEVELS", "Tail", "Tails", "kupiec", "tails_of"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,123 +13,9 @@ import pyarrow.parquet as pq
 
 from lstm_strategy.bars import Float, Stamps, Timeframe
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.forecast import Float32
-from lstm_strategy.report.summary_types import Capacity, Carry, Companion, Luck, Part, Sensitivity
+from lstm_strategy.report.run_types import DecisionLog, EquityCurve, RecordedForecasts, Run, Summary
 
-__all__ = ["BuyAndHold", "DecisionLog", "EquityCurve", "RecordedForecasts", "Run", "Summary", "read_run"]
-
-
-class BuyAndHold(msgspec.Struct, frozen=True):
-    """What holding the instrument over the same bars would have brought. Fractions, as in `Summary`."""
-
-    net_return: float | None
-    sharpe: float | None
-    max_drawdown: float | None
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """``summary.json``. Returns, drawdown and coverage are fractions; null where a figure is not defined."""
-
-    bars: int
-    orders: int
-    decisions: int
-    days_halted: int
-    fees: float
-    seconds: float
-    net_return: float | None
-    sharpe: float | None
-    max_drawdown: float | None
-    pinball: float | None
-    pinball_baseline: float | None
-    coverage_80: float | None
-    coverage_98: float | None
-    buy_and_hold: BuyAndHold
-    name: str | None = None
-    instrument: str | None = None
-    timeframe: str | None = None
-    closed_hours: float = 0.0
-    model: str | None = None
-    model_version: str | int | None = None
-    currency: str | None = None
-    notes: tuple[str, ...] = ()
-    overfitting: Luck | None = None
-    beside: tuple[Companion, ...] = ()
-    sensitivity: Sensitivity | None = None
-    turnover: float | None = None
-    capacity: tuple[Capacity, ...] = ()
-    carry: Carry = Carry()
-    instruments: tuple[Part, ...] = ()
-    method: str | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EquityCurve:
-    """One row a bar: stamps int64 [T] in ns, the rest float64 [T]; equity is marked to market, net of costs."""
-
-    ts_close: Stamps
-    equity: Float
-    exposure: Float
-    price: Float
-    buy_and_hold: Float
-
-    @property
-    def years(self) -> float:
-        """Time from the first bar to the last, in years of 365 days."""
-        return float(self.ts_close[-1] - self.ts_close[0]) / (365 * 86_400e9)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DecisionLog:
-    """One row a decision [D]; quantity is signed, 0 where no order followed."""
-
-    ts_close: Stamps
-    target: Float
-    exposure: Float
-    quantity: Float
-    price: Float
-    reasons: dict[str, int]
-    bounds: dict[str, int]
-    actions: dict[str, int]
-
-    def __len__(self) -> int:
-        return len(self.ts_close)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RecordedForecasts:
-    """The forecasts of one horizon [N]: quantiles of the log return from ``ts_close`` to ``horizon`` bars later."""
-
-    horizon: int
-    levels: tuple[float, ...]
-    ts_close: Stamps
-    quantiles_NQ: Float32
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """Everything the page shows. ``forecasts`` is ordered by horizon, empty where the model never spoke.
-
-    ``beside`` are the equity curves [T] of the rules run beside the strategy, by name. Of several instruments on one
-    account ``equity`` is the account's and ``markets`` what each was held at and cost, by name; ``decisions`` and
-    ``forecasts`` are those of ``instrument``.
-    """
-
-    folder: Path
-    summary: Summary
-    instrument: str
-    instruments: int
-    bar_ns: int
-    equity: EquityCurve
-    decisions: DecisionLog
-    forecasts: tuple[RecordedForecasts, ...]
-    tearsheet: bool
-    beside: dict[str, Float]
-    markets: dict[str, EquityCurve]
-
-    @property
-    def market(self) -> EquityCurve:
-        """The curve whose price and exposure are those of ``instrument``."""
-        return self.markets.get(self.instrument, self.equity)
+__all__ = ["read_run"]
 
 
 def read_run(folder: Path) -> Run:
@@ -145,11 +30,7 @@ def read_run(folder: Path) -> Run:
         raise LSTMStrategyError(f"{folder} is not a run folder; `lstm-strategy backtest` writes one")
     summary = _read_summary(folder)
     equity = _read_equity(folder)
-    table = _table(
-        folder,
-        "decisions.parquet",
-        ("ts_close", "instrument", "target", "exposure", "reason", "bound", "action", "quantity", "price"),
-    )
+    table = _read_decisions(folder)
     names = pc.unique(table["instrument"]).to_pylist()
     instrument = summary.instrument or (str(names[0]) if names else "")
     return Run(
@@ -194,6 +75,16 @@ def _table(folder: Path, name: str, columns: tuple[str, ...]) -> pa.Table:
         raise _missing(path) from error
     except (OSError, pa.ArrowException) as error:
         raise LSTMStrategyError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _read_decisions(folder: Path) -> pa.Table:
+    """One file, or of several instruments one each."""
+    columns = ("ts_close", "instrument", "target", "exposure", "reason", "bound", "action", "quantity", "price")
+    files = sorted((folder / "decisions").glob("*.parquet"))
+    if (folder / "decisions.parquet").exists() or not files:
+        return _table(folder, "decisions.parquet", columns)
+    tables = [_table(file.parent, file.name, columns) for file in files]
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables])
 
 
 def _read_equity(folder: Path) -> EquityCurve:

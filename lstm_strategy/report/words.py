@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lstm_strategy.overfitting import SUPPORTED
-from lstm_strategy.report.run_folder import Summary
+from lstm_strategy.report.run_types import Summary
 
 __all__ = [
     "ACTIONS",
