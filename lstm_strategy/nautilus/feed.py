@@ -67,7 +67,7 @@ class Feed:
         self.armed = False
         self._strategy, self._session, self._bar_type = strategy, session, bar_type
         self._on_closed, self._on_past, self._least_ns = on_closed, on_past, least_ns
-        self._refill = settings.refill_holes
+        self._refill, self._first_ts = settings.refill_holes, 0
         self._backfill = Backfill(
             strategy,
             bar_type,
@@ -90,7 +90,7 @@ class Feed:
             except LSTMStrategyError as error:
                 strategy.log.warning(f"{error}; warming up from history")
         strategy.subscribe_bars(self._bar_type)
-        self._backfill.ask(self._since())
+        self._ask()
 
     def stop(self) -> None:
         """Wait for nothing more."""
@@ -107,7 +107,7 @@ class Feed:
             return
         ts_close = on_grid(data.ts_event, self._session.timeframe)
         # A venue's newest bar may still be forming: it is no bar yet.
-        if ts_close is not None and ts_close <= self._strategy.clock.timestamp_ns():
+        if ts_close is not None and self._first_ts <= ts_close <= self._now():
             try:
                 history.add_past(to_bar(data, ts_close))
             except BarsError as error:
@@ -135,7 +135,7 @@ class Feed:
             backfill.history.add_live(closed)
         elif self._refill and session.misses_bars_before(ts_close):
             log.warning(f"Bars before {format_ns(ts_close)} are missing; asking for them")
-            backfill.ask(self._since(), closed)
+            self._ask(closed)
         else:
             self._take(closed, newest=True)
         if backfill.history is None:  # taken
@@ -144,11 +144,19 @@ class Feed:
         if backfill.history.live_bars > session.model.forecaster.warmup_bars:
             backfill.finish()
 
-    def _since(self) -> int:
-        now = self._strategy.clock.timestamp_ns()
+    def _ask(self, *first_live: Bar) -> None:
+        """Ask for history from the same first bar on, whatever the second, and whichever stamp the source goes by."""
+        now, bar_ns = self._now(), self._session.timeframe.ns
         since = self._session.history_from(now)
         # A forecaster that goes on from a snapshot needs only what is new; so does what goes with it.
-        return since if self._session.model.forecaster.last_ts is not None else max(min(since, now - self._least_ns), 0)
+        if self._session.model.forecaster.last_ts is None:
+            self._first_ts = -(-max(min(since, now - self._least_ns), 0) // bar_ns) * bar_ns
+            since = self._first_ts - bar_ns  # its open: venues ask by that
+        self._backfill.ask(since, *first_live)
+
+    def _now(self) -> int:
+        strategy = self._strategy
+        return int(strategy.pace.now(strategy.clock.timestamp_ns()))
 
     @loud
     def _on_history(self, history: History) -> None:

@@ -128,7 +128,7 @@ class Backfill:
         self._since, self._asked = since, 0
         self._request(self.history)
         if self.history is not None:  # not answered at once, as it is in a backtest
-            interval = timedelta(seconds=self._timeout_s)
+            interval = timedelta(seconds=self._strategy.pace.wall_s(self._timeout_s))
             self._strategy.clock.set_timer(self._timer, interval, callback=self._on_timeout)
 
     def stop(self) -> None:

@@ -28,6 +28,7 @@ from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import EngineBar, loud
 from lstm_strategy.nautilus.feed import Feed
 from lstm_strategy.nautilus.orders import Action
+from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal
 from lstm_strategy.nautilus.session import Session, open_session
 from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
@@ -44,7 +45,11 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         What stopped the strategy, if anything did.
     record : RunRecord or None
         Every bar's decision, where the configuration asks for it.
+    pace : Pace
+        The venue's time; a node on a replay puts another in.
     """
+
+    pace: Pace = REAL_TIME
 
     def __init__(self, config: LSTMStrategyConfig) -> None:
         super().__init__(config)
