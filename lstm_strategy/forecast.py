@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -48,7 +48,7 @@ def std_of(quantiles: npt.NDArray[np.floating], levels: tuple[float, ...]) -> Fl
 
 @lru_cache(maxsize=64)
 def _moment_matrix(levels: tuple[float, ...]) -> Float:
-    """Matrix G [1 + Q, Q] with the mean as the first of G · quantiles, and `std_of` as the length of the others.
+    """Matrix G [Q, 1 + Q] with the mean as the first of quantiles · G, and `std_of` as the length of the others.
 
     The variance is a quadratic form xᵀSx of the deviations from the mean; with S = LLᵀ it is the squared length of Lᵀx.
     """
@@ -59,7 +59,19 @@ def _moment_matrix(levels: tuple[float, ...]) -> Float:
     form[-1, -1] += 1.0 - levels[-1]
     form += np.diag(thirds / 2.0, 1) + np.diag(thirds / 2.0, -1)
     deviations = np.eye(n_levels) - weights  # each row less the mean
-    return np.vstack([weights, np.linalg.cholesky(form).T @ deviations])
+    return np.ascontiguousarray(np.vstack([weights, np.linalg.cholesky(form).T @ deviations]).T)
+
+
+def _moments(quantiles_HQ: Float32, levels: tuple[float, ...]) -> list[tuple[float, float]]:
+    """Mean and standard deviation by horizon, in one product, which costs as much as that of one horizon."""
+    ends = zip(quantiles_HQ[:, 0].tolist(), quantiles_HQ[:, -1].tolist(), strict=True)
+    known = [math.isfinite(low) and math.isfinite(high) for low, high in ends]  # in order; a product would warn
+    if not all(known):
+        quantiles_HQ = np.where(np.array(known)[:, None], quantiles_HQ, np.float32(0.0))
+    rows = quantiles_HQ.dot(_moment_matrix(levels)).tolist()
+    return [
+        (row[0], math.hypot(*row[1:])) if fine else (math.nan, math.nan) for row, fine in zip(rows, known, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +97,7 @@ class Forecast:
     levels: tuple[float, ...]
     quantiles_HQ: Float32
     scale: float
+    _moments: list[tuple[float, float]] = field(default_factory=list, init=False, repr=False)  # all, when one is asked
 
     def _row(self, horizon: int) -> Float32:
         return np.asarray(self.quantiles_HQ[self.horizons.index(horizon)])
@@ -94,11 +107,9 @@ class Forecast:
 
         NaN where the outermost quantiles are not finite. Never trade the mean without the artefact's shrinkage.
         """
-        row = self.quantiles_HQ[self.horizons.index(horizon)]
-        if not (math.isfinite(row[0]) and math.isfinite(row[-1])):  # they are in order; a product would warn
-            return math.nan, math.nan
-        mean, *rest = _moment_matrix(self.levels).dot(row).tolist()
-        return mean, math.hypot(*rest)
+        if not self._moments:
+            self._moments.extend(_moments(self.quantiles_HQ, self.levels))
+        return self._moments[self.horizons.index(horizon)]
 
     def mean(self, horizon: int) -> float:
         """Raw mean of the log return; never trade it without the artefact's shrinkage."""
@@ -110,12 +121,11 @@ class Forecast:
 
     def quantile(self, level: float, horizon: int) -> float:
         """Quantile at any level, linear between the model's levels; VaR at 5 % is ``-quantile(.05, h)``."""
-        row, levels = self.quantiles_HQ[self.horizons.index(horizon)], self.levels
+        row, levels, value = self.horizons.index(horizon), self.levels, self.quantiles_HQ.item
         right = bisect_left(levels, level)
         if right == 0 or right == len(levels):
-            return float(row[min(right, len(levels) - 1)])
-        pair: list[float] = row[right - 1 : right + 1].tolist()
-        low, high = pair
+            return float(value(row, min(right, len(levels) - 1)))
+        low, high = value(row, right - 1), value(row, right)
         return low + (high - low) * (level - levels[right - 1]) / (levels[right] - levels[right - 1])
 
     def probability_of_gain(self, horizon: int) -> float:
