@@ -137,6 +137,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Parameters
     ----------
+    objective : "quantiles" or "sharpe"
+        What the network learns: its quantiles alone, or besides them a position between −1 and 1 whose net Sharpe ratio
+        is to be high (docs/objectives.md).
+    turnover_cost : float, optional
+        What trading one unit of exposure costs in that ratio; the dearest instrument's cost a side where not given.
+    quantile_weight : float
+        Weight of the quantiles' loss beside the ratio, of which a bar's is taken.
     seed : int
         Same seed, same weights on a CPU.
     epochs, patience : int
@@ -166,6 +173,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Mixed precision and `torch.compile`; for CUDA alone, refused without it.
     """
 
+    objective: Literal["quantiles", "sharpe"] = "quantiles"
+    turnover_cost: float | None = None
+    quantile_weight: float = 1.0
     seed: int = 0
     epochs: int = 60
     patience: int = 12
@@ -208,6 +218,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise LSTMStrategyError(f"train.range_weight is {self.range_weight}; it must be 0 to 100")
         if not 0.0 <= self.mirror <= 0.5:
             raise LSTMStrategyError(f"train.mirror is {self.mirror}; it must be 0 to 0.5")
+        if not 0.0 <= (self.turnover_cost or 0.0) < 1.0:
+            raise LSTMStrategyError(f"train.turnover_cost is {self.turnover_cost}; it must be a fraction such as 0.001")
+        if not 0.0 < self.quantile_weight <= 1000.0:
+            raise LSTMStrategyError(
+                f"train.quantile_weight is {self.quantile_weight}; it must be above 0, at most 1000"
+            )
+        if self.objective != "sharpe" and (self.turnover_cost is not None or self.quantile_weight != 1.0):
+            name = "quantile_weight" if self.turnover_cost is None else "turnover_cost"
+            raise LSTMStrategyError(f'train.{name} belongs to objective = "sharpe"; give both or neither')
 
 
 class WalkForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

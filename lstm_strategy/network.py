@@ -19,6 +19,7 @@ SLICE = 256  # bars at once where attention looks from each to each
 class Streaming(nn.Module):
     """What one network and an ensemble have in common: features in, quantiles out, the state in and out.
 
+    ``says`` names what comes out before the state: the quantiles, and the position where one was learned.
     ``state_shapes`` names each part of the state with its (rows, width): [rows, B, width], zeros at rest.
     ``instruments`` are those that an embedding knows, in the order of their numbers.
     """
@@ -28,6 +29,7 @@ class Streaming(nn.Module):
     feature_std: Tensor
     state_shapes: dict[str, tuple[int, int]]
     instruments: tuple[str, ...]
+    says: tuple[str, ...] = ("quantiles",)
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Return the state at rest, such as (h, c), each float32 [layers, B, hidden]."""
@@ -55,6 +57,8 @@ class StreamingLSTM(Streaming):
         Those of the panel, for an embedding.
     range_head : bool
         Whether a second head learns the next bar's range; no forecast uses it.
+    position_head : bool
+        Whether another says which part of a full position to hold, from −1 to 1.
     """
 
     spread_GQ: Tensor
@@ -68,6 +72,7 @@ class StreamingLSTM(Streaming):
         start_HQ: Tensor,
         instruments: tuple[str, ...] = (),
         range_head: bool = False,
+        position_head: bool = False,
     ) -> None:
         super().__init__()
         self.config, self.instruments = config, instruments
@@ -103,6 +108,8 @@ class StreamingLSTM(Streaming):
             self.state_shapes["memory"] = (config.window - 1, hidden + 1)
         if range_head:
             self.range_head = nn.Linear(hidden, 1)
+        if position_head:
+            self.position_head, self.says = nn.Linear(hidden, 1), ("quantiles", "position")
         self._start_at(start_HQ)
 
     def _start_at(self, start_HQ: Tensor) -> None:
@@ -143,14 +150,20 @@ class StreamingLSTM(Streaming):
         return self.dropout(z), h, c, *rest
 
     def raw(self, z_TBF: Tensor, state: tuple[Tensor, ...], instrument_B: Tensor | None) -> tuple[Tensor, ...]:
-        """Return (what the head says of standardised features [T, B, H * (Q or 1)], state)."""
+        """Return (what the head says of standardised features [T, B, H * (Q or 1)], position [T, B, 1], state)."""
         z, *after = self.hidden(z_TBF, state, instrument_B)
-        return self.head(z), *after
+        return self.head(z), *self._position(z), *after
 
-    def both_tasks(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return (quantiles [T, B, H * Q], the next bar's log range [T, B], standardised): what training looks at."""
+    def _position(self, z: Tensor) -> tuple[Tensor, ...]:
+        return (torch.tanh(self.position_head(z)),) if "position" in self.says else ()
+
+    def tasks(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        """Return all that training looks at: quantiles [T, B, H * Q], and each [T, B], None where it is not learned,
+        the next bar's log range, standardised, and the position."""
         z, *_ = self.hidden(self.standardise(x_TBF), state, instrument_B)
-        return self.quantiles(self.head(z)), self.range_head(z)[..., 0]
+        ranges = self.range_head(z)[..., 0] if hasattr(self, "range_head") else None
+        position = self._position(z)
+        return self.quantiles(self.head(z)), ranges, position[0][..., 0] if position else None
 
     # cuDNN's own is fast as it is; compiled, it would be unrolled over a chunk for minutes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -167,13 +180,16 @@ class StreamingLSTM(Streaming):
         return (raw[..., :1] + gaps @ self.spread_GQ).flatten(-2)
 
     def forward(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return (quantiles [T, B, H * Q] in units of σ√h, state); for a point head, the same distance at every bar."""
-        raw, *after = self.raw(self.standardise(x_TBF), state, instrument_B)
-        return self.quantiles(raw), *after
+        """Return (quantiles [T, B, H * Q] in units of σ√h, position [T, B, 1] if any, state).
+
+        For a point head the quantiles have the same distance at every bar.
+        """
+        raw, *others = self.raw(self.standardise(x_TBF), state, instrument_B)
+        return self.quantiles(raw), *others
 
 
 class Ensemble(Streaming):
-    """Networks of one shape beside each other; the mean of their quantiles, their states one below the other."""
+    """Networks of one shape beside each other; the means of what they say, their states one below the other."""
 
     members: Sequence[StreamingLSTM]
 
@@ -181,17 +197,19 @@ class Ensemble(Streaming):
         super().__init__()
         first = members[0]
         self.members = nn.ModuleList(members)  # type: ignore[assignment]
-        self.config, self.instruments = first.config, first.instruments
+        self.config, self.instruments, self.says = first.config, first.instruments, first.says
         self.register_buffer("feature_mean", first.feature_mean, persistent=False)  # all learned from the same span
         self.register_buffer("feature_std", first.feature_std, persistent=False)
         self.state_shapes = {name: (len(members) * rows, width) for name, (rows, width) in first.state_shapes.items()}
 
     def forward(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return (quantiles [T, B, H * Q], state): each member's levels are put in order before the mean is taken."""
+        """Return as one network does; each member's levels are put in order before the mean is taken."""
         first = self.members[0]
         z_TBF = first.standardise(x_TBF)
         parts = zip(*(part.chunk(len(self.members)) for part in state), strict=True)
         found = [member.raw(z_TBF, own, instrument_B) for member, own in zip(self.members, parts, strict=True)]
-        raw, *after = zip(*found, strict=True)
+        raw, *others = zip(*found, strict=True)
         quantiles = first.quantiles(torch.stack(raw)).mean(dim=0)
-        return quantiles, *(torch.cat(part) for part in after)
+        n_means = len(self.says) - 1
+        means = (torch.stack(part).mean(dim=0) for part in others[:n_means])
+        return quantiles, *means, *(torch.cat(part) for part in others[n_means:])

@@ -67,9 +67,9 @@ def test_the_task_is_learned_and_leaves_the_forecast_its_shape(sample: Sample, t
     fit = sequences([sample], SPLIT.spans()["fit"], 1)[0]
     with torch.no_grad():
         state = with_task.initial_state(1)
-        found = with_task.both_tasks(fit.x_TF[:, None], *state)[1][:, 0].numpy()
+        found = with_task.tasks(fit.x_TF[:, None], *state)[1][:, 0].numpy()
         quantiles = with_task(fit.x_TF[:, None], *with_task.initial_state(1))[0]
-        assert torch.equal(with_task.both_tasks(fit.x_TF[:, None], *state)[0], quantiles)
+        assert torch.equal(with_task.tasks(fit.x_TF[:, None], *state)[0], quantiles)
     known = ~torch.isnan(fit.range_T).numpy()
     assert np.corrcoef(found[known], fit.range_T.numpy()[known])[0, 1] > 0.1
 

@@ -18,12 +18,14 @@ __all__ = ["Batch", "Sequence", "batches", "sequences"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequence:
-    """Bars of one instrument without a reset: x_TF, and y_TH and range_T with NaN wherever the loss must not look."""
+    """Bars of one instrument without a reset: x_TF, σ as scale_T, and labels, NaN wherever the loss must not look."""
 
     instrument_id: str
     x_TF: Tensor
     y_TH: Tensor
+    next_T: Tensor
     range_T: Tensor
+    scale_T: Tensor
     mirrored_F: Tensor
 
 
@@ -33,7 +35,9 @@ class Batch:
 
     x_LBF: Tensor
     y_LBH: Tensor
+    next_LB: Tensor
     range_LB: Tensor
+    scale_LB: Tensor
     instrument_ids: list[str]
 
 
@@ -50,8 +54,12 @@ def sequences(
             if len(wanted):
                 taken = rows[(rows >= wanted[0] - run_in) & (rows <= wanted[-1]) & valid[rows]]
                 y_TH = np.where(inside[taken, None], sample.y_TH[taken], np.float32(np.nan))
-                range_T = np.where(inside[taken], sample.range_T[taken], np.float32(np.nan))
-                parts = (sample.matrix.x_TF[taken], y_TH, range_T, sample.mirrored_F)
+                next_T, range_T = (
+                    np.where(inside[taken], label_T[taken], np.float32(np.nan))
+                    for label_T in (sample.next_T, sample.range_T)
+                )
+                scale_T = sample.matrix.scale_T[taken].astype(np.float32)
+                parts = (sample.matrix.x_TF[taken], y_TH, next_T, range_T, scale_T, sample.mirrored_F)
                 columns = (torch.from_numpy(part) for part in parts)
                 found.append(Sequence(sample.bars.instrument_id, *columns))
     return found
@@ -71,8 +79,11 @@ def batches(found: list[Sequence], chunk: int, config: TrainConfig, shuffle: np.
         rows = [(found[number], start) for number, start in (starts[i] for i in batch)]
         x_LBF = torch.stack([sequence.x_TF[start : start + chunk] for sequence, start in rows], dim=1)
         y_LBH = torch.stack([sequence.y_TH[start : start + chunk] for sequence, start in rows], dim=1)
+        next_LB = torch.stack([sequence.next_T[start : start + chunk] for sequence, start in rows], dim=1)
         if config.mirror:
             sign_B1 = torch.from_numpy(1.0 - 2.0 * (shuffle.random((len(rows), 1)) < config.mirror)).float()
             x_LBF, y_LBH = torch.where(found[0].mirrored_F, x_LBF * sign_B1, x_LBF), y_LBH * sign_B1
+            next_LB = next_LB * sign_B1[:, 0]
         range_LB = torch.stack([sequence.range_T[start : start + chunk] for sequence, start in rows], dim=1)
-        yield Batch(x_LBF, y_LBH, range_LB, [sequence.instrument_id for sequence, _ in rows])
+        scale_LB = torch.stack([sequence.scale_T[start : start + chunk] for sequence, start in rows], dim=1)
+        yield Batch(x_LBF, y_LBH, next_LB, range_LB, scale_LB, [sequence.instrument_id for sequence, _ in rows])

@@ -30,7 +30,8 @@ def export(network: Streaming) -> bytes:
     """Return the streaming ONNX graph, after proving that it agrees with torch, whole and step by step.
 
     Its inputs are x, the instrument's number where there is an embedding, and each part of the state by its name; its
-    outputs the quantiles, and each part of the state as ``<name>_out``. The same weights give the same bytes.
+    outputs the quantiles, the position where one was learned, and each part of the state as ``<name>_out``. The same
+    weights give the same bytes.
 
     torch's exporter takes a second, so it is asked once for each shape of network in a process; networks of the same
     shape have their weights put into that graph. Where that cannot be done, or does not stand the proof, a warning is
@@ -83,7 +84,7 @@ def _exported(network: Streaming) -> onnx.ModelProto:
                 dynamo=True,
                 verbose=False,
                 input_names=["x", *names, *(["instrument"] if numbers else [])],
-                output_names=["quantiles", *(f"{name}_out" for name in names)],
+                output_names=[*network.says, *(f"{name}_out" for name in names)],
                 dynamic_shapes={
                     "x_TBF": {0: torch.export.Dim("T", min=1)},
                     "state": tuple({} for _ in state),  # all fixed
@@ -118,20 +119,20 @@ def _gap(network: Streaming, graph: bytes) -> float:
     generator = torch.Generator().manual_seed(0)
     deviations = torch.randn(64, 1, len(network.feature_mean), generator=generator)
     x_T1F = network.feature_mean + network.feature_std * deviations
-    names, worst = list(network.state_shapes), 0.0
+    names, says, worst = list(network.state_shapes), list(network.says), 0.0
     for instrument_id in network.instruments if network.config.embedding else ("",):
         number_B = network.numbers_of([instrument_id])
         fixed = {} if number_B is None else {"instrument": number_B.numpy()}
         rest = network.initial_state(1)
-        wanted = network(x_T1F, *rest, instrument_B=number_B)[0].numpy()
+        wanted = torch.cat(network(x_T1F, *rest, instrument_B=number_B)[: len(says)], dim=-1).numpy()
         state = dict(zip(names, map(_numpy, rest), strict=True))
-        whole = session.run(["quantiles"], {"x": x_T1F.numpy()} | state | fixed)[0]
+        whole = np.concatenate(session.run(says, {"x": x_T1F.numpy()} | state | fixed), axis=-1)
         steps = []
         for x in x_T1F.numpy():
-            q, *after = session.run(None, {"x": x[None]} | state | fixed)
-            state = dict(zip(names, after, strict=True))
-            steps.append(q)
-        gaps = [np.abs(wanted - found).max() for found in (whole, np.concatenate(steps))]
+            found = session.run(None, {"x": x[None]} | state | fixed)
+            state = dict(zip(names, found[len(says) :], strict=True))
+            steps.append(np.concatenate(found[: len(says)], axis=-1))
+        gaps = [np.abs(wanted - told).max() for told in (whole, np.concatenate(steps))]
         worst = max(worst, *gaps) if np.isfinite(gaps).all() else math.inf
     return worst
 

@@ -24,13 +24,14 @@ _FLOOR_SHARE = 0.05  # σ never falls below this share of its median over the tr
 class Sample:
     """One instrument ready for training: bars, features, labels y_TH (NaN where there is none) and what was fitted.
 
-    ``range_T`` is the next bar's log range, as in `next_log_range`: an auxiliary label. ``mirrored_F`` tells the
-    features that change their sign with the returns.
+    Labels of other tasks are ``next_T``, the log return of the next bar in units of σ, and ``range_T``, its log range as
+    in `next_log_range`. ``mirrored_F`` tells the features that change their sign with the returns.
     """
 
     bars: Bars
     matrix: FeatureMatrix
     y_TH: npt.NDArray[np.float32]
+    next_T: npt.NDArray[np.float32]
     range_T: npt.NDArray[np.float32]
     mirrored_F: npt.NDArray[np.bool_]
     fit: InstrumentFit
@@ -97,9 +98,10 @@ def build_sample(
     matrix = Features(config, bars.timeframe, fit.tick, fit.scale_floor).run(bars)
     _require_finite(bars, matrix, config)
     y_TH = label(bars, matrix.scale_T, horizons, config.closed_ns)
+    next_T = label(bars, matrix.scale_T, (1,), config.closed_ns)[:, 0]
     range_T = next_log_range(bars, matrix.scale_T, config.closed_ns)
     mirrored_F = np.array([feature.mirrored for feature in config.features])
-    return Sample(bars, matrix, y_TH, range_T, mirrored_F, fit)
+    return Sample(bars, matrix, y_TH, next_T, range_T, mirrored_F, fit)
 
 
 def _require_finite(bars: Bars, matrix: FeatureMatrix, config: FeaturesConfig) -> None:

@@ -38,19 +38,20 @@ def require_labels(sample: Sample, horizons: tuple[int, ...]) -> None:
     """Check ``labels``: each is the move from its own bar's close to the close so many bars later."""
     bars = sample.bars
     known_at = np.log(bars.close)
-    for column, horizon in enumerate(horizons):
-        rows = np.flatnonzero(~np.isnan(sample.y_TH[:, column]))
+    columns = [(1, sample.next_T), *zip(horizons, sample.y_TH.T, strict=True)]
+    for horizon, label_T in columns:
+        rows = np.flatnonzero(~np.isnan(label_T))
         landing = np.minimum(rows + horizon, len(bars) - 1)
         lasted = bars.ts_close[landing] - bars.ts_close[rows]
         moved = (known_at[landing] - known_at[rows]) / (sample.matrix.scale_T[rows] * math.sqrt(horizon))
-        wrong = ~(np.abs(moved - sample.y_TH[rows, column]) <= 1e-4 * (1.0 + np.abs(moved)))
+        wrong = ~(np.abs(moved - label_T[rows]) <= 1e-4 * (1.0 + np.abs(moved)))
         wrong |= lasted < horizon * bars.timeframe.ns
         if wrong.any():
             first = int(wrong.argmax())
             raise LeakError(
                 "labels",
                 f"{bars.instrument_id}: the label of {format_ns(bars.ts_close[rows[first]])} at {horizon} bars is"
-                f" {sample.y_TH[rows[first], column]:.4f}, but the move it names was {moved[first]:.4f}"
+                f" {label_T[rows[first]]:.4f}, but the move it names was {moved[first]:.4f}"
                 f" ({int(wrong.sum())} of {len(rows)} differ)",
             )
 

@@ -36,6 +36,10 @@ def require_possible(
             f"network.embedding is {network_config.embedding}, but there is one instrument, {instruments[0]}; use 0, or"
             " train a panel"
         )
+    if config.objective == "sharpe" and config.turnover_cost is None:
+        raise LSTMStrategyError(
+            'train.objective is "sharpe", but train.turnover_cost is not given; name what trading costs, such as 0.001'
+        )
     told = "train.compile is true" if config.compile else f'train.precision is "{config.precision}"'
     if device.type != "cuda" and (config.compile or config.precision != "float32"):
         raise LSTMStrategyError(f'{told}, but there is no CUDA device here; use compile = false and "float32"')

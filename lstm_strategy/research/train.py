@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from lstm_strategy.research.checkpoint import Checkpoint
 from lstm_strategy.research.labels import Sample
 from lstm_strategy.research.losses import Loss, constant_quantiles, label_quantiles, loss_of, pinball, range_loss
 from lstm_strategy.research.members import average_of, begin_at, checkpoints, member_seeds, require_possible, starts
+from lstm_strategy.research.objective import net_returns, sharpe
 
-__all__ = ["RUN_IN", "Trained", "forecast_sequences", "train"]
+__all__ = ["RUN_IN", "Trained", "forecast_sequences", "stream", "train"]
 
 RUN_IN = 512  # bars before a span that fill the state when the span is judged
 
@@ -54,24 +55,31 @@ class _Member:
 
 
 @torch.no_grad()
-def forecast_sequences(network: Streaming, found: list[Sequence]) -> tuple[Tensor, Tensor]:
-    """Stream every sequence from rest; return (q_NHQ, y_NH) of the rows that have a label."""
+def stream(network: Streaming, sequence: Sequence) -> tuple[Tensor, ...]:
+    """Stream a sequence from rest; return q_THQ and, where there is one, position_T: what the network says."""
     network.eval()
     device = network.feature_mean.device
-    forecasts, labels = [], []
-    for sequence in found:
-        slice_ = SLICE if "memory" in network.state_shapes else len(sequence.x_TF)
-        state = network.initial_state(1)
-        number_B = network.numbers_of([sequence.instrument_id])
-        parts = []
-        for x_TBF in torch.split(sequence.x_TF[:, None], slice_):
-            q_TBN, *state = network(x_TBF.to(device), *state, instrument_B=number_B)
-            parts.append(q_TBN[:, 0].cpu())
-        judged = ~torch.isnan(sequence.y_TH).all(dim=1)
-        q_THQ = torch.cat(parts).reshape(len(sequence.x_TF), sequence.y_TH.shape[1], -1)
-        forecasts.append(q_THQ[judged])
-        labels.append(sequence.y_TH[judged])
-    return torch.cat(forecasts), torch.cat(labels)
+    slice_ = SLICE if "memory" in network.state_shapes else len(sequence.x_TF)
+    state: Iterable[Tensor] = network.initial_state(1)
+    number_B = network.numbers_of([sequence.instrument_id])
+    parts = []
+    for x_TBF in torch.split(sequence.x_TF[:, None], slice_):
+        found = network(x_TBF.to(device), *state, instrument_B=number_B)
+        said, state = found[: len(network.says)], found[len(network.says) :]
+        parts.append([told[:, 0].cpu() for told in said])
+    q_TN, *position = (torch.cat(part) for part in zip(*parts, strict=True))
+    return q_TN.reshape(len(q_TN), sequence.y_TH.shape[1], -1), *(told[:, 0] for told in position)
+
+
+def forecast_sequences(network: Streaming, found: list[Sequence]) -> tuple[Tensor, Tensor]:
+    """Stream every sequence from rest; return (q_NHQ, y_NH) of the rows that have a label."""
+    return _labelled([stream(network, sequence)[0] for sequence in found], found)
+
+
+def _labelled(forecasts: list[Tensor], found: list[Sequence]) -> tuple[Tensor, Tensor]:
+    judged = [~torch.isnan(sequence.y_TH).all(dim=1) for sequence in found]
+    q_NHQ = torch.cat([q_THQ[rows] for q_THQ, rows in zip(forecasts, judged, strict=True)])
+    return q_NHQ, torch.cat([sequence.y_TH[rows] for sequence, rows in zip(found, judged, strict=True)])
 
 
 def train(
@@ -120,7 +128,8 @@ def train(
     for number, (seed, own_start, path) in enumerate(plans):
         torch.manual_seed(seed)
         scaler = (inputs.mean(dim=0), std)
-        network = StreamingLSTM(network_config, *scaler, baseline_HQ, instruments, config.range_weight > 0).to(device)
+        heads = (config.range_weight > 0, config.objective == "sharpe")
+        network = StreamingLSTM(network_config, *scaler, baseline_HQ, instruments, *heads).to(device)
         if own_start is not None:
             begin_at(network, own_start)
         first = number * config.epochs
@@ -164,7 +173,7 @@ def _train_member(
     shuffle = np.random.default_rng([seed, 1])
     state.resume(shuffle)
     range_of = range_loss(fit) if config.range_weight else None
-    forward = network.both_tasks if range_of else network
+    forward = network.tasks if range_of or "position" in network.says else network
     if config.compile:
         forward = torch.compile(forward)
 
@@ -177,9 +186,13 @@ def _train_member(
             number_B = network.numbers_of(batch.instrument_ids)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 state_0 = network.initial_state(batch.x_LBF.shape[1])
-                q_LBN, ranges_LB, *_ = forward(batch.x_LBF.to(device), *state_0, instrument_B=number_B)
+                q_LBN, ranges_LB, position_LB, *_ = forward(batch.x_LBF.to(device), *state_0, instrument_B=number_B)
             q_LBHQ = q_LBN[config.burn_in :].float().unflatten(-1, (batch.y_LBH.shape[-1], -1))
             loss = judge(q_LBHQ, batch.y_LBH[config.burn_in :].to(device))
+            if "position" in network.says:
+                labels = batch.next_LB.to(device), batch.scale_LB.to(device)
+                net_LB = net_returns(position_LB.float(), *labels, config.turnover_cost or 0.0)
+                loss = config.quantile_weight * loss - sharpe(net_LB[config.burn_in :])
             if range_of is not None:
                 told = range_of(ranges_LB[config.burn_in :].float(), batch.range_LB[config.burn_in :].to(device))
                 loss = loss + config.range_weight * told
@@ -190,12 +203,30 @@ def _train_member(
             if average is not None:
                 average.update_parameters(network)
             targets += int((~torch.isnan(batch.y_LBH[config.burn_in :])).any(dim=-1).sum())
-        judged = float(judge(*forecast_sequences(state.judged, stop)))
+        judged = _judged(state.judged, stop, judge, config)[0]
         state.finish_epoch(judged, shuffle)
         on_epoch(state.epoch, judged, state.best)
     seconds = time.perf_counter() - started
     network.load_state_dict(state.best_weights)
-    return _Member(network, state.best, state.epoch, targets, seconds)
+    loss = state.best
+    if "position" in network.says and not _judged(network, stop, judge, config)[1] > 0.0:
+        with torch.no_grad():  # it holds nothing from now on, rather than what lost
+            network.position_head.weight.zero_()
+            network.position_head.bias.zero_()
+        loss = _judged(network, stop, judge, config)[0]
+    return _Member(network, loss, state.epoch, targets, seconds)
+
+
+def _judged(network: Streaming, found: list[Sequence], judge: Loss, config: TrainConfig) -> tuple[float, float]:
+    """Return the loss that training minimises, over all of a span at once, and the net Sharpe ratio in it (or 0)."""
+    said = [stream(network, sequence) for sequence in found]
+    loss = float(judge(*_labelled([q_THQ for q_THQ, *_ in said], found)))
+    if "position" not in network.says:
+        return loss, 0.0
+    pairs = zip(said, found, strict=True)
+    net = [net_returns(told[1], own.next_T, own.scale_T, config.turnover_cost or 0.0) for told, own in pairs]
+    earned = float(sharpe(torch.cat(net)))
+    return config.quantile_weight * loss - earned, earned
 
 
 @torch.no_grad()
