@@ -6,20 +6,20 @@ half of all volume is bought by takers, a candle that traded has one trade for e
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 from aiohttp import web
 
+from lstm_strategy.replay.binance_http import answering, illegal, json_reply, limit, needed, number, server_ms
 from lstm_strategy.replay.binance_rules import exchange_info
-from lstm_strategy.replay.exchange import EXCHANGE, FAULTS, Page, read_page
+from lstm_strategy.replay.exchange import EXCHANGE, Page, read_page
 from lstm_strategy.replay.intervals import BINANCE_INTERVALS, Interval
 from lstm_strategy.replay.market import Candles, Market
+from lstm_strategy.replay.refusals import RefusedError
 
-__all__ = ["binance_error", "kline_event", "kline_rows", "register_binance"]
+__all__ = ["kline_event", "kline_rows", "register_binance"]
 
 _MS = 1_000_000
 _SPOT_LIMITS, _FUTURES_LIMITS, _FUNDING_LIMITS = (500, 1_000), (500, 1_500), (100, 1_000)  # default and most
@@ -28,28 +28,15 @@ _ROW = '[%d,"%.8f","%.8f","%.8f","%.8f","%.8f",%d,"%.8f",%d,"%.8f","%.8f","0"]'
 type Row = tuple[int, float, float, float, float, float, int, float, int, float, float]
 
 
-class _RefusedError(Exception):
-    """A request that Binance answers with a code and a message."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 def register_binance(app: web.Application) -> None:
     """Add the routes."""
     for prefix in ("/api/v3", "/fapi/v1", "/dapi/v1"):
         app.router.add_get(f"{prefix}/ping", _ping)
         app.router.add_get(f"{prefix}/time", _time)
-        app.router.add_get(f"{prefix}/exchangeInfo", _answering(_exchange_info))
+        app.router.add_get(f"{prefix}/exchangeInfo", answering(_exchange_info))
     for prefix in ("/api/v3", "/fapi/v1"):
-        app.router.add_get(f"{prefix}/klines", _answering(_klines))
-    app.router.add_get("/fapi/v1/fundingRate", _answering(_funding))
-
-
-def binance_error(code: int, message: str, status: int = 400) -> web.Response:
-    """Return an error in Binance's shape."""
-    return _json({"code": code, "msg": message}, status=status)
+        app.router.add_get(f"{prefix}/klines", answering(_klines))
+    app.router.add_get("/fapi/v1/fundingRate", answering(_funding))
 
 
 def kline_rows(candles: Candles, stamp_ns: int = _MS) -> Iterator[Row]:
@@ -80,11 +67,11 @@ def kline_event(
 
 
 async def _ping(_: web.Request) -> web.Response:
-    return _json({})
+    return json_reply({})
 
 
 async def _time(request: web.Request) -> web.Response:
-    return _json({"serverTime": _server_ms(request)})
+    return json_reply({"serverTime": server_ms(request)})
 
 
 async def _exchange_info(request: web.Request) -> web.Response:
@@ -99,28 +86,28 @@ async def _exchange_info(request: web.Request) -> web.Response:
         try:
             wanted = msgspec.json.decode(request.query["symbols"], type=list[str])
         except msgspec.MsgspecError as error:
-            raise _RefusedError(
-                -1100, _illegal("symbols", r'^\[("[A-Z0-9-_.]{1,20}"(,"[A-Z0-9-_.]{1,20}"){0,}){0,1}\]$')
+            raise RefusedError(
+                -1100, illegal("symbols", r'^\[("[A-Z0-9-_.]{1,20}"(,"[A-Z0-9-_.]{1,20}"){0,}){0,1}\]$')
             ) from error
     if wanted is not None and not set(wanted) <= {market.symbol for market in markets}:
-        raise _RefusedError(-1121, "Invalid symbol.")
+        raise RefusedError(-1121, "Invalid symbol.")
     markets = [market for market in markets if wanted is None or market.symbol in wanted]
-    return _json(exchange_info(markets, _server_ms(request), exchange.exchange_info))
+    return json_reply(exchange_info(markets, server_ms(request), exchange.exchange_info))
 
 
 async def _klines(request: web.Request) -> web.Response:
     market = _market(request)
-    interval = BINANCE_INTERVALS.get(_needed(request, "interval"))
+    interval = BINANCE_INTERVALS.get(needed(request, "interval"))
     if interval is None or not market.offers(interval) or (market.perpetual and interval.text == "1s"):
-        raise _RefusedError(-1120, "Invalid interval.")
-    start, end = _number(request, "startTime"), _number(request, "endTime")
+        raise RefusedError(-1120, "Invalid interval.")
+    start, end = number(request, "startTime"), number(request, "endTime")
     page = read_page(
         request,
         market,
         interval,
         start=None if start is None else start * _MS,
         end=None if end is None else end * _MS,
-        limit=_limit(request, *(_FUTURES_LIMITS if market.perpetual else _SPOT_LIMITS)),
+        limit=limit(request, *(_FUTURES_LIMITS if market.perpetual else _SPOT_LIMITS)),
         stamp_ns=_MS,
     )
     return _klines_reply(page)
@@ -133,15 +120,15 @@ def _klines_reply(page: Page) -> web.Response:
 
 async def _funding(request: web.Request) -> web.Response:
     market = _market(request)
-    start, end = _number(request, "startTime"), _number(request, "endTime")
-    limit = _limit(request, *_FUNDING_LIMITS)
+    start, end = number(request, "startTime"), number(request, "endTime")
+    most = limit(request, *_FUNDING_LIMITS)
     if market.funding is None:
-        return _json([])
+        return json_reply([])
     ts = market.funding.ts
     last = int(np.searchsorted(ts, min(request.app[EXCHANGE].now(), (end or 1 << 43) * _MS), side="right"))
-    first = max(0, last - limit) if start is None else int(np.searchsorted(ts, start * _MS))
-    rows = slice(first, min(last, first + limit))
-    return _json(
+    first = max(0, last - most) if start is None else int(np.searchsorted(ts, start * _MS))
+    rows = slice(first, min(last, first + most))
+    return json_reply(
         [
             {"symbol": market.symbol, "fundingTime": when // _MS, "fundingRate": f"{rate:.8f}", "markPrice": ""}
             for when, rate in zip(ts[rows].tolist(), market.funding.rate[rows].tolist(), strict=True)
@@ -149,54 +136,8 @@ async def _funding(request: web.Request) -> web.Response:
     )
 
 
-def _answering(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Callable[[web.Request], Any]:
-    async def answer(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except _RefusedError as refusal:
-            return binance_error(refusal.code, str(refusal))
-
-    return answer
-
-
 def _market(request: web.Request) -> Market:
-    found = request.app[EXCHANGE].plan.find(_needed(request, "symbol"), perpetual=request.path.startswith("/fapi"))
+    found = request.app[EXCHANGE].plan.find(needed(request, "symbol"), perpetual=request.path.startswith("/fapi"))
     if found is None:
-        raise _RefusedError(-1121, "Invalid symbol.")
+        raise RefusedError(-1121, "Invalid symbol.")
     return found
-
-
-def _needed(request: web.Request, name: str) -> str:
-    value = request.query.get(name, "")
-    if not value:
-        raise _RefusedError(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
-    return value
-
-
-def _number(request: web.Request, name: str) -> int | None:
-    value = request.query.get(name)
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,20}", value, re.ASCII) is None:
-        raise _RefusedError(-1100, _illegal(name, "^[0-9]{1,20}$"))
-    return min(int(value), 1 << 43)  # the year 2248: its nanoseconds still fit into 64 bits
-
-
-def _limit(request: web.Request, default: int, most: int) -> int:
-    limit = _number(request, "limit")
-    if limit == 0:
-        raise _RefusedError(-1130, "Data sent for parameter 'limit' is not valid.")
-    return default if limit is None else min(limit, most)
-
-
-def _illegal(name: str, legal: str) -> str:
-    return f"Illegal characters found in parameter '{name}'; legal range is '{legal}'."
-
-
-def _server_ms(request: web.Request) -> int:
-    skew = sum(fault.seconds for fault in request.get(FAULTS, ()) if fault.kind == "clock_skew")
-    return (request.app[EXCHANGE].now() + int(skew * 1e9)) // _MS
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")

@@ -14,9 +14,25 @@ from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.toml_file import read_toml
 
-__all__ = ["NO_FAULTS", "PAGE_KINDS", "REQUEST_KINDS", "STREAM_KINDS", "Fault", "FaultBook", "FaultPlan", "load_faults"]
+__all__ = [
+    "ANSWER_KINDS",
+    "NO_FAULTS",
+    "ORDER_KINDS",
+    "PAGE_KINDS",
+    "REQUEST_KINDS",
+    "STREAM_KINDS",
+    "USER_KINDS",
+    "Fault",
+    "FaultBook",
+    "FaultPlan",
+    "load_faults",
+]
 
+type Place = Literal["rest", "stream", "orders", "user"]
 type Kind = Literal[
+    "answer_failed",
+    "answer_late",
+    "answer_lost",
     "clock_skew",
     "content_type",
     "cut",
@@ -31,7 +47,9 @@ type Kind = Literal[
     "nan",
     "negative_volume",
     "overlap",
+    "partial",
     "redirect",
+    "reject",
     "reorder",
     "revise",
     "short_page",
@@ -39,6 +57,7 @@ type Kind = Literal[
     "skip",
     "status",
     "truncated",
+    "twice",
     "unfinished",
     "wrong_unit",
 ]
@@ -47,9 +66,19 @@ _ROWS = {"duplicate", "reorder", "skip", "revise", "unfinished", "nan", "huge_pr
 REQUEST_KINDS = frozenset(
     ("drop", "cut", "delay", "status", "redirect", "huge_reply", "content_type", "truncated", "malformed")
 ) | {"maintenance", "clock_skew"}
+ANSWER_KINDS = frozenset(("answer_lost", "answer_late", "answer_failed", "twice"))
+REQUEST_KINDS |= ANSWER_KINDS
+ORDER_KINDS = frozenset(("reject", "partial"))
+USER_KINDS = frozenset(("drop", "skip", "duplicate", "reorder", "delay"))
 PAGE_KINDS = frozenset(_ROWS | {"wrong_unit", "short_page", "overlap", "since_ignored"})
 STREAM_KINDS = frozenset(_ROWS | {"wrong_unit", "drop", "delay", "truncated", "malformed", "maintenance", "clock_skew"})
 
+_KINDS_ON: dict[Place, frozenset[str]] = {
+    "rest": REQUEST_KINDS | PAGE_KINDS,
+    "stream": STREAM_KINDS,
+    "orders": ORDER_KINDS,
+    "user": USER_KINDS,
+}
 _KEPT = 1_000  # of the last injected ones, for reading
 
 
@@ -62,8 +91,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ``every`` and ``probability`` do unless told; else once.
 
     An occasion is a closed candle of a subscribed stream (``on = "stream"``), or a request (``on = "rest"``) that the
-    fault can spoil and whose path holds ``path`` and whose symbol is ``symbol`` ("" is any; but requests that open a
-    socket are spoilt only where ``path`` names them, such as ``/stream``).
+    fault can spoil and whose method and path, such as ``POST /api/v3/order``, hold ``path`` and whose symbol is
+    ``symbol`` ("" is any; but requests that open a socket are spoilt only where ``path`` names them, such as
+    ``/stream``). On ``orders`` it is an order that passed the checks of its request (``path`` is looked for in its side
+    and type: ``BUY MARKET``), on ``user`` an event of the user-data stream (``executionReport TRADE``).
 
     Kinds of both: ``drop`` (the connection is cut without a word), ``delay`` (by ``seconds``), ``duplicate``,
     ``reorder`` (two neighbours change places), ``skip`` (not sent; a page lacks ``rows``), ``revise`` (the newest
@@ -77,11 +108,17 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Kinds of ``rest`` alone: ``status`` (``status`` with Retry-After ``retry_after`` where named), ``redirect`` (without
     end), ``huge_reply`` (``size`` bytes), ``content_type`` (text/html), ``cut`` (half the body, then the connection
     ends), ``short_page`` (``rows`` fewer), ``overlap`` (``rows`` from before the page), ``since_ignored`` (the newest
-    page instead).
+    page instead), and those that carry the request out and spoil only the answer: ``answer_lost`` (the connection is
+    cut), ``answer_late`` (told after ``seconds``), ``answer_failed`` (answered with ``status`` and Binance's -1007, state
+    unknown), ``twice`` (carried out again, and the second answer told).
+
+    Kinds of ``orders``: ``reject`` (refused with Binance's ``code``), ``partial`` (only the fraction ``amount`` is
+    offered at once). Kinds of ``user``: ``drop`` (all user-data streams are cut, and the event is lost), ``skip``,
+    ``duplicate``, ``reorder`` (told after the next one), ``delay`` (told after ``seconds``).
     """
 
     kind: Kind
-    on: Literal["rest", "stream"] = "rest"
+    on: Place = "rest"
     nth: int | None = None
     every: int | None = None
     probability: float | None = None
@@ -95,9 +132,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     status: int = 503
     retry_after: int | None = None
     size: int = 1 << 30
+    code: int = -2010
 
     def __post_init__(self) -> None:
-        known = STREAM_KINDS if self.on == "stream" else REQUEST_KINDS | PAGE_KINDS
+        known = _KINDS_ON[self.on]
         for name, allowed, what in (
             ("kind", self.kind in known, f"one that happens on {self.on}: {', '.join(sorted(known))}"),
             ("nth", self.nth is None or self.nth >= 1, "1 or more"),
@@ -107,6 +145,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             ("seconds", -1e9 <= self.seconds <= 1e9, "within 1e9"),
             ("rows", self.rows >= 1, "1 or more"),
             ("amount", -1.0 < self.amount < 10.0, "above -1 and below 10"),
+            ("amount", self.kind != "partial" or 0.0 <= self.amount < 1.0, "at least 0 and below 1"),
+            ("code", -99_999 <= self.code < 0, "one of Binance's, below 0"),
             ("status", 400 <= self.status <= 599, "400 to 599"),
             ("retry_after", self.retry_after is None or self.retry_after >= 0, "0 or more"),
             ("size", 0 < self.size <= 1 << 40, "up to 2 to the power of 40"),
@@ -157,7 +197,7 @@ class FaultBook:
 
     def draw(
         self,
-        on: Literal["rest", "stream"],
+        on: Place,
         kinds: frozenset[str],
         *,
         first: int,

@@ -10,7 +10,8 @@ import msgspec
 from aiohttp import web
 
 from lstm_strategy.replay.exchange import EXCHANGE, FAULTS
-from lstm_strategy.replay.faults import REQUEST_KINDS, Fault
+from lstm_strategy.replay.faults import ANSWER_KINDS, REQUEST_KINDS, Fault
+from lstm_strategy.replay.refusals import MESSAGES
 
 __all__ = ["fault_gate"]
 
@@ -29,14 +30,14 @@ async def fault_gate(
     if exchange.under_maintenance:
         return _maintenance(request)
     now = exchange.now()
-    tells_time = request.path.endswith(("/time", "/exchangeInfo"))
+    keeps_time = request.path.endswith(("/time", "/exchangeInfo")) or "signature" in request.query
     socket = "Upgrade" in request.headers
     drawn = exchange.faults.draw(
         "rest",
-        REQUEST_KINDS if tells_time else REQUEST_KINDS - {"clock_skew"},
+        REQUEST_KINDS if keeps_time else REQUEST_KINDS - {"clock_skew"},
         first=now,
         last=now,
-        path=request.path,
+        path=f"{request.method} {request.path}",
         symbol=request.query.get("symbol", ""),
         named=socket,
     )
@@ -78,6 +79,8 @@ async def _spoilt(
     if fault.kind == "drop":
         return _abort(request)
     response = await _answer(request, handler)
+    if fault.kind in ANSWER_KINDS:
+        return await _carried_out(request, handler, fault, response)
     if not isinstance(response, web.Response) or not isinstance(response.body, bytes):  # a socket has no body
         return _abort(request)
     if fault.kind == "content_type":
@@ -91,11 +94,28 @@ async def _spoilt(
     return response
 
 
+async def _carried_out(
+    request: web.Request,
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    fault: Fault,
+    response: web.StreamResponse,
+) -> web.StreamResponse:
+    """Spoil the answer to a request that was carried out."""
+    if fault.kind == "twice":
+        return await _answer(request, handler)
+    if fault.kind == "answer_failed":
+        return _json(fault.status, {"code": -1007, "msg": MESSAGES[-1007]})
+    if fault.kind == "answer_late":
+        await asyncio.sleep(max(0.0, fault.seconds))
+        return response
+    return _abort(request)
+
+
 def _status(request: web.Request, fault: Fault) -> web.Response:
     if fault.status in (502, 504):  # from before the venue: no JSON
         return web.Response(status=fault.status, text="<html><body>Bad Gateway</body></html>", content_type="text/html")
     texts = {
-        429: "Too much request weight used; current limit is 6000 request weight per 1 MINUTE.",
+        429: MESSAGES[-1003],
         418: "Way too much request weight used; IP banned until further notice.",
     }
     response = _error(request, fault.status, texts.get(fault.status, "Internal error; unable to process your request."))
@@ -113,6 +133,10 @@ def _error(request: web.Request, status: int, message: str) -> web.Response:
     body: dict[str, object] = {"message": message}
     if request.path.startswith(("/api/", "/fapi/", "/dapi/", "/sapi/")):
         body = {"code": {429: -1003, 418: -1003, 404: -1000}.get(status, -1001), "msg": message}
+    return _json(status, body)
+
+
+def _json(status: int, body: dict[str, object]) -> web.Response:
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
 
 

@@ -147,15 +147,18 @@ class Market:
             ]
         return _aggregate(Candles.join(parts), interval)
 
-    def partial(self, bar: Candles, elapsed: float) -> Candles:
-        """Return one bar as it stood when the fraction ``elapsed`` (0 to 1) of its time had passed."""
+    def path(self, bar: Candles) -> tuple[list[float], list[float]]:
+        """Return moments of a recorded bar, as fractions of its time, and the prices between which it goes straight."""
         source = random.Random(f"{self.seed} {int(bar.closed[0])}")
         turns = sorted((source.uniform(0.1, 0.9), source.uniform(0.1, 0.9)))
         extremes = [float(bar.high[0]), float(bar.low[0])]
         if source.random() < 0.5:
             extremes.reverse()
-        when = [0.0, *turns, 1.0]
-        path = [float(bar.open[0]), *extremes, float(bar.close[0])]
+        return [0.0, *turns, 1.0], [float(bar.open[0]), *extremes, float(bar.close[0])]
+
+    def partial(self, bar: Candles, elapsed: float) -> Candles:
+        """Return one bar as it stood when the fraction ``elapsed`` (0 to 1) of its time had passed."""
+        when, path = self.path(bar)
         price = round(float(np.interp(elapsed, when, path)), step_decimals(self.instrument.tick))
         price = min(max(price, float(bar.low[0])), float(bar.high[0]))
         passed = [value for moment, value in zip(when, path, strict=True) if moment <= elapsed] + [price]

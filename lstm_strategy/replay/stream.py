@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 from aiohttp import WSMsgType, web
 
-from lstm_strategy.replay.binance import binance_error, kline_event
+from lstm_strategy.replay.binance import kline_event
+from lstm_strategy.replay.binance_http import binance_error
 from lstm_strategy.replay.connection import Connection
 from lstm_strategy.replay.exchange import EXCHANGE, Exchange
 from lstm_strategy.replay.faults import STREAM_KINDS, Fault
