@@ -175,6 +175,15 @@ class Desk:
         sent, self._sent = self._sent, 0
         return sent
 
+    @property
+    def uncounted(self) -> int:
+        """How many `newly_sent` would return."""
+        return self._sent
+
+    def count_as_sent(self, orders: int) -> None:
+        """Let `newly_sent` return so many more: sent before a restart, and not yet counted."""
+        self._sent += orders
+
     def exits_state(self) -> bytes | None:
         """Return what a restart must know of the exits."""
         return None if self._guard is None else self._guard.encode()

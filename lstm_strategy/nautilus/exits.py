@@ -12,7 +12,7 @@ from nautilus_trader.trading.strategy import Strategy
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig, ExitState, deviation, due, level_reached, open_exits, take_bar
 from lstm_strategy.forecast import Forecast
-from lstm_strategy.nautilus.account import EXIT_TAG, Holdings
+from lstm_strategy.nautilus.account import EXIT_TAG, Holdings, is_exit
 from lstm_strategy.nautilus.engine import (
     EngineInstrument,
     Order,
@@ -50,6 +50,9 @@ class _Kept(msgspec.Struct, frozen=True):
     state: ExitState | None
     pause: int
     refused: bool
+    exiting: bool = False
+    spread: float = math.nan
+    ts_close: int = 0
 
 
 class Guard:
@@ -75,6 +78,7 @@ class Guard:
         self._spread, self._ts_close = math.nan, 0
         self._pause, self._exiting = 0, False
         self._refused, self._waits = False, False  # the second until the next bar
+        self._restored = False
 
     def on_bar(self, held: Holdings, ts_close: int, close: float, forecast: Forecast | None, closed_ns: int) -> Watch:
         """Take a bar's close: count, trail, and say whether the position must end, or must not grow."""
@@ -113,7 +117,7 @@ class Guard:
 
     def on_event(self, event: Any) -> None:
         """Note what became of our exit: filled, refused, or at the venue."""
-        if self.order is None or getattr(event, "client_order_id", None) != self.order.client_order_id:
+        if not self._is_ours(event):
             return
         if isinstance(event, OrderFilled):
             self._exiting = True
@@ -141,7 +145,9 @@ class Guard:
 
     def encode(self) -> bytes:
         """Return what a restart must know."""
-        return msgspec.msgpack.encode(_Kept(self._state, self._pause, self._refused))
+        return msgspec.msgpack.encode(
+            _Kept(self._state, self._pause, self._refused, self._exiting, self._spread, self._ts_close)
+        )
 
     def restore(self, content: bytes) -> None:
         """Take back what `encode` gave.
@@ -158,6 +164,8 @@ class Guard:
                 f"the saved exits are damaged ({error}): look at the orders, then remove them"
             ) from None
         self._state, self._pause, self._refused = kept.state, kept.pause, kept.refused
+        self._exiting, self._spread, self._ts_close = kept.exiting, kept.spread, kept.ts_close
+        self._restored = True
 
     @property
     def _rests_stop(self) -> bool:
@@ -167,7 +175,14 @@ class Guard:
         """Begin with a new position, end with it; a stop that is found at the venue is taken over."""
         side = (held.position > 0) - (held.position < 0)
         if self._state is not None and side == self._state.side:
+            if self._restored:
+                self._restored, tick = False, float(self._tick)
+                found = self._resting(held, side)
+                # What was written last may be older than what was sent last: a stop is never loosened.
+                if self._rests_stop and math.isfinite(found) and not (found - self._state.stop) * side <= tick:
+                    self._state = msgspec.structs.replace(self._state, stop=found)
             return
+        self._restored = False
         if side == 0:
             if self._state is not None and self._exiting:
                 self._pause = self._config.pause_bars
@@ -175,11 +190,25 @@ class Guard:
             return
         self._exiting = False
         self._state = open_exits(side, held.entry, self._spread, self._config, self._ts_close)
+        found = self._resting(held, side)
+        if self._rests_stop and math.isfinite(found):
+            self._state = msgspec.structs.replace(self._state, stop=found)
+
+    def _resting(self, held: Holdings, side: int) -> float:
+        """Return the level of the stop that is found at the venue, NaN without one."""
         found = [
             order for order in held.exits if (order.side == OrderSide.SELL) == (side > 0) and order.has_trigger_price
         ]
-        if found and self._rests_stop:
-            self._state = msgspec.structs.replace(self._state, stop=float(found[0].trigger_price))
+        return float(found[0].trigger_price) if found else math.nan
+
+    def _is_ours(self, event: Any) -> bool:
+        """Say whether an event is of the last exit sent; one sent before a restart is known to the engine alone."""
+        name = getattr(event, "client_order_id", None)
+        if self.order is None and name is not None:
+            known = self._strategy.cache.order(name)
+            if known is not None and known.instrument_id == self._instrument.id and is_exit(known):
+                self.order = known
+        return self.order is not None and name == self.order.client_order_id
 
     def _wanted(self, held: Holdings) -> _Wanted | None:
         state = self._state

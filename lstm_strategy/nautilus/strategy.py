@@ -27,6 +27,7 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import EngineBar, loud
 from lstm_strategy.nautilus.feed import Feed
+from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal
@@ -61,16 +62,22 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._feed: Feed | None = None
         self._restored: bytes | None = None
         self._restored_exits: bytes | None = None
+        self._uncounted = 0
         self._closing: Closing | None = None
         self._journal: Journal | None = None
         self._marked_ts = 0
         self._told: Reason | None = None  # the last bar's reason
+        self.keeper = Keeper(self)
 
     def on_start(self) -> None:
         """Verify model and instrument, then ask for history; a problem here is raised, before any order."""
         settings = self.settings
-        self._end_closing()
+        self.end_closing()
         self._session = session = open_session(self)
+        if kept := self.keeper.open():
+            self.on_load(kept)
+        session.desk.count_as_sent(self._uncounted)
+        self._uncounted = 0
         if self._restored_exits is not None:
             session.desk.restore_exits(self._restored_exits)
         self._journal = open_journal(self, session)
@@ -78,6 +85,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         feed.start(self._restored)
         if self.failure is not None:
             raise self.failure
+        self.keeper.begin()
 
     def on_historical_data(self, data: Any) -> None:
         """Keep a bar of the requested history; everything else, and everything later, is somebody else's."""
@@ -88,6 +96,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
     def on_bar(self, bar: EngineBar) -> None:
         """Decide on a closed bar; while earlier ones are on their way, put it aside and watch the halts."""
         if self._feed is not None and self.failure is None:
+            self.keeper.look()
             self._feed.add(bar)
 
     def _on_closed(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
@@ -107,7 +116,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         start = RiskState.start(bar.ts_close, held.equity, position)
         risk = advance(self.risk or start, bar.ts_close, held.equity, settings.limits, seen)
         if math.isfinite(risk.equity):  # it was known once
-            self.risk = risk
+            self.risk = self.keeper.halted_by_order(risk)
         self._count_orders(session)  # those that waited for the venue since the last bar
         risk = self.risk or risk
         unit = bar.close / held.equity if held.equity else math.nan
@@ -158,6 +167,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
                 action=action.value,
                 quantity=float(quantity),
             )
+        self.keeper.keep()
 
     def _count_orders(self, session: Session) -> None:
         for _ in range(session.desk.newly_sent()):
@@ -188,12 +198,40 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         if self._journal is not None:
             self._journal.flush()
         if self._session is not None:
-            self._closing = Closing(self, self._session.desk, flatten=self.settings.flatten_on_stop)
+            self.end_closing()
+            flatten = self.settings.flatten_on_stop or self.keeper.halted
+            self._closing = Closing(self, self._session.desk, flatten=flatten)
             self._closing.go_on()
+        self.keeper.pause()
 
     def on_resume(self) -> None:
         """Trade again; bars missed meanwhile show as a hole."""
-        self._end_closing()
+        self.end_closing()
+        self.keeper.begin()
+
+    def on_dispose(self) -> None:
+        """Leave the state to whoever comes next."""
+        self.keeper.close()
+
+    @loud
+    def order_halt(self, reason: str) -> None:
+        """Cancel, flatten and latch for a stated reason, from the event loop; `lstm-strategy resume` lifts it."""
+        self.keeper.order(reason)
+
+    def holders(self) -> dict[str, LSTMStrategy]:
+        """Whose halts the keeper latches and lifts."""
+        return {self.settings.instrument_id.value: self}
+
+    @property
+    def model_label(self) -> str:
+        """Name and version of the model."""
+        return "" if self._session is None else self._session.model.label
+
+    def flatten(self) -> None:
+        """Cancel our orders and close the position while the strategy runs on."""
+        if self._closing is None and self._session is not None:
+            self._closing = Closing(self, self._session.desk, flatten=True)
+            self._closing.go_on()
 
     def handle_event(self, event: Any) -> None:
         """Go on closing after a stop, when the engine calls no other handler."""
@@ -202,6 +240,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             self._closing.on_event(event)
         elif self._session is not None and self._session.desk.attentive and self.is_running:
             self._tend(event)
+        self.keeper.note(event)
 
     @loud
     def _tend(self, event: Any) -> None:
@@ -209,19 +248,21 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         if self._session is not None:
             self._session.desk.on_event(event)
 
-    def _end_closing(self) -> None:
+    def end_closing(self) -> None:
+        """Trade on."""
         if self._closing is not None:
             self._closing.end()
             self._closing = None
 
     def on_reset(self) -> None:
         """Forget everything but the settings."""
-        self._end_closing()
+        self.end_closing()
         self.failure = self.risk = self._session = self._feed = self._restored = self._restored_exits = (
             self._journal
         ) = None
         self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
-        self._marked_ts, self._told = 0, None
+        self._marked_ts, self._told, self._uncounted = 0, None, 0
+        self.keeper.forget()
 
     def on_save(self) -> dict[str, bytes]:
         """Return the forecaster's snapshot and the halts; the engine takes keys such as "time" for stamps."""
@@ -232,10 +273,13 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             state["risk"] = self.risk.encode()
         if self._session is not None and (exits := self._session.desk.exits_state()) is not None:
             state["exits"] = exits
+        if self._session is not None and self._session.desk.uncounted:
+            state["uncounted"] = str(self._session.desk.uncounted).encode()
         return state
 
     def on_load(self, state: dict[str, bytes]) -> None:
         """Take back what `on_save` gave; the forecaster follows in `on_start`, when its model is known."""
         self._restored, self._restored_exits = state.get("forecaster"), state.get("exits")
+        self._uncounted = int(state.get("uncounted", b"0"))
         if "risk" in state:
             self.risk = RiskState.decode(state["risk"])

@@ -43,6 +43,10 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
     decision_log : str, optional
         Folder that gets every bar's decision, with what it was made from, as Parquet (see `decision_log`); of several
         instruments each has a folder of its own in it.
+    state_dir : str, optional
+        Folder of its own in which the strategy keeps what a restart must know, and looks for the kill file ``KILL``.
+    state_poll_s : float
+        Wall seconds between two looks for ``KILL`` and for a request to resume; at 0 only bars do (backtests).
     """
 
     sizing: SizingConfig = SizingConfig()
@@ -59,6 +63,8 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
     refill_holes: bool = True
     record: bool = False
     decision_log: str | None = None
+    state_dir: str | None = None
+    state_poll_s: float = 1.0
 
 
 class LSTMStrategyConfig(TradingConfig, frozen=True, kw_only=True):

@@ -1,0 +1,226 @@
+"""The keeper: writes what a strategy must not forget to its own folder, and hears there what somebody orders.
+
+On a live node an order leaves the process only when the handler that sent it has returned, and the state is written
+before that: counters, halts and exit levels know of whatever the venue has seen. A process that
+is killed in between has sent nothing; its counters stand an order too high, never too low. After a loss of power the
+state may be some milliseconds old: then an order may be uncounted, and a stop that the venue has is never loosened.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from lstm_strategy.bars import format_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.engine import loud
+from lstm_strategy.resume import latches
+from lstm_strategy.risk import RiskState, halt, resume
+from lstm_strategy.state_file import Kept
+from lstm_strategy.state_folder import KILL, StateFolder, one_line
+
+__all__ = ["Holder", "Keeper"]
+
+
+class Holder(Protocol):
+    """Holds one instrument's position and limits' memory: a strategy of one, or a seat."""
+
+    risk: RiskState | None
+
+    @property
+    def model_label(self) -> str: ...
+
+    def flatten(self) -> None:
+        """Cancel and close, and go on with it at every event; nothing where that is under way."""
+
+    def end_closing(self) -> None:
+        """Leave off."""
+
+
+class Keeper:
+    """One strategy's state on disk, its kill file, and requests to resume; without a folder, its ordered halt alone.
+
+    Attributes
+    ----------
+    ordered : str
+        Why somebody halted the strategy; empty where nobody did.
+    """
+
+    def __init__(self, strategy: Any) -> None:
+        self.ordered = ""
+        self._strategy = strategy
+        settings = strategy.settings
+        self._folder = None if settings.state_dir is None else StateFolder(Path(settings.state_dir))
+        self._began = False
+        self._last: tuple[str, dict[str, bytes]] | None = None
+
+    @property
+    def halted(self) -> bool:
+        """Whether a halt flattens: a stop does not leave that half done."""
+        risks = [holder.risk for holder in self._holders().values() if holder.risk is not None]
+        return bool(self.ordered) or any(r.daily_halt or r.drawdown_halt or r.ordered_halt for r in risks)
+
+    def open(self) -> dict[str, bytes]:
+        """Take the folder; return the parts to go on from, none where it is new.
+
+        They are as of the last bar or event, and replace what the engine kept, which is of the last clean stop.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where another process holds the folder, where nothing in it is whole, or it is another strategy's.
+        """
+        folder, strategy = self._folder, self._strategy
+        self._began = False
+        if folder is None:
+            return {}
+        folder.acquire(f"{strategy.trader_id} {strategy.id}")
+        kept, problem = folder.read()
+        if problem:
+            strategy.log.error(problem)
+        if kept is None:
+            return {}
+        self._require_ours(folder, kept)
+        self.ordered = self.ordered or kept.ordered
+        strategy.log.info(f"Going on from {folder.path} as of {format_ns(kept.saved_ns)}")
+        return kept.parts
+
+    def begin(self) -> None:
+        """Write from now on, and look out for what is ordered; to be called when all has been taken back."""
+        if not self.ordered:  # as the engine kept it
+            risks = [holder.risk for holder in self._holders().values()]
+            self.ordered = next((r.halt_text or "ordered" for r in risks if r is not None and r.ordered_halt), "")
+        folder, strategy = self._folder, self._strategy
+        if folder is None:
+            return
+        self._began, self._last = True, None
+        interval = strategy.settings.state_poll_s
+        if interval > 0.0 and self._timer not in strategy.clock.timer_names:
+            strategy.clock.set_timer(self._timer, timedelta(seconds=interval), callback=self._on_timer)
+
+    def look(self) -> None:
+        """Hear a request to resume and a kill file; a halt that was ordered goes on until all is closed."""
+        folder = self._folder
+        if folder is not None and self._began:
+            request = folder.request()
+            if request is not None:
+                self._resume(folder, request)
+            reason = folder.kill_reason()
+            if reason is not None and not self.ordered:
+                self.order(f"{KILL}: {reason}")
+        if self.ordered:
+            self._obey()
+
+    def order(self, reason: str) -> None:
+        """Latch, write it down, cancel and flatten; another order changes nothing. Lifted by `lstm-strategy resume`."""
+        if not self.ordered:
+            self.ordered = one_line(reason) or "no reason given"
+            self._strategy.log.error(f"Halted by order ({self.ordered}): cancelling and closing")
+        for holder in self._holders().values():
+            if holder.risk is not None:
+                holder.risk = self.halted_by_order(holder.risk)
+        try:
+            self.keep()
+        finally:
+            self._obey()
+
+    def halted_by_order(self, risk: RiskState) -> RiskState:
+        """Return the limits' memory with the halt that was ordered, if one was."""
+        return halt(risk, self.ordered) if self.ordered and not risk.ordered_halt else risk
+
+    def keep(self) -> None:
+        """Write what a restart must know, where it has changed."""
+        folder, strategy = self._folder, self._strategy
+        if folder is None or not self._began:
+            return
+        now = self.ordered, strategy.on_save()
+        if now == self._last:
+            return
+        models = {name: holder.model_label for name, holder in self._holders().items()}
+        folder.write(Kept(str(strategy.id), models, strategy.clock.timestamp_ns(), *now))
+        self._last = now
+
+    @loud
+    def note(self, _event: Any) -> None:
+        """Do as `keep`, after an event or at a stop; what cannot be written stops the strategy."""
+        self.keep()
+
+    def pause(self) -> None:
+        """Write a last time before a stop, down to the disk; look out for nothing more."""
+        if self._timer in self._strategy.clock.timer_names:
+            self._strategy.clock.cancel_timer(self._timer)
+        self.note(None)
+        if self._folder is not None:
+            try:
+                self._folder.flush()
+            except LSTMStrategyError as error:
+                self.fail("on_stop", error)
+
+    def close(self) -> None:
+        """Give the folder back: what happens from now on is not kept."""
+        self._began, self._last = False, None
+        if self._folder is not None:
+            self._folder.release()
+
+    def forget(self) -> None:
+        """Start anew, as after a reset."""
+        self.close()
+        self.ordered = ""
+
+    def fail(self, where: str, error: Exception) -> None:
+        """Stop the strategy because of ``error``, raised in ``where``."""
+        self._strategy.fail(where, error)
+
+    @property
+    def _timer(self) -> str:
+        return f"{self._strategy.id}-orders-from-outside"
+
+    @loud
+    def _on_timer(self, _event: Any) -> None:
+        if self._strategy.is_running:
+            self.look()
+
+    def _holders(self) -> dict[str, Holder]:
+        found: dict[str, Holder] = self._strategy.holders()
+        return found
+
+    def _obey(self) -> None:
+        for holder in self._holders().values():
+            holder.flatten()
+
+    def _resume(self, folder: StateFolder, reason: str) -> None:
+        """Lift what is latched; written down first, so that no halt is lifted that nobody accounts for."""
+        strategy, holders = self._strategy, self._holders()
+        if not reason:
+            strategy.log.error("A request to resume gave no reason, and is refused")
+            folder.drop_request()
+            return
+        lifted = {name: latches(holder.risk) for name, holder in holders.items() if holder.risk is not None}
+        folder.record(strategy.clock.timestamp_ns(), reason, lifted, folder.kill_reason())
+        folder.remove_kill()
+        self.ordered = ""
+        for holder in holders.values():
+            if holder.risk is not None and latches(holder.risk):
+                holder.risk = resume(holder.risk, reason)
+            holder.end_closing()
+        self.keep()
+        folder.drop_request()
+        strategy.log.warning(f"Resumed ({reason}): {lifted}")
+
+    def _require_ours(self, folder: StateFolder, kept: Kept) -> None:
+        """Refuse a state of another strategy, instrument or model by name; another version of a model is none."""
+        ours = {name: holder.model_label for name, holder in self._holders().items()}
+        mine = str(self._strategy.id)
+        if kept.strategy_id != mine:
+            told = f"of strategy {kept.strategy_id}, not of {mine}"
+        elif others := sorted(set(kept.models) - set(ours)):
+            told = f"of {others[0]}, which this strategy does not trade"
+        else:
+            changed = [n for n, label in kept.models.items() if label.split("/")[0] != ours[n].split("/")[0]]
+            if not changed:
+                return
+            told = f"of model {kept.models[changed[0]]} on {changed[0]}, not of {ours[changed[0]]}"
+        raise LSTMStrategyError(
+            f"the state in {folder.path} is {told}; give each a state_dir of its own, or remove what is out of date"
+        )

@@ -1,0 +1,144 @@
+"""The content of a strategy's state file: numbered, hashed, bounded; and what puts it on the disk in its own time."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import msgspec
+
+from lstm_strategy.atomic import atomic_write
+from lstm_strategy.errors import LSTMStrategyError
+
+__all__ = ["LARGEST_FILE", "Kept", "SeatState", "Syncer", "decode", "encode"]
+
+_MAGIC = b"lstm-strategy state 1\n"
+_DIGEST = 32
+_LARGEST = 256 * 2**20
+LARGEST_FILE = _LARGEST + len(_MAGIC) + _DIGEST
+"""Bytes beyond which a file is none of ours."""
+_FLUSH_S = 10.0
+
+
+class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a strategy's folder holds.
+
+    Parameters
+    ----------
+    strategy_id : str
+        Whose it is.
+    models : dict
+        The model's label, ``name/version``, by instrument.
+    saved_ns : int
+        When it was written, by the strategy's clock.
+    ordered : str
+        Why somebody halted the strategy; empty where nobody did.
+    parts : dict
+        As the strategy's `on_save` gave them.
+    number : int
+        Grows with each write.
+    """
+
+    strategy_id: str
+    models: dict[str, str]
+    saved_ns: int
+    ordered: str
+    parts: dict[str, bytes]
+    number: int = 0
+
+
+class SeatState(msgspec.Struct, frozen=True, array_like=True):
+    """What a restart must know of one of several instruments: encoded parts, its flows, orders not yet counted."""
+
+    forecaster: bytes | None = None
+    risk: bytes | None = None
+    exits: bytes | None = None
+    flows: float | None = None
+    uncounted: int = 0
+
+
+def encode(kept: Kept) -> bytes:
+    """Return the content of a state file."""
+    content = msgspec.msgpack.encode(kept)
+    if len(content) > _LARGEST:
+        raise LSTMStrategyError(
+            f"the state of {kept.strategy_id} has {len(content)} bytes; at most {_LARGEST} are kept"
+        )
+    return _MAGIC + hashlib.sha256(content).digest() + content
+
+
+def decode(content: bytes) -> Kept:
+    """Read what `encode` gave.
+
+    Raises
+    ------
+    LSTMStrategyError
+        For anything else, saying what is wrong with it.
+    """
+    start = len(_MAGIC) + _DIGEST
+    if not content.startswith(_MAGIC):
+        raise LSTMStrategyError("is torn" if _MAGIC.startswith(content) else "is no state file of this version")
+    if hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
+        raise LSTMStrategyError("is torn or damaged: its hash differs")
+    try:
+        return msgspec.msgpack.decode(content[start:], type=Kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LSTMStrategyError(f"is of another kind ({error})") from None
+
+
+class Syncer:
+    """Puts the newest content on the disk, off the strategy's thread: a disk takes 10 ms to confirm a write."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._change = path, threading.Condition()
+        self._waiting: bytes | None = None
+        self._busy = self._over = False
+        self._error: LSTMStrategyError | None = None
+        self._thread = threading.Thread(target=self._run, name=f"sync {path}", daemon=True)
+        self._thread.start()
+
+    def hand(self, content: bytes) -> None:
+        with self._change:
+            self._raise()
+            self._waiting = content
+            self._change.notify_all()
+
+    def flush(self) -> None:
+        with self._change:
+            done = self._change.wait_for(lambda: self._waiting is None and not self._busy, _FLUSH_S)
+            self._raise()
+        if not done:
+            raise LSTMStrategyError(f"{self._path} is not on the disk after {_FLUSH_S:g} s")
+
+    def end(self) -> None:
+        try:
+            self.flush()
+        finally:
+            with self._change:
+                self._over = True
+                self._change.notify_all()
+            self._thread.join(_FLUSH_S)
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._waiting is not None or self._over)
+                content, self._waiting = self._waiting, None
+                if content is None:
+                    return
+                self._busy = True
+            error = None
+            try:
+                with atomic_write(self._path) as temporary:
+                    temporary.write_bytes(content)
+            except LSTMStrategyError as refused:
+                error = refused
+            with self._change:
+                self._busy, self._error = False, error
+                self._change.notify_all()

@@ -1,0 +1,218 @@
+"""A strategy's own state folder: what a restart must know, written whole, kept by one process, halted by a file.
+
+``state`` is replaced after every change, before any other process can see what followed from it: it outlives a process
+that is killed at any moment. ``state.synced`` is the same, as far as the disk has confirmed it, milliseconds later:
+it outlives a machine that loses its power. Both carry a hash and a number; the later one that is whole is used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from lstm_strategy.atomic import atomic_write
+from lstm_strategy.bars import format_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.state_file import LARGEST_FILE, Kept, Syncer, decode, encode
+
+__all__ = ["KILL", "StateFolder", "one_line"]
+
+KILL = "KILL"
+"""Name of the file that halts; its text is the reason."""
+_REQUEST, _AUDIT, _STATE, _SYNCED, _LOCK = "RESUME", "resumed.jsonl", "state", "state.synced", "lock"
+_LONGEST_REASON = 200
+_LARGEST_NOTE = 4096  # bytes read of a file that somebody wrote by hand
+
+
+def one_line(text: str) -> str:
+    """Return a reason as one printable line of at most 200 characters."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return words[:_LONGEST_REASON]
+
+
+class StateFolder:
+    """The files of one strategy's state. Written by the process that holds its lock, and by no other."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+        self._number = 0
+        self._syncer: Syncer | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._lock is not None
+
+    def acquire(self, who: str) -> None:
+        """Take the lock, in the name of ``who``; a process that ends, however it does, leaves it.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where another holds it.
+        """
+        if self.held:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise LSTMStrategyError(f"cannot use the state folder {self.path}: {error.strerror or error}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = one_line(os.read(lock, _LARGEST_NOTE).decode("utf-8", "replace")) or "its name is not known"
+            os.close(lock)
+            raise LSTMStrategyError(
+                f"the state folder {self.path} is held by another process ({holder}): two nodes with one trader id;"
+                " stop one of them, or give each a state_dir of its own"
+            ) from None
+        os.truncate(lock, 0)
+        os.write(lock, f"process {os.getpid()}, {one_line(who)}\n".encode())
+        self._lock = lock
+
+    def release(self) -> None:
+        """Wait until what was written is on the disk, then give the lock back."""
+        syncer, lock = self._syncer, self._lock
+        self._syncer = self._lock = None
+        try:
+            if syncer is not None:
+                syncer.end()
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def write(self, kept: Kept) -> None:
+        """Replace the state; on the disk's surface at once, in its depth some milliseconds later.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where the system refuses, now or with the last one.
+        """
+        self._number += 1
+        content = encode(msgspec.structs.replace(kept, number=self._number))
+        temporary = self.path / f".{_STATE}.tmp"  # one writer, one name
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, self.path / _STATE)
+        except OSError as error:
+            raise LSTMStrategyError(f"cannot write {self.path / _STATE}: {error.strerror or error}") from None
+        if self._syncer is None:
+            self._syncer = Syncer(self.path / _SYNCED)
+        self._syncer.hand(content)
+
+    def flush(self) -> None:
+        """Return when what was written last is on the disk.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where it could not be written.
+        """
+        if self._syncer is not None:
+            self._syncer.flush()
+
+    def read(self) -> tuple[Kept | None, str]:
+        """Return the later of the states that are whole, None without any file, and what was wrong with the other.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where none is whole.
+        """
+        found: list[Kept] = []
+        wrong: list[str] = []
+        missing = 0
+        for name in (_STATE, _SYNCED):
+            file = self.path / name
+            try:
+                if file.stat().st_size > LARGEST_FILE:
+                    raise LSTMStrategyError("is too large to be one")
+                found.append(decode(file.read_bytes()))
+            except FileNotFoundError:
+                missing += 1
+            except OSError as error:
+                wrong.append(f"{file} cannot be read ({error.strerror or error})")
+            except LSTMStrategyError as error:
+                wrong.append(f"{file} {error}")
+        if not found and wrong:
+            raise LSTMStrategyError(
+                f"{'; '.join(wrong)}; no other is left, and a halt may be lost: look at the account, then remove"
+                f" {self.path}"
+            )
+        if not found:
+            return None, ""
+        kept = max(found, key=lambda one: one.number)
+        self._number = max(self._number, kept.number)
+        if not wrong:
+            return kept, ""
+        return kept, f"{'; '.join(wrong)}; going on from the other one, of {format_ns(kept.saved_ns)}"
+
+    def kill_reason(self) -> str | None:
+        """Return why the strategy is to halt, None without a kill file; one that cannot be read halts, too."""
+        content = _note(self.path / KILL)
+        if content is None:
+            return None
+        return one_line(content) or "no reason given"
+
+    def ask_to_resume(self, reason: str) -> None:
+        """Leave a request for the process that holds the lock."""
+        with atomic_write(self.path / _REQUEST) as temporary:
+            temporary.write_text(reason, encoding="utf-8")
+
+    def request(self) -> str | None:
+        """Return the reason of a request to resume; empty for one that gives none."""
+        content = _note(self.path / _REQUEST)
+        return None if content is None else one_line(content)
+
+    def drop_request(self) -> None:
+        """Remove it: it was answered."""
+        with suppress(FileNotFoundError):
+            (self.path / _REQUEST).unlink()
+
+    def record(self, when_ns: int, reason: str, lifted: dict[str, list[str]], kill: str | None) -> None:
+        """Add a line to ``resumed.jsonl``: when, why, and what was lifted."""
+        line = {"time": format_ns(when_ns), "reason": reason, "lifted": lifted, "kill_file": kill}
+        try:
+            with (self.path / _AUDIT).open("ab") as file:
+                file.write(msgspec.json.encode(line) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise LSTMStrategyError(f"cannot write {self.path / _AUDIT}: {error.strerror or error}") from None
+
+    def remove_kill(self) -> None:
+        """Remove the kill file; one that is younger than the request to resume halts anew, and stays."""
+        kill, request = self.path / KILL, self.path / _REQUEST
+        try:
+            if request.exists() and kill.stat().st_mtime_ns > request.stat().st_mtime_ns:
+                return
+            kill.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise LSTMStrategyError(
+                f"cannot remove {kill}: {error.strerror or error}; it halts until it is gone"
+            ) from None
+
+
+def _note(file: Path) -> str | None:
+    """Return the text of a file that somebody may have written by hand, None where there is none."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"a file that cannot be read ({error.strerror or error})"
+    try:
+        return os.read(descriptor, _LARGEST_NOTE).decode("utf-8", "replace")
+    except OSError as error:
+        return f"a file that cannot be read ({error.strerror or error})"
+    finally:
+        os.close(descriptor)
