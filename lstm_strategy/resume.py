@@ -8,7 +8,7 @@ import msgspec
 
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.risk import RiskState, resume
-from lstm_strategy.state_file import Kept, SeatState
+from lstm_strategy.state_file import Kept, SeatState, unpack_seats
 
 __all__ = ["latches", "lift", "risks_of"]
 
@@ -48,11 +48,9 @@ def _through(kept: Kept, change: Callable[[str, RiskState], RiskState]) -> dict[
     if "risk" in parts:
         parts["risk"] = change(next(iter(kept.models), ""), RiskState.decode(parts["risk"])).encode()
     if "seats" in parts:
+        packed = unpack_seats(parts["seats"])
         try:
-            seats = {
-                name: msgspec.msgpack.decode(content, type=SeatState)
-                for name, content in msgspec.msgpack.decode(parts["seats"], type=dict[str, bytes]).items()
-            }
+            seats = {name: msgspec.msgpack.decode(content, type=SeatState) for name, content in packed.items()}
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise LSTMStrategyError(f"the saved state of {kept.strategy_id} is damaged ({error})") from None
         for name, seat in seats.items():

@@ -11,7 +11,7 @@ import msgspec
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["LARGEST_FILE", "Kept", "SeatState", "Syncer", "decode", "encode"]
+__all__ = ["LARGEST_FILE", "Kept", "SeatState", "Syncer", "decode", "encode", "unpack_seats"]
 
 _MAGIC = b"lstm-strategy state 1\n"
 _DIGEST = 32
@@ -85,6 +85,23 @@ def decode(content: bytes) -> Kept:
         return msgspec.msgpack.decode(content[start:], type=Kept)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LSTMStrategyError(f"is of another kind ({error})") from None
+
+
+def unpack_seats(content: bytes) -> dict[str, bytes]:
+    """Return the encoded `SeatState` of each instrument, of a portfolio's part ``seats``.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where it is damaged: going on without it might forget a halt.
+    """
+    try:
+        return msgspec.msgpack.decode(content, type=dict[str, bytes])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LSTMStrategyError(
+            f"the saved state of the portfolio is damaged ({error}); a halt may be lost: look at the account, then"
+            " remove it"
+        ) from None
 
 
 class Syncer:

@@ -14,7 +14,7 @@ from lstm_strategy.nautilus.engine import BarType, InstrumentId
 from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig, TradingConfig
 from lstm_strategy.portfolio import PortfolioConfig
 
-__all__ = ["LSTMPortfolioStrategyConfig", "PanelMember", "sorted_members"]
+__all__ = ["LSTMPortfolioStrategyConfig", "PanelMember", "require_one_account", "sorted_members"]
 
 
 class PanelMember(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,3 +65,18 @@ def sorted_members(members: tuple[PanelMember, ...]) -> list[PanelMember]:
         told = f"names {twice[0]} twice" if twice else "has no instrument"
         raise LSTMStrategyError(f"the portfolio {told}; name each instrument once")
     return sorted(members, key=lambda member: member.instrument_id.value)
+
+
+def require_one_account(members: list[PanelMember], quotes: set[str], timeframes: set[str]) -> None:
+    """Refuse members that cannot share one equity.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where they have more than one venue, quote currency or timeframe.
+    """
+    venues = {member.instrument_id.venue.value for member in members}
+    for what, found in (("venue", venues), ("quote currency", quotes), ("timeframe", timeframes)):
+        if len(found) > 1:
+            told = ", ".join(sorted(found))
+            raise LSTMStrategyError(f"a portfolio shares one {what}; its instruments have {told}: split it")

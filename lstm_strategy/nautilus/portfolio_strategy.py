@@ -17,12 +17,20 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.engine import EngineBar, loud
 from lstm_strategy.nautilus.history import timeframe_of
+from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
-from lstm_strategy.nautilus.portfolio_config import LSTMPortfolioStrategyConfig, PanelMember, sorted_members
+from lstm_strategy.nautilus.pace import REAL_TIME, Pace
+from lstm_strategy.nautilus.portfolio_config import (
+    LSTMPortfolioStrategyConfig,
+    PanelMember,
+    require_one_account,
+    sorted_members,
+)
 from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
 from lstm_strategy.nautilus.seat import Seat
 from lstm_strategy.panel import Panel, Weighed
 from lstm_strategy.portfolio import require_portfolio
+from lstm_strategy.state_file import unpack_seats
 
 __all__ = ["LSTMPortfolioStrategy"]
 
@@ -39,7 +47,11 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
     failure : Exception or None
         What stopped the strategy, if anything did. Every position is then closed where `flatten_on_stop` says so,
         whatever the trouble of one of them.
+    pace : Pace
+        The venue's time; a node on a replay puts another in.
     """
+
+    pace: Pace = REAL_TIME
 
     def __init__(self, config: LSTMPortfolioStrategyConfig) -> None:
         super().__init__(config)
@@ -52,6 +64,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self._restored: dict[str, bytes] = {}
         self._told: dict[str, Reason] = {}
         self._fallen = False
+        self.keeper = Keeper(self)
 
     def on_start(self) -> None:
         """Verify models, instruments and account, then ask for histories; raise any problem here, before any order."""
@@ -61,15 +74,18 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         require_portfolio(settings.portfolio, settings.sizing)
         bar_ns = timeframe_of(members[0].bar_type).ns
         seats = {member.instrument_id.value: self._seat(member, bar_ns) for member in members}
-        self._require_one_account(seats)
+        quotes = {self.cache.instrument(m.instrument_id).quote_currency.code for m in members}
+        require_one_account(members, quotes, {seat.session.timeframe.text for seat in seats.values()})
         names = tuple(seats)
         self._panel = Panel(names, settings.portfolio, settings.sizing, settings.limits, bar_ns)
         self._bar_ns, self._rounds, self.seats = bar_ns, Rounds(names), seats
+        self._restored = self.keeper.open() or self._restored
         snapshots = self._restore()
         for name, seat in seats.items():
             seat.feed.start(snapshots.get(name))
         if self.failure is not None:
             raise self.failure
+        self.keeper.begin()
 
     def _seat(self, member: PanelMember, bar_ns: int) -> Seat:
         name = member.instrument_id.value
@@ -84,18 +100,6 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         least_ns = self.settings.portfolio.warmup_bars * bar_ns
         return Seat(self, self.settings.of(member), least_ns=least_ns, on_closed=on_closed, on_past=on_past)
 
-    def _require_one_account(self, seats: dict[str, Seat]) -> None:
-        """Refuse members that cannot share one equity."""
-        members = self.settings.members
-        for what, found in (
-            ("venue", {member.instrument_id.venue.value for member in members}),
-            ("quote currency", {self.cache.instrument(m.instrument_id).quote_currency.code for m in members}),
-            ("timeframe", {seat.session.timeframe.text for seat in seats.values()}),
-        ):
-            if len(found) > 1:
-                told = ", ".join(sorted(found))
-                raise LSTMStrategyError(f"a portfolio shares one {what}; its instruments have {told}: split it")
-
     def on_historical_data(self, data: Any) -> None:
         """Keep a bar of a requested history."""
         if isinstance(data, EngineBar):
@@ -108,6 +112,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         """Take one name's bar; decide on all where it is the last one of its close."""
         seat = self.seats.get(bar.bar_type.instrument_id.value)
         if seat is not None and self.failure is None:
+            self.keeper.look()
             seat.feed.add(bar)
 
     def _arrive(self, name: str, arrival: Arrival) -> None:
@@ -118,7 +123,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             self._decide(due)
         waiting = self._rounds.open
         if waiting is not None and waiting is not opened:
-            grace_ns = max(round(self.settings.portfolio.grace_s * 1e9), 1)
+            grace_ns = max(round(self.pace.wall_s(self.settings.portfolio.grace_s) * 1e9), 1)
             when = self.clock.timestamp_ns() + grace_ns
             self.clock.set_time_alert_ns(self._grace_of(waiting), when, self._on_grace)
 
@@ -153,6 +158,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         decisions = dict(zip(seats, panel.decide(members), strict=True))
         self._tell(panel, decisions, equity)
         failures = self._act(due, decisions, dict(zip(seats, panel.weighed, strict=True)))
+        self.keeper.keep()
         if failures:
             raise failures[0]
 
@@ -235,11 +241,26 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
     def on_stop(self) -> None:
         """Cancel all orders, and close all positions if so configured; trouble with one name keeps no other back."""
         for seat in self.seats.values():
-            seat.close(flatten=self.settings.flatten_on_stop)
+            seat.close(flatten=self.settings.flatten_on_stop or self.keeper.halted)
+        self.keeper.pause()
 
     def on_resume(self) -> None:
         """Trade again; bars missed meanwhile show as a hole."""
         self._end_closing()
+        self.keeper.begin()
+
+    def on_dispose(self) -> None:
+        """Leave the state to whoever comes next."""
+        self.keeper.close()
+
+    @loud
+    def order_halt(self, reason: str) -> None:
+        """Cancel, flatten and latch for a stated reason, from the event loop; `lstm-strategy resume` lifts it."""
+        self.keeper.order(reason)
+
+    def holders(self) -> dict[str, Seat]:
+        """Whose halts the keeper latches and lifts."""
+        return self.seats
 
     def handle_event(self, event: Any) -> None:
         """Let the name that an event is of keep its books, and go on closing after a stop."""
@@ -247,6 +268,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         instrument_id = getattr(event, "instrument_id", None)
         if instrument_id is not None and instrument_id.value in self.seats:
             self._pass_on(event)
+        self.keeper.note(event)
 
     @loud
     def _pass_on(self, event: Any) -> None:
@@ -262,6 +284,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self.failure = self._panel = None
         self.seats, self._rounds, self._closes, self._restored = {}, Rounds(()), {}, {}
         self._told, self._fallen = {}, False
+        self.keeper.forget()
 
     def on_save(self) -> dict[str, bytes]:
         """Return every name's forecaster, halts and exits, and what the portfolio remembers."""
@@ -279,13 +302,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         content = self._restored.get("seats")
         if content is None or self._panel is None:
             return {}
-        try:
-            saved = msgspec.msgpack.decode(content, type=dict[str, bytes])
-        except msgspec.MsgspecError as error:
-            raise LSTMStrategyError(
-                f"the saved state of the portfolio is damaged ({error}); a halt may be lost: look at the account, then"
-                " remove it"
-            ) from None
+        saved = unpack_seats(content)
         snapshots = {name: seat.restore(saved[name]) for name, seat in self.seats.items() if name in saved}
         try:
             self._panel.restore(self._restored.get("panel", b""))

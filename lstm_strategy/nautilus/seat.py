@@ -18,20 +18,19 @@ from lstm_strategy.nautilus.account import Holdings
 from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import OrderFilled, OrderSide
 from lstm_strategy.nautilus.feed import Closed, Feed
+from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import RunRecord, open_journal, step_of
 from lstm_strategy.nautilus.rounds import Arrival
 from lstm_strategy.nautilus.session import open_session
 from lstm_strategy.panel import Member, Weighed
+from lstm_strategy.state_file import SeatState
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy import LSTMStrategy
     from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
 
 __all__ = ["Seat"]
-
-
-_Kept = tuple[bytes | None, bytes | None, bytes | None, float | None]
 
 
 class _View:
@@ -67,6 +66,7 @@ class Seat:
         self.state: PortfolioState | None = None
         self.closing: Closing | None = None
         self._flows: float | None = None
+        self._keeper: Keeper = strategy.keeper
         self._view = cast("LSTMStrategy", _View(strategy, settings, self.record))
         self.session = open_session(self._view)
         self.journal = open_journal(self._view, self.session, strategy.settings.portfolio)
@@ -121,7 +121,7 @@ class Seat:
             seen = Seen(position, arrival.bar.close, scale, session.timeframe.ns, closed_ns, result)
             risk = advance(before, ts_close, equity, limits, seen)
         if math.isfinite(risk.equity):  # it was known once
-            self.risk = risk
+            self.risk = self._keeper.halted_by_order(risk)
         self.count_orders()
         unit = self.price / equity if equity else math.nan
         exposure, pending = 0.0, 0.0
@@ -240,6 +240,17 @@ class Seat:
         self.closing = Closing(self._view, self.session.desk, flatten=flatten)
         self.closing.go_on()
 
+    @property
+    def model_label(self) -> str:
+        """Name and version of its model."""
+        return self.session.model.label
+
+    def flatten(self) -> None:
+        """Cancel and close while the strategy runs on."""
+        if self.closing is None:
+            self.closing = Closing(self._view, self.session.desk, flatten=True)
+            self.closing.go_on()
+
     def end_closing(self) -> None:
         """Trade again."""
         if self.closing is not None:
@@ -250,13 +261,15 @@ class Seat:
         """Return what a restart must know."""
         forecaster, risk = self.session.model.forecaster, self.risk
         known = forecaster.last_ts is not None
+        desk = self.session.desk
         return msgspec.msgpack.encode(
-            [
+            SeatState(
                 forecaster.state() if known else None,
                 None if risk is None else risk.encode(),
-                self.session.desk.exits_state(),
+                desk.exits_state(),
                 self._flows,
-            ]
+                desk.uncounted,
+            )
         )
 
     def restore(self, content: bytes) -> bytes | None:
@@ -268,19 +281,18 @@ class Seat:
             Where it is damaged: going on without it might forget a halt.
         """
         try:
-            kept: tuple[bytes | None, bytes | None, bytes | None, float | None]
-            kept = msgspec.msgpack.decode(content, type=_Kept)
-            forecaster, risk, exits, flows = kept
-        except msgspec.MsgspecError as error:
+            kept = msgspec.msgpack.decode(content, type=SeatState)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise LSTMStrategyError(
                 f"the saved state of {self.name} is damaged ({error}); a halt may be lost: look at the account, then"
                 " remove it"
             ) from None
-        self.risk = None if risk is None else RiskState.decode(risk)
-        self._flows = flows
-        if exits is not None:
-            self.session.desk.restore_exits(exits)
-        return forecaster
+        self.risk = None if kept.risk is None else RiskState.decode(kept.risk)
+        self._flows = kept.flows
+        self.session.desk.count_as_sent(kept.uncounted)
+        if kept.exits is not None:
+            self.session.desk.restore_exits(kept.exits)
+        return kept.forecaster
 
     def _positions(self) -> list[Any]:
         view: Any = self._view
