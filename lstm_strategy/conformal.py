@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -94,20 +95,13 @@ class Conformal:
         _step(*self._arrays, ts_close, close, scale, quantiles_HQ)
         if forecast is None:
             return None
-        return Forecast(forecast.ts_close, forecast.horizons, forecast.levels, quantiles_HQ, scale)
+        return replace(forecast, quantiles_HQ=quantiles_HQ)
 
     def run(self, forecasts: Forecasts, close_T: Float) -> Forecasts:
         """Do so bar by bar, to the last bit; ``close_T`` are the closes, float64 [T]."""
         moved_THQ = np.array(forecasts.quantiles_THQ, np.float32)
         _loop(*self._arrays, forecasts.ts_close, close_T, forecasts.scale_T, moved_THQ)
-        return Forecasts(
-            forecasts.instrument_id,
-            forecasts.horizons,
-            forecasts.levels,
-            forecasts.ts_close,
-            moved_THQ,
-            forecasts.scale_T,
-        )
+        return replace(forecasts, quantiles_THQ=moved_THQ)
 
     def state(self) -> bytes:
         """Everything that `restore` needs."""

@@ -90,6 +90,8 @@ class Forecast:
         Quantiles of the log return from this close to the close ``horizon`` bars later.
     scale : float
         The causal volatility of one bar's log return.
+    position : float
+        Which part of a full position the network would hold, from −1 to 1; NaN where the model has learned none.
     """
 
     ts_close: int
@@ -97,6 +99,7 @@ class Forecast:
     levels: tuple[float, ...]
     quantiles_HQ: Float32
     scale: float
+    position: float = math.nan
     _moments: list[tuple[float, float]] = field(default_factory=list, init=False, repr=False)  # all, when one is asked
 
     def _row(self, horizon: int) -> Float32:
@@ -148,6 +151,8 @@ class Forecasts:
     quantiles_THQ : float32 [T, H, Q]
         Log returns, as in `Forecast`.
     scale_T : float64 [T]
+    position_T : float32 [T], optional
+        None where the model has learned no position.
     """
 
     instrument_id: str
@@ -156,6 +161,7 @@ class Forecasts:
     ts_close: Stamps
     quantiles_THQ: Float32
     scale_T: Float
+    position_T: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.ts_close)
@@ -163,17 +169,22 @@ class Forecasts:
     def __getitem__(self, row: int) -> Forecast | None:
         if np.isnan(self.quantiles_THQ[row, 0, 0]):
             return None
-        return Forecast(
-            int(self.ts_close[row]), self.horizons, self.levels, self.quantiles_THQ[row], float(self.scale_T[row])
-        )
+        scale = float(self.scale_T[row])
+        position = math.nan if self.position_T is None else float(self.position_T[row])
+        ts_close = int(self.ts_close[row])
+        return Forecast(ts_close, self.horizons, self.levels, self.quantiles_THQ[row], scale, position)
 
     def at(self, rows: npt.NDArray[np.integer]) -> Forecasts:
         """Return those of some rows, int [N]."""
-        quantiles_NHQ, scale_N = self.quantiles_THQ[rows], self.scale_T[rows]
-        return Forecasts(self.instrument_id, self.horizons, self.levels, self.ts_close[rows], quantiles_NHQ, scale_N)
+        position_N = None if self.position_T is None else self.position_T[rows]
+        columns = (self.ts_close[rows], self.quantiles_THQ[rows], self.scale_T[rows], position_N)
+        return Forecasts(self.instrument_id, self.horizons, self.levels, *columns)
 
     def to_table(self, model_version: str) -> pa.Table:
-        """Return one row per forecast and horizon: ts_close, instrument, horizon, levels, quantiles, scale, version."""
+        """Return one row per forecast and horizon: ts_close, instrument, horizon, levels, quantiles, scale, version.
+
+        And the position, where the model has learned one.
+        """
         kept = ~np.isnan(self.quantiles_THQ[:, 0, 0])
         quantiles_THQ = self.quantiles_THQ[kept]
         rows, n_levels = len(quantiles_THQ) * len(self.horizons), len(self.levels)
@@ -182,7 +193,7 @@ class Forecasts:
             offsets = np.arange(0, rows * n_levels + 1, n_levels, dtype=np.int32)
             return pa.ListArray.from_arrays(offsets, values.ravel())
 
-        return pa.table(
+        table = pa.table(
             {
                 "ts_close": pa.array(np.repeat(self.ts_close[kept], len(self.horizons)), pa.timestamp("ns", "UTC")),
                 "instrument": pa.array([self.instrument_id]).take(pa.array(np.zeros(rows, np.int32))),
@@ -193,3 +204,6 @@ class Forecasts:
                 "model_version": pa.array([model_version]).take(pa.array(np.zeros(rows, np.int32))),
             }
         )
+        if self.position_T is None:
+            return table
+        return table.append_column("position", pa.array(np.repeat(self.position_T[kept], len(self.horizons))))

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from lstm_strategy.artefact import Artefact
@@ -124,7 +123,7 @@ class Forecaster:
         self._raw_HQ = raw_HQ
         manifest = self.artefact.manifest
         quantiles_HQ = self._to_returns(raw_HQ, np.float64(scale), self._calibration_HQ)
-        return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale)
+        return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale, buffers.position)
 
     def run(self, bars: Bars, *, exact: bool = False) -> Forecasts:
         """Take a history from the present state on; return the forecast at every bar, NaN while warming up.
@@ -148,7 +147,7 @@ class Forecaster:
             self._raw_HQ = None
             self._x_F = matrix.x_TF[-1] if matrix.valid_T[-1] else None
         shape = (len(bars), *self._calibration_HQ.shape)
-        raw_THQ = np.full(shape, np.nan, np.float32)
+        raw_THQ, position_T = np.full(shape, np.nan, np.float32), np.full(len(bars), np.nan, np.float32)
         stepped = exact and self.artefact.manifest.network.kind != "lstm"
         starts = np.flatnonzero(matrix.count_T == self.features.config.warmup)
         valid = np.flatnonzero(matrix.valid_T)
@@ -156,13 +155,14 @@ class Forecaster:
             if len(rows):
                 if matrix.count_T[rows[0]] == self.features.config.warmup:
                     self._buffers.reset()
-                raw_THQ[rows] = self._buffers.run(matrix.x_TF[rows], stepped).reshape(-1, *shape[1:])
-        raw_THQ[matrix.count_T < self.warmup_bars] = np.nan
-        manifest = self.artefact.manifest
+                raw_TN, position_T[rows] = self._buffers.run(matrix.x_TF[rows], stepped)
+                raw_THQ[rows] = raw_TN.reshape(-1, *shape[1:])
+        raw_THQ[matrix.count_T < self.warmup_bars] = position_T[matrix.count_T < self.warmup_bars] = np.nan
+        manifest, held_T = self.artefact.manifest, position_T if self._buffers.has_position else None
 
         def of(quantiles_THQ: Float32) -> Forecasts:
-            levels, stamps = manifest.levels, bars.ts_close
-            return Forecasts(self.instrument_id, manifest.horizons, levels, stamps, quantiles_THQ, matrix.scale_T)
+            columns = (bars.ts_close, quantiles_THQ, matrix.scale_T, held_T)
+            return Forecasts(self.instrument_id, manifest.horizons, manifest.levels, *columns)
 
         scale_T1 = matrix.scale_T[:, None]
         raw = self._to_returns(raw_THQ, scale_T1, np.zeros_like(self._calibration_HQ))
@@ -236,6 +236,8 @@ class _Buffers:
         self._fixed = {"instrument": np.array([instrument], np.int64)} if "instrument" in shapes else {}
         self._x = np.zeros((1, 1, n_features), np.float32)
         self._q = np.zeros((1, 1, shapes["quantiles"][2]), np.float32)
+        self.has_position = "position" in shapes
+        self._p = np.full((1, 1, 1), np.nan, np.float32)
         self._states = [[np.zeros(shapes[name], np.float32) for name in self._names] for _ in range(2)]
         self._turn = 0
         self._bindings = [self._bind(self._states[turn], self._states[1 - turn]) for turn in range(2)]
@@ -245,7 +247,8 @@ class _Buffers:
         given = {"x": self._x} | dict(zip(self._names, before, strict=True)) | self._fixed
         for name, array in given.items():
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        outputs = {"quantiles": self._q} | {f"{n}_out": array for n, array in zip(self._names, after, strict=True)}
+        outputs = {"quantiles": self._q} | ({"position": self._p} if self.has_position else {})
+        outputs |= {f"{n}_out": array for n, array in zip(self._names, after, strict=True)}
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         return binding
@@ -260,20 +263,28 @@ class _Buffers:
         self._turn = 1 - self._turn
         return self._q
 
-    def run(self, x_TF: Float32, stepped: bool) -> npt.NDArray[np.float32]:
-        found = np.empty((len(x_TF), self._q.size), np.float32)
+    @property
+    def position(self) -> float:
+        """What the last step said of it; NaN where the network says nothing."""
+        return self._p.item()
+
+    def run(self, x_TF: Float32, stepped: bool) -> tuple[Float32, Float32]:
+        found, position_T = np.empty((len(x_TF), self._q.size), np.float32), np.full(len(x_TF), np.nan, np.float32)
         if stepped:
             for row, x_F in enumerate(x_TF):
-                found[row] = self.step(x_F)[0, 0]
-            return found
+                found[row], position_T[row] = self.step(x_F)[0, 0], self._p[0, 0, 0]
+            return found, position_T
         for at in range(0, len(x_TF), self._slice):
             state = self._states[self._turn]
             given = {"x": x_TF[at : at + self._slice, None]} | dict(zip(self._names, state, strict=True)) | self._fixed
             quantiles, *after = self._session.run(None, given)
             found[at : at + self._slice] = quantiles[:, 0]
+            if self.has_position:
+                position, *after = after
+                position_T[at : at + self._slice] = position[:, 0, 0]
             for array, new in zip(state, after, strict=True):
                 array[:] = new
-        return found
+        return found, position_T
 
     def state(self) -> bytes:
         return b"".join(array.tobytes() for array in self._states[self._turn])

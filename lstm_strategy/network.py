@@ -157,13 +157,13 @@ class StreamingLSTM(Streaming):
     def _position(self, z: Tensor) -> tuple[Tensor, ...]:
         return (torch.tanh(self.position_head(z)),) if "position" in self.says else ()
 
-    def tasks(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        """Return all that training looks at: quantiles [T, B, H * Q], and each [T, B], None where it is not learned,
-        the next bar's log range, standardised, and the position."""
+    def tasks(self, x_TBF: Tensor, *state: Tensor, instrument_B: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return all that training looks at: quantiles [T, B, H * Q]; the next bar's log range, standardised, and the
+        position, each [T, B], or empty where it is not learned."""
         z, *_ = self.hidden(self.standardise(x_TBF), state, instrument_B)
-        ranges = self.range_head(z)[..., 0] if hasattr(self, "range_head") else None
+        ranges = self.range_head(z)[..., 0] if hasattr(self, "range_head") else z.new_empty(0)
         position = self._position(z)
-        return self.quantiles(self.head(z)), ranges, position[0][..., 0] if position else None
+        return self.quantiles(self.head(z)), ranges, position[0][..., 0] if position else z.new_empty(0)
 
     # cuDNN's own is fast as it is; compiled, it would be unrolled over a chunk for minutes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -197,9 +197,10 @@ def recording(schedule: Schedule) -> Forecasts:
     """Read a schedule's recorded forecasts, each model's own turn alone; one row a bar that has one, in time order."""
     path = Path(str(schedule.recorded))
     try:
+        told = [name for name in ("position",) if name in pq.read_schema(path).names]
         table = pq.read_table(
             path,
-            columns=[*_ROW, "levels", "quantiles", "scale"],
+            columns=[*_ROW, "levels", "quantiles", "scale", *told],
             filters=[("instrument", "=", schedule.instrument_id)],
         )
     except (OSError, pa.ArrowException) as error:
@@ -227,7 +228,7 @@ def recording(schedule: Schedule) -> Forecasts:
         schedule.levels,
         ts_close[:, 0],
         quantiles[order].reshape(shape),
-        table["scale"].to_numpy()[order].reshape(grid.shape)[:, 0],
+        *(table[name].to_numpy()[order].reshape(grid.shape)[:, 0] for name in ("scale", *told)),
     )
 
 

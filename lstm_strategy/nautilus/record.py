@@ -49,6 +49,7 @@ class RunRecord:
     forecasts: list[Forecast | None] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     decided: dict[str, float] = field(default_factory=dict)  # the price each order was decided on at, by identifier
+    listener: Callable[..., None] | None = None  # told what `add` is, with the instrument first
 
     def add(
         self,
@@ -71,6 +72,8 @@ class RunRecord:
         self.prices.append(price)
         self.equities.append(equity)
         self.forecasts.append(forecast)
+        if self.listener is not None:
+            self.listener(self.instrument_id, decision, forecast, action, quantity, price, equity)
 
     @property
     def _columns(self) -> tuple[list[Any], ...]:
@@ -128,6 +131,7 @@ class RunRecord:
         missing = np.full(shape, np.nan, np.float32)
         quantiles = [missing if forecast is None else forecast.quantiles_HQ for forecast in self.forecasts]
         scales = [np.nan if forecast is None else forecast.scale for forecast in self.forecasts]
+        positions = np.array([np.nan if told is None else told.position for told in self.forecasts], np.float32)
         return Forecasts(
             self.instrument_id,
             horizons,
@@ -135,6 +139,7 @@ class RunRecord:
             self.ts_close,
             np.array(quantiles, np.float32).reshape(-1, *shape),
             np.array(scales, np.float64),
+            None if np.isnan(positions).all() else positions,
         )
 
 

@@ -170,15 +170,7 @@ def _forecast(model: artefact.Artefact, sample: Sample, fold: Fold, seed: int) -
     require_future_unseen(model, bars, forecasts, int(inside[len(inside) // 2]))
     kept = bars.ts_close > (start or 0)
     table, plain = (
-        Forecasts(
-            found.instrument_id,
-            found.horizons,
-            found.levels,
-            found.ts_close[kept],
-            found.quantiles_THQ[kept],
-            found.scale_T[kept],
-        ).to_table(model.manifest.version)
-        for found in (forecasts, raw)
+        found.at(np.flatnonzero(kept)).to_table(model.manifest.version) for found in (forecasts, raw)
     )
     known_TH = ~np.isnan(forecasts.quantiles_THQ[kept][:, :, 0])
     root_H = np.sqrt(np.array(forecasts.horizons))

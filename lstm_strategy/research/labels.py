@@ -24,8 +24,8 @@ _FLOOR_SHARE = 0.05  # σ never falls below this share of its median over the tr
 class Sample:
     """One instrument ready for training: bars, features, labels y_TH (NaN where there is none) and what was fitted.
 
-    Labels of other tasks are ``next_T``, the log return of the next bar in units of σ, and ``range_T``, its log range as
-    in `next_log_range`. ``mirrored_F`` tells the features that change their sign with the returns.
+    Labels of other tasks are ``next_T``, the log return of the next bar in units of σ, and ``range_T``, its log range
+    as in `next_log_range`. ``mirrored_F`` tells the features that change their sign with the returns.
     """
 
     bars: Bars

@@ -120,8 +120,11 @@ def require_future_unseen(artefact: Artefact, bars: Bars, forecasts: Forecasts, 
     tolerance = 0.0 if artefact.manifest.network.kind == "lstm" else 1e-5
     gap = np.abs(whole - alone.quantiles_THQ) / _unit(alone)
     differs: npt.NDArray[np.bool_] = (np.isnan(whole) != np.isnan(alone.quantiles_THQ)) | (gap > tolerance)
-    if differs.any():
-        row = int(differs.any(axis=(1, 2)).argmax())
+    differs_T = differs.any(axis=(1, 2))
+    if forecasts.position_T is not None and alone.position_T is not None:
+        differs_T |= np.abs(forecasts.position_T[: len(alone)] - alone.position_T) > tolerance
+    if differs_T.any():
+        row = int(differs_T.argmax())
         raise LeakError(
             "future_unseen",
             f"{bars.instrument_id}: the forecast at {format_ns(alone.ts_close[row])} changes when bars after"

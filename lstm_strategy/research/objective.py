@@ -6,6 +6,8 @@ Data Science, 2019: positions scaled to one volatility, moments pooled over inst
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -55,4 +57,4 @@ def ratio(net_N: Tensor, bars_per_year: float) -> float:
     known_N = net_N[~torch.isnan(net_N)].double()
     if len(known_N) < 2 or not (deviation := float(known_N.std())) > 1e-9:
         return 0.0
-    return float(known_N.mean()) / deviation * bars_per_year**0.5
+    return float(known_N.mean()) / deviation * math.sqrt(bars_per_year)

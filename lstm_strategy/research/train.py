@@ -208,13 +208,13 @@ def _train_member(
         on_epoch(state.epoch, judged, state.best)
     seconds = time.perf_counter() - started
     network.load_state_dict(state.best_weights)
-    loss = state.best
+    lowest = state.best
     if "position" in network.says and not _judged(network, stop, judge, config)[1] > 0.0:
         with torch.no_grad():  # it holds nothing from now on, rather than what lost
             network.position_head.weight.zero_()
             network.position_head.bias.zero_()
-        loss = _judged(network, stop, judge, config)[0]
-    return _Member(network, loss, state.epoch, targets, seconds)
+        lowest = _judged(network, stop, judge, config)[0]
+    return _Member(network, lowest, state.epoch, targets, seconds)
 
 
 def _judged(network: Streaming, found: list[Sequence], judge: Loss, config: TrainConfig) -> tuple[float, float]:
