@@ -110,7 +110,7 @@ def test_the_command_runs_all_instruments_on_one_account(
     equity = pq.read_table(folder / "equity.parquet")
     assert len(equity) == summary["bars"] == 240
     assert equity["gross"].to_numpy().max() <= 0.9 * 1.05  # a cap at the decision; prices move it on
-    decisions = pq.read_table(folder / "decisions.parquet")
+    decisions = pq.read_table(folder / "decisions")
     assert decisions["target"].to_numpy().max() <= 0.6 * 1.02
     by_close = decisions["target"].to_numpy().reshape(2, -1).sum(axis=0)
     assert by_close.max() <= 0.9 * 1.02

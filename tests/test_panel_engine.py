@@ -81,7 +81,7 @@ def test_the_order_in_which_bars_arrive_changes_nothing(tmp_path: Path, monkeypa
         "sizing": msgspec.structs.replace(TARGET, no_trade_band=0.2, holding_bars=48),
     }
     one, other = (run_on(tmp_path, order, RISK, **options) for order in orders)
-    assert one.tables["orders"].num_rows > 100
+    assert one.tables["orders"].num_rows > 60
     for name in ("decisions", "equity"):
         assert one.tables[name].equals(other.tables[name]), name
     for name in ("orders", "fills"):

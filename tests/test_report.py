@@ -225,7 +225,7 @@ def test_the_page_is_whole_and_small(run: Path, html: str) -> None:
 
 def test_every_figure_is_valid_plotly(html: str) -> None:
     figures = figures_of(html)
-    assert set(figures) == {*CHARTS, "risk"}
+    assert set(figures) == {*CHARTS, "risk", "reasons"}
     for figure in figures.values():
         go.Figure(figure)
 
@@ -321,6 +321,56 @@ def test_verdict_says_what_the_numbers_say(changes: dict[str, Any], said: str) -
     judged = summary(**changes)
     text = " ".join(words.forecast_verdict(judged) + words.strategy_verdict(judged, years=1.0))
     assert said in text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize(
+    ("bars", "unit", "starts"),
+    [
+        (24 * 3, "day", ["2024-01-01", "2024-01-02", "2024-01-03"]),  # a bar that closes at 00:00 is the day's before
+        (24 * 60, "week", ["2024-01-01", "2024-01-08", "2024-01-15"]),
+        (24 * 600, "month", ["2024-01-01", "2024-02-01", "2024-03-01"]),
+    ],
+)
+def test_reasons_are_shared_out_by_period(tmp_path: Path, bars: int, unit: str, starts: list[str]) -> None:
+    folder = write_run(tmp_path / "run", bars=bars, days_halted=3)
+    path = folder / "decisions.parquet"
+    table = pq.read_table(path)
+    reasons = ["within_no_trade_band"] * bars
+    reasons[:24] = ["halt_daily_loss"] * 6 + ["halt_drawdown"] * 6 + ["rebalance"] * 6 + ["max_volatility"] * 6
+    column = table.column_names.index("reason")
+    pq.write_table(table.set_column(column, "reason", pa.array(reasons)), path)
+    shares = read_run(folder).reasons
+    assert shares is not None
+    assert shares.unit == unit
+    assert np.datetime_as_string(shares.starts[:3].astype("datetime64[ns]"), unit="D").tolist() == starts
+    assert np.array_equal(shares.ends[:2], shares.starts[1:3])
+    assert np.sum(list(shares.by_reason.values()), axis=0) == pytest.approx(np.ones(len(shares.starts)))
+    first = {"day": 24, "week": 24 * 7, "month": 24 * 31}[unit]
+    assert shares.by_reason["rebalance"][:2].tolist() == [6 / first, 0.0]
+    figure = charts.draw_reasons(shares)
+    layers = {trace["name"]: trace["y"][0] for trace in figure["data"]}
+    assert layers["halted"] == pytest.approx(12 / first, rel=1e-6)  # of both kinds
+    assert list(layers) == ["rebalance", "within no trade band", "max volatility", "halted"]
+    assert figure["data"][0]["width"][0] == first * 3_600_000
+    html = text_of(write_report(folder).read_text())
+    assert f"Share of each {unit}'s decisions by reason" in html
+    assert html.count("Risk limits halted trading on 3 days.") == 2
+
+
+def test_rare_reasons_are_put_together(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", bars=300)
+    table = pq.read_table(folder / "decisions.parquet")
+    names = sorted(set(words.REASONS) - {"rebalance", "within_no_trade_band", "at_target"})
+    names = [name for name in names if not name.startswith("halt_")]
+    reasons = [names[min(row // 40, 3)] if row < 200 else names[row % len(names)] for row in range(300)]
+    column = table.column_names.index("reason")
+    pq.write_table(table.set_column(column, "reason", pa.array(reasons)), folder / "decisions.parquet")
+    shares = read_run(folder).reasons
+    assert shares is not None
+    data = charts.draw_reasons(shares)["data"]
+    assert [trace["name"] for trace in data][4:] == ["other reasons"]
+    assert np.sum([trace["y"] for trace in data], axis=0) == pytest.approx(np.ones(len(shares.starts)), abs=1e-5)
+    assert len({trace["marker"]["color"] for trace in data}) == 5
 
 
 def test_every_reason_and_action_is_explained() -> None:
@@ -455,12 +505,13 @@ def test_a_browser_draws_every_chart(long_run: Path, browser_page: Page, width: 
     browser_page.open(report, width, dark=dark)
     assert browser_page.errors == []
     assert [url for url in browser_page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
-    assert browser_page.ask("document.querySelectorAll('.chart').length") == 8
+    assert browser_page.ask("document.querySelectorAll('.chart').length") == 9
     drawn = browser_page.ask(
         "[...document.querySelectorAll('.chart')].map(chart => chart.querySelector('.main-svg') !== null &&"
-        " [...chart.querySelectorAll('.scatterlayer path')].some(path => (path.getAttribute('d') || '').length > 20))"
+        " [...chart.querySelectorAll('.scatterlayer path, .barlayer path')]"
+        ".some(path => (path.getAttribute('d') || '').length > 20))"
     )
-    assert drawn == [True] * 8
+    assert drawn == [True] * 9
     assert browser_page.ask("document.documentElement.scrollWidth") <= width
     items = "[...document.querySelectorAll('body *:not(.scroll *)')]"  # wide tables scroll in a box of their own
     widest = f"Math.max(...{items}.map(item => item.getBoundingClientRect().right))"

@@ -34,6 +34,8 @@ def make_run(returns: np.ndarray, exposure: np.ndarray, quantiles: np.ndarray, l
         bar_ns=HOUR,
         equity=EquityCurve(stamps, equity, held, price, price),
         decisions=decisions,
+        everyone=decisions,
+        reasons=None,
         forecasts=(forecasts,),
         tearsheet=False,
         beside={},

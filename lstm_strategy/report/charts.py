@@ -1,35 +1,37 @@
-"""Draw a run: Plotly figures as plain data, their colours left to the page's light or dark theme."""
+"""Draw a run: its forecasts, equity, exposure, trades and reasons, as figures."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lstm_strategy.bars import Float, Stamps
+from lstm_strategy.reasons import HALTS
 from lstm_strategy.report.calibration import Coverage, Landed, intervals_of
-from lstm_strategy.report.run_types import DecisionLog, EquityCurve
+from lstm_strategy.report.figures import (
+    Figure,
+    make_axis,
+    make_band,
+    make_bars,
+    make_figure,
+    make_line,
+    make_marks,
+    make_time_axis,
+    to_dates,
+    to_numbers,
+)
+from lstm_strategy.report.run_types import DecisionLog, EquityCurve, ReasonShares
 from lstm_strategy.report.thin import thin
 
-__all__ = ["FAN_BARS", "TRADES", "Figure", "draw_drawdown", "draw_equity", "draw_exposure", "draw_fan"]
-__all__ += ["draw_miscoverage", "draw_reliability", "draw_risk", "draw_trades", "drawdown"]
-__all__ += [
-    "make_axis",
-    "make_band",
-    "make_figure",
-    "make_line",
-    "make_marks",
-    "make_time_axis",
-    "to_dates",
-    "to_numbers",
-]
+__all__ = ["FAN_BARS", "TRADES", "draw_drawdown", "draw_equity", "draw_exposure", "draw_exposures", "draw_fan"]
+__all__ += ["draw_miscoverage", "draw_reasons", "draw_reliability", "draw_risk", "draw_trades", "drawdown"]
 
-Figure = dict[str, Any]
 Rows = npt.NDArray[np.int64]
 
 FAN_BARS = 96
 TRADES = 1_500
+_USUAL = {"rebalance": 1, "within_no_trade_band": 2, "at_target": 3}  # by colour
+_COLORS = 7
 _BANDS = ("var(--band-outer)", "var(--band-middle)", "var(--band-inner)")
 
 
@@ -197,98 +199,32 @@ def draw_trades(curve: EquityCurve, decisions: DecisionLog, trades: Rows) -> Fig
     return make_figure([price, *marks], make_time_axis(curve.ts_close), make_axis(tickformat=",.6~g"))
 
 
-def make_figure(traces: list[Figure], xaxis: Figure, yaxis: Figure) -> Figure:
-    """Traces on two axes, in the page's colours, with the legend above."""
-    return {
-        "data": traces,
-        "layout": {
-            "xaxis": xaxis,
-            "yaxis": yaxis,
-            "hovermode": "x unified",
-            "showlegend": True,
-            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"color": "var(--ink)"},
-            "hoverlabel": {"bgcolor": "var(--paper)", "bordercolor": "var(--rule)", "font": {"color": "var(--ink)"}},
-        },
-    }
-
-
-def make_axis(title: str = "", **options: Any) -> Figure:
-    """An axis in the page's colours; ``options`` are Plotly's."""
-    axis = {
-        "gridcolor": "var(--grid)",
-        "linecolor": "var(--rule)",
-        "zerolinecolor": "var(--rule)",
-        "zeroline": False,
-        "automargin": True,
-        "tickfont": {"color": "var(--muted-ink)"},
-    }
-    if title:
-        axis["title"] = {"text": title, "standoff": 8, "font": {"color": "var(--muted-ink)"}}
-    return axis | options
-
-
-def make_time_axis(stamps: Stamps) -> Figure:
-    """An axis from the first stamp to the last."""
-    ends = to_dates(stamps[[0, -1]])
-    return make_axis(type="date", range=ends, showgrid=False, ticks="outside", tickcolor="var(--rule)", showline=True)
-
-
-def make_line(
-    x: list[Any],
-    y: list[Any],
-    name: str,
-    color: str,
-    *,
-    width: float,
-    dash: str = "solid",
-    fill: str | None = None,
-    hover: bool = True,
-) -> Figure:
-    """A line, filled to zero in the colour ``fill`` where given."""
-    trace: Figure = {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": x,
-        "y": y,
-        "line": {"color": color, "width": width, "dash": dash},
-    }
-    if fill is not None:
-        trace |= {"fill": "tozeroy", "fillcolor": fill}
-    if not hover:
-        trace["hoverinfo"] = "skip"
-    return trace
-
-
-def make_marks(stamps: Stamps, y: Float, name: str, marker: Figure) -> Figure:
-    """Points; ``marker`` is Plotly's."""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": to_dates(stamps),
-        "y": to_numbers(y),
-        "marker": marker,
-    }
-
-
-def make_band(stamps: Stamps, low: Float, high: Float, name: str, color: str) -> Figure:
-    """The area between two lines."""
-    x = to_dates(stamps)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": [*x, *x[::-1]],
-        "y": [*to_numbers(high), *to_numbers(low[::-1])],
-        "fill": "toself",
-        "fillcolor": color,
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-    }
+def draw_reasons(shares: ReasonShares) -> Figure:
+    """Share of each period's decisions by reason, stacked: the usual ones, what else was frequent, the rest, halts."""
+    by_reason = dict(sorted(shares.by_reason.items(), key=lambda item: -float(item[1].sum())))
+    halted = [by_reason.pop(reason) for reason in list(by_reason) if reason in HALTS]
+    usual = [reason for reason in _USUAL if reason in by_reason]
+    others = [reason for reason in by_reason if reason not in _USUAL]
+    room = _COLORS - len(_USUAL)
+    layers = [(reason, by_reason[reason], f"var(--share-{_USUAL[reason]})") for reason in usual]
+    layers += [
+        (reason, by_reason[reason], f"var(--share-{len(_USUAL) + 1 + row})") for row, reason in enumerate(others[:room])
+    ]
+    if others[room:]:
+        layers.append(
+            ("other reasons", np.sum([by_reason[reason] for reason in others[room:]], axis=0), "var(--muted)")
+        )
+    if halted:
+        layers.append(("halted", np.sum(halted, axis=0), "var(--sell)"))
+    traces = [
+        make_bars(shares.starts, shares.ends, share, name.replace("_", " "), color) | {"hovertemplate": "%{y:.1%}"}
+        for name, share, color in layers
+    ]
+    form = {"day": "%-d %b %Y", "week": "week of %-d %b %Y", "month": "%B %Y"}[shares.unit]
+    axis = make_time_axis(np.array([shares.starts[0], shares.ends[-1]])) | {"hoverformat": form}
+    figure = make_figure(traces, axis, make_axis(tickformat=".0%", range=[0, 1]))
+    figure["layout"] |= {"barmode": "stack", "bargap": 0}
+    return figure
 
 
 def _spread(intervals: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
@@ -310,14 +246,3 @@ def _horizon_colors(count: int) -> list[str]:
 
 def _bars_ahead(horizon: int) -> str:
     return "1 bar ahead" if horizon == 1 else f"{horizon} bars ahead"
-
-
-def to_dates(stamps: Stamps) -> list[str]:
-    """UTC text: Plotly would show numbers in the reader's own time zone."""
-    text: list[str] = np.datetime_as_string(stamps.astype("datetime64[ns]"), unit="s").tolist()
-    return text
-
-
-def to_numbers(values: npt.NDArray[np.floating]) -> list[float | None]:
-    """Seven significant digits; a gap where a value is not finite, since JSON has no NaN."""
-    return [float(f"{value:.7g}") if abs(value) < np.inf else None for value in values.tolist()]

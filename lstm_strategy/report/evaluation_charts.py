@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_strategy.report.calibration import Coverage
-from lstm_strategy.report.charts import Figure, draw_miscoverage, draw_reliability
-from lstm_strategy.report.charts import make_axis as axis
-from lstm_strategy.report.charts import make_figure as figure
-from lstm_strategy.report.charts import make_line as line
-from lstm_strategy.report.charts import to_numbers as numbers
+from lstm_strategy.report.charts import draw_miscoverage, draw_reliability
+from lstm_strategy.report.figures import Figure
+from lstm_strategy.report.figures import make_axis as axis
+from lstm_strategy.report.figures import make_figure as figure
+from lstm_strategy.report.figures import make_line as line
+from lstm_strategy.report.figures import to_numbers as numbers
 
 __all__ = ["draw_all"]
 

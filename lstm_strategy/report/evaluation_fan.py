@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from lstm_strategy.bars import Float
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.report.calibration import Landed
-from lstm_strategy.report.charts import FAN_BARS, Figure, draw_fan, make_axis
+from lstm_strategy.report.charts import FAN_BARS, draw_fan
+from lstm_strategy.report.figures import Figure, make_axis
 
 __all__ = ["INSTRUMENTS", "draw_fans"]
 

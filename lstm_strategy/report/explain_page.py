@@ -11,7 +11,8 @@ from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.decision_log_reader import Log
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.reasons import HALTS
-from lstm_strategy.report.charts import (
+from lstm_strategy.report.explain_words import count_words
+from lstm_strategy.report.figures import (
     Figure,
     make_axis,
     make_band,
@@ -22,7 +23,6 @@ from lstm_strategy.report.charts import (
     to_dates,
     to_numbers,
 )
-from lstm_strategy.report.explain_words import count_words
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
 from lstm_strategy.report.words import ACTIONS, REASONS, percent, whole
 

@@ -10,6 +10,7 @@ import numpy as np
 from lstm_strategy.bars import format_ns
 from lstm_strategy.report import charts
 from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
+from lstm_strategy.report.figures import Figure
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
 from lstm_strategy.report.risk import tails_of
 from lstm_strategy.report.run_folder import read_run
@@ -19,6 +20,7 @@ from lstm_strategy.report.thin import BUCKETS
 from lstm_strategy.report.words import (
     ACTIONS,
     REASONS,
+    days_halted,
     first_line,
     fixed,
     forecast_verdict,
@@ -62,7 +64,7 @@ def write_report(run: Path) -> Path:
 def _contents(run: Run) -> dict[str, Any]:
     """Everything the template shows; text is escaped there."""
     summary, curve = run.summary, run.equity
-    figures: dict[str, charts.Figure] = {}
+    figures: dict[str, Figure] = {}
     landed = [
         land(forecasts, run.market, run.bar_ns, round(run.summary.closed_hours * 3_600e9))
         for forecasts in run.forecasts
@@ -84,6 +86,8 @@ def _contents(run: Run) -> dict[str, Any]:
     trades = _trades(run.decisions)
     drawn = _largest(run.decisions, trades)
     figures["trades"] = charts.draw_trades(run.market, run.decisions, drawn)
+    if run.reasons is not None:
+        figures["reasons"] = charts.draw_reasons(run.reasons)
     return {
         "title": summary.name or (summary.model or run.folder.resolve().name).partition("/")[0],
         "run_name": run.folder.resolve().name,
@@ -108,14 +112,16 @@ def _contents(run: Run) -> dict[str, Any]:
         "forecast_table": _forecast_table(run),
         "facts": _facts(run),
         "interval_table": _interval_table(coverages),
-        "reasons": _share_rows(run.decisions.reasons, len(run.decisions), REASONS),
-        "actions": _share_rows(run.decisions.actions, len(run.decisions), ACTIONS),
-        "bounds": _share_rows(run.decisions.bounds, len(run.decisions), {}),
+        "reasons": _share_rows(run.everyone.reasons, len(run.everyone), REASONS),
+        "actions": _share_rows(run.everyone.actions, len(run.everyone), ACTIONS),
+        "bounds": _share_rows(run.everyone.bounds, len(run.everyone), {}),
         "fan_bars": min(charts.FAN_BARS, len(landed[0].lands_at)) if landed else 0,
         "fan_horizon": landed[0].horizon if landed else 0,
         "coverage_n": whole(coverages[0].n) if coverages else "0",
         "horizons": len(coverages),
         "trades": whole(len(trades)),
+        "reasons_unit": "" if run.reasons is None else run.reasons.unit,
+        "days_halted": days_halted(summary) or "Risk limits never halted trading.",
         "trades_drawn": whole(len(drawn)) if len(drawn) < len(trades) else "",
         "thinned": whole(len(curve.ts_close)) if len(curve.ts_close) > 4 * BUCKETS else "",
         "tearsheet": run.tearsheet,

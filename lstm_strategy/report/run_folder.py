@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 
 from lstm_strategy.bars import Float, Stamps, Timeframe
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.report.run_types import DecisionLog, EquityCurve, RecordedForecasts, Run, Summary
+from lstm_strategy.report.run_types import DecisionLog, EquityCurve, ReasonShares, RecordedForecasts, Run, Summary
 
 __all__ = ["read_run"]
+
+_PERIODS = {"day": 45, "week": 550, "month": 10**9}  # the longest span in days that is told by them
 
 
 def read_run(folder: Path) -> Run:
@@ -41,6 +43,8 @@ def read_run(folder: Path) -> Run:
         bar_ns=_bar_ns(summary, equity),
         equity=equity,
         decisions=_decisions(table.filter(pc.equal(table["instrument"], instrument))),
+        everyone=_decisions(table),
+        reasons=_reasons(table),
         forecasts=_read_forecasts(folder, instrument),
         tearsheet=(folder / "tearsheet.html").is_file(),
         beside=_read_beside(folder, summary, equity),
@@ -135,6 +139,30 @@ def _decisions(table: pa.Table) -> DecisionLog:
         bounds=_counts(bounds),
         actions=_counts(table["action"]),
     )
+
+
+def _reasons(table: pa.Table) -> ReasonShares | None:
+    """Shares by month, week or day, whichever gives a legible number of periods; a bar counts where it opened."""
+    if not table.num_rows:
+        return None
+    times = (_stamps(table) - 1).astype("datetime64[ns]")
+    days = int((times.max() - times.min()) / np.timedelta64(1, "D")) + 1
+    unit = next(name for name, longest in _PERIODS.items() if days <= longest)
+    period = times.astype("datetime64[M]") if unit == "month" else times.astype("datetime64[D]")
+    if unit == "week":  # weeks begin on Mondays, as the first of 1970 was a Thursday
+        period -= ((period.astype(np.int64) + 3) % 7).astype("timedelta64[D]")
+    starts, rows = np.unique(period, return_inverse=True)
+    ends = (
+        starts + {"day": np.timedelta64(1, "D"), "week": np.timedelta64(7, "D"), "month": np.timedelta64(1, "M")}[unit]
+    )
+    totals = np.bincount(rows)
+    reasons = table["reason"].combine_chunks()
+    shares = {
+        str(reason): np.bincount(rows, pc.equal(reasons, reason).to_numpy(zero_copy_only=False)) / totals
+        for reason in pc.unique(reasons).to_pylist()
+    }
+    first, last = (of.astype("datetime64[ns]").astype(np.int64) for of in (starts, ends))
+    return ReasonShares(unit, first, last, shares)
 
 
 def _read_forecasts(folder: Path, instrument: str) -> tuple[RecordedForecasts, ...]:

@@ -11,7 +11,7 @@ from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.forecast import Float32
 from lstm_strategy.report.summary_types import Capacity, Carry, Companion, Luck, Part, Sensitivity
 
-__all__ = ["BuyAndHold", "DecisionLog", "EquityCurve", "RecordedForecasts", "Run", "Summary"]
+__all__ = ["BuyAndHold", "DecisionLog", "EquityCurve", "ReasonShares", "RecordedForecasts", "Run", "Summary"]
 
 
 class BuyAndHold(msgspec.Struct, frozen=True):
@@ -91,6 +91,16 @@ class DecisionLog:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ReasonShares:
+    """Share of the decisions by reason [P] in periods of a ``unit`` (day, week, month), from ``starts`` to ``ends``."""
+
+    unit: str
+    starts: Stamps
+    ends: Stamps
+    by_reason: dict[str, Float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RecordedForecasts:
     """The forecasts of one horizon [N]: quantiles of the log return from ``ts_close`` to ``horizon`` bars later."""
 
@@ -106,7 +116,8 @@ class Run:
 
     ``beside`` are the equity curves [T] of the rules run beside the strategy, by name. Of several instruments on one
     account ``equity`` is the account's and ``markets`` what each was held at and cost, by name; ``decisions`` and
-    ``forecasts`` are those of ``instrument``.
+    ``forecasts`` are those of ``instrument``, ``everyone`` the decisions of all names, as ``reasons`` are by time (None
+    where there is no decision).
     """
 
     folder: Path
@@ -116,6 +127,8 @@ class Run:
     bar_ns: int
     equity: EquityCurve
     decisions: DecisionLog
+    everyone: DecisionLog
+    reasons: ReasonShares | None
     forecasts: tuple[RecordedForecasts, ...]
     tearsheet: bool
     beside: dict[str, Float]

@@ -10,6 +10,7 @@ from lstm_strategy.report.run_types import Summary
 __all__ = [
     "ACTIONS",
     "REASONS",
+    "days_halted",
     "first_line",
     "fixed",
     "forecast_verdict",
@@ -34,6 +35,7 @@ REASONS = {
     "time_stop": "the position had been held as long as it may",
     "take_profit": "the take-profit was reached",
     "stop_unfilled": "the stop was reached and had not filled",
+    "liquidated": "the venue closed the position for want of margin",
     "warm_up_unproved": "the warm-up was not proved yet",
     "parity_unproved": "live and offline features had not been shown to agree",
     "stale_data": "bars were missing or late",
@@ -149,10 +151,17 @@ def strategy_verdict(summary: Summary, years: float) -> list[str]:
         ]
         said += _compared(summary)
         said += _luck(summary.sharpe, years)
-    if summary.days_halted:
-        days = "1 day" if summary.days_halted == 1 else f"{whole(summary.days_halted)} days"
-        said.append(f"Risk limits halted trading on {days}.")
+    if told := days_halted(summary):
+        said.append(told)
     return [*said, *summary.notes]
+
+
+def days_halted(summary: Summary) -> str:
+    """Say on how many UTC days a halt held at any close; nothing where there was none."""
+    if not summary.days_halted:
+        return ""
+    days = "1 day" if summary.days_halted == 1 else f"{whole(summary.days_halted)} days"
+    return f"Risk limits halted trading on {days}."
 
 
 def _moved(value: float | None) -> str:
