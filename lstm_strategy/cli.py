@@ -17,6 +17,7 @@ from lstm_strategy.cli_evaluate import evaluate_command
 from lstm_strategy.cli_explain import explain_command
 from lstm_strategy.cli_models import models_app
 from lstm_strategy.cli_replay import replay_command
+from lstm_strategy.cli_resume import resume_command
 from lstm_strategy.cli_stages import demo_command, forecast_command, train_command
 from lstm_strategy.cli_sweep import sweep_command
 from lstm_strategy.cli_tune import tune_command
@@ -51,6 +52,7 @@ app.command("explain")(explain_command)
 app.command("sweep")(sweep_command)
 app.command("demo")(demo_command)
 app.command("replay")(replay_command)
+app.command("resume")(resume_command)
 
 
 def _print_version(wanted: bool) -> None:

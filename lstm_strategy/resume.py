@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -10,12 +10,24 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.risk import RiskState, resume
 from lstm_strategy.state_file import Kept, SeatState, unpack_seats
 
-__all__ = ["latches", "lift", "risks_of"]
+__all__ = ["latched", "lift", "risks_of"]
 
 
-def latches(risk: RiskState) -> list[str]:
-    """Return which halts somebody must lift: ``drawdown``, ``ordered``."""
-    return [name for name, on in (("drawdown", risk.drawdown_halt), ("ordered", risk.ordered_halt)) if on]
+def latched(risks: Mapping[str, RiskState | None], ordered: str = "") -> dict[str, list[str]]:
+    """Return which halts somebody must lift, ``drawdown`` and ``ordered``, by instrument; none that has none.
+
+    Parameters
+    ----------
+    ordered : str
+        Why somebody halted them all; empty where nobody did.
+    """
+    found = {}
+    for name, risk in risks.items():
+        drawdown, halted = (False, False) if risk is None else (risk.drawdown_halt, risk.ordered_halt)
+        halts = [halt for halt, on in (("drawdown", drawdown), ("ordered", halted or bool(ordered))) if on]
+        if halts:
+            found[name] = halts
+    return found
 
 
 def risks_of(kept: Kept) -> dict[str, RiskState]:
@@ -38,7 +50,7 @@ def risks_of(kept: Kept) -> dict[str, RiskState]:
 
 def lift(kept: Kept, reason: str) -> Kept:
     """Return the state without its latched halts: the peak starts anew, a loss of the day stays (see `risk.resume`)."""
-    parts = _through(kept, lambda _, risk: resume(risk, reason) if latches(risk) else risk)
+    parts = _through(kept, lambda _, risk: resume(risk, reason) if latched({"": risk}) else risk)
     return msgspec.structs.replace(kept, ordered="", parts=parts)
 
 

@@ -19,13 +19,17 @@ from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.state_file import LARGEST_FILE, Kept, Syncer, decode, encode
 
-__all__ = ["KILL", "StateFolder", "one_line"]
+__all__ = ["KILL", "FolderHeldError", "StateFolder", "one_line"]
 
 KILL = "KILL"
 """Name of the file that halts; its text is the reason."""
 _REQUEST, _AUDIT, _STATE, _SYNCED, _LOCK = "RESUME", "resumed.jsonl", "state", "state.synced", "lock"
 _LONGEST_REASON = 200
 _LARGEST_NOTE = 4096  # bytes read of a file that somebody wrote by hand
+
+
+class FolderHeldError(LSTMStrategyError):
+    """Another process holds the folder."""
 
 
 def one_line(text: str) -> str:
@@ -48,13 +52,20 @@ class StateFolder:
         """Whether this object holds the lock."""
         return self._lock is not None
 
+    @property
+    def known(self) -> bool:
+        """Whether there is a state, or a kill file."""
+        return any((self.path / name).exists() for name in (_STATE, _SYNCED, KILL))
+
     def acquire(self, who: str) -> None:
         """Take the lock, in the name of ``who``; a process that ends, however it does, leaves it.
 
         Raises
         ------
-        LSTMStrategyError
+        FolderHeldError
             Where another holds it.
+        LSTMStrategyError
+            Where the system refuses.
         """
         if self.held:
             return
@@ -68,7 +79,7 @@ class StateFolder:
         except OSError:
             holder = one_line(os.read(lock, _LARGEST_NOTE).decode("utf-8", "replace")) or "its name is not known"
             os.close(lock)
-            raise LSTMStrategyError(
+            raise FolderHeldError(
                 f"the state folder {self.path} is held by another process ({holder}): two nodes with one trader id;"
                 " stop one of them, or give each a state_dir of its own"
             ) from None

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.engine import loud
-from lstm_strategy.resume import latches
+from lstm_strategy.resume import latched
 from lstm_strategy.risk import RiskState, halt, resume
 from lstm_strategy.state_file import Kept
 from lstm_strategy.state_folder import KILL, StateFolder, one_line
@@ -196,12 +196,12 @@ class Keeper:
             strategy.log.error("A request to resume gave no reason, and is refused")
             folder.drop_request()
             return
-        lifted = {name: latches(holder.risk) for name, holder in holders.items() if holder.risk is not None}
+        lifted = latched({name: holder.risk for name, holder in holders.items()}, self.ordered)
         folder.record(strategy.clock.timestamp_ns(), reason, lifted, folder.kill_reason())
         folder.remove_kill()
         self.ordered = ""
         for holder in holders.values():
-            if holder.risk is not None and latches(holder.risk):
+            if holder.risk is not None and latched({"": holder.risk}):
                 holder.risk = resume(holder.risk, reason)
             holder.end_closing()
         self.keep()
