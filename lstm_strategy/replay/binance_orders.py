@@ -1,4 +1,4 @@
-"""Binance's signed endpoints for spot: account, fees, orders and trades, as the NautilusTrader adapter asks for them."""
+"""Binance's signed endpoints for spot: account, fees, orders and trades, as the NautilusTrader adapter asks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from lstm_strategy.replay.binance_events import eight
+from lstm_strategy.replay.binance_events import eight, order_reply, trade_reply
 from lstm_strategy.replay.binance_http import (
     illegal,
     json_reply,
@@ -21,9 +21,8 @@ from lstm_strategy.replay.binance_http import (
     skew_ms,
 )
 from lstm_strategy.replay.credentials import check_timestamp
-from lstm_strategy.replay.exchange import EXCHANGE
 from lstm_strategy.replay.matching import Book
-from lstm_strategy.replay.orders import STOPS, Order, Side, TimeInForce, Trade, Type
+from lstm_strategy.replay.orders import STOPS, Order, Side, TimeInForce, Type
 from lstm_strategy.replay.rates import Rates
 from lstm_strategy.replay.refusals import RefusedError
 from lstm_strategy.replay.trading import TRADING, Trading
@@ -104,8 +103,8 @@ def _authenticate(request: web.Request) -> None:
 async def _account(_: web.Request, trading: Trading) -> Any:
     trading.catch_up()
     held = sorted(trading.account.balances.items())
-    fees = [book.rules for book in trading.books.values()] or [None]
-    maker, taker = (int(fees[0].maker * 10_000), int(fees[0].taker * 10_000)) if fees[0] else (0, 0)
+    fees = next(([book.rules.maker, book.rules.taker] for book in trading.books.values()), [Decimal(0), Decimal(0)])
+    maker, taker = (int(fee * 10_000) for fee in fees)
     return {
         "makerCommission": maker,
         "takerCommission": taker,
@@ -159,7 +158,7 @@ async def _new_order(request: web.Request, trading: Trading) -> Any:
     kind = request.query.get("newOrderRespType", "FULL" if order.type in ("MARKET", "LIMIT") else "ACK")
     if kind == "ACK":
         return short
-    whole = _order(order) | short
+    whole = order_reply(order) | short
     fills = [
         {
             "price": eight(trade.price),
@@ -182,7 +181,7 @@ async def _query_order(request: web.Request, trading: Trading) -> Any:
     found = _find(request, trading.book(needed(request, "symbol")))
     if found is None:
         raise RefusedError(-2013)
-    return _order(found)
+    return order_reply(found)
 
 
 async def _cancel_order(request: web.Request, trading: Trading) -> Any:
@@ -194,7 +193,7 @@ async def _open_orders(request: web.Request, trading: Trading) -> Any:
     wanted = request.query.get("symbol")
     trading.catch_up()
     books = list(trading.books.values()) if wanted is None else [trading.book(wanted)]
-    return [_order(order) for book in books for order in book.open.values()]
+    return [order_reply(order) for book in books for order in book.open.values()]
 
 
 async def _cancel_open(request: web.Request, trading: Trading) -> Any:
@@ -210,9 +209,9 @@ async def _all_orders(request: web.Request, trading: Trading) -> Any:
     first, count = number(request, "orderId"), limit(request, *_LIMITS)
     start, end = _span(request)
     if first is not None:
-        return [_order(order) for order in orders if order.id >= first][:count]
+        return [order_reply(order) for order in orders if order.id >= first][:count]
     found = [order for order in orders if start <= order.created // _MS <= end]
-    return [_order(order) for order in (found[-count:] if not start else found[:count])]
+    return [order_reply(order) for order in (found[-count:] if not start else found[:count])]
 
 
 async def _my_trades(request: web.Request, trading: Trading) -> Any:
@@ -224,7 +223,7 @@ async def _my_trades(request: web.Request, trading: Trading) -> Any:
     found = [trade for trade in trades if start <= trade.ts // _MS <= end and of_order in (None, trade.order_id)]
     if first is not None:
         found = [trade for trade in found if trade.id >= first]
-    return [_trade(symbol, trade) for trade in (found[:count] if start or first is not None else found[-count:])]
+    return [trade_reply(symbol, trade) for trade in (found[:count] if start or first is not None else found[-count:])]
 
 
 def _read_order(request: web.Request) -> Order:
@@ -290,50 +289,7 @@ def _span(request: web.Request) -> tuple[int, int]:
     return start or 0, 1 << 43 if end is None else end
 
 
-def _order(order: Order) -> dict[str, Any]:
-    return {
-        "symbol": order.symbol,
-        "orderId": order.id,
-        "orderListId": -1,
-        "clientOrderId": order.client_id,
-        "price": eight(order.price),
-        "origQty": eight(order.quantity),
-        "executedQty": eight(order.executed),
-        "origQuoteOrderQty": eight(order.quote_quantity),
-        "cummulativeQuoteQty": eight(order.quote_executed),
-        "status": order.status,
-        "timeInForce": order.time_in_force,
-        "type": order.type,
-        "side": order.side,
-        "stopPrice": eight(order.stop),
-        "icebergQty": eight(),
-        "time": order.created // _MS,
-        "updateTime": order.updated // _MS,
-        "isWorking": order.working,
-        "workingTime": order.worked // _MS if order.working else -1,
-        "selfTradePreventionMode": "EXPIRE_MAKER",
-    }
-
-
 def _cancelled(trading: Trading, order: Order) -> dict[str, Any]:
-    told = _order(order)
+    told = order_reply(order)
     told |= {"origClientOrderId": order.client_id, "clientOrderId": trading.cancelling}
     return told | {"transactTime": order.updated // _MS}
-
-
-def _trade(symbol: str, trade: Trade) -> dict[str, Any]:
-    return {
-        "symbol": symbol,
-        "id": trade.id,
-        "orderId": trade.order_id,
-        "orderListId": -1,
-        "price": eight(trade.price),
-        "qty": eight(trade.quantity),
-        "quoteQty": eight(trade.quote),
-        "commission": eight(trade.commission),
-        "commissionAsset": trade.asset,
-        "time": trade.ts // _MS,
-        "isBuyer": trade.buyer,
-        "isMaker": trade.maker,
-        "isBestMatch": True,
-    }

@@ -16,7 +16,7 @@ from lstm_strategy.replay.exchange import EXCHANGE, Exchange
 from lstm_strategy.replay.refusals import RefusedError
 from lstm_strategy.replay.trading import TRADING, Trading
 
-__all__ = ["register_user_stream"]
+__all__ = ["close_sessions", "register_user_stream"]
 
 _LARGEST_MESSAGE = 64 << 10  # bytes from a client
 _MOST_CONNECTIONS = 50
@@ -43,6 +43,10 @@ class _Session:
         """Wait until all that was told has left."""
         await self._connection.drained()
 
+    async def close(self) -> None:
+        """End with a close frame."""
+        await self._connection.close("the replay ends")
+
     def leave(self) -> None:
         """Hear nothing more."""
         if self._trading is not None:
@@ -56,7 +60,7 @@ class _Session:
             identity, method, params = request["id"], request["method"], request.get("params") or {}
             result = self._carry_out(method, params)
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
-            refusal = RefusedError(-1135, "This error code will occur if a parameter requiring a JSON object is invalid.")
+            refusal = RefusedError(-1135, "The request is not a JSON object with an id and a method.")
             return _refused(identity, refusal)
         except RefusedError as refusal:
             return _refused(identity, refusal)
@@ -127,13 +131,20 @@ class _Session:
         }
 
 
-SESSIONS: web.AppKey[set[_Session]] = web.AppKey("sessions", set)
+SESSIONS = web.AppKey("sessions", set[_Session])
 
 
 def register_user_stream(app: web.Application) -> None:
     """Add the route."""
-    app[SESSIONS] = set()
+    sessions: set[_Session] = set()
+    app[SESSIONS] = sessions
     app.router.add_get("/ws-api/v3", _socket)
+
+
+async def close_sessions(app: web.Application) -> None:
+    """End all connections."""
+    sessions = app[SESSIONS]
+    await asyncio.gather(*(session.close() for session in list(sessions)), return_exceptions=True)
 
 
 async def _socket(request: web.Request) -> web.StreamResponse:

@@ -29,10 +29,8 @@ type Listener = Callable[[int, int, bool], Awaitable[None]]
 class Exchange:
     """The state of one replay.
 
-    ``listeners`` are called in order at each advance: the kline streams are one of them. A matching engine for paper
-    and live work is to be another, put before the streams, so that fills are known when the bar that made them is told.
-    Its signed endpoints are one more entry of `server.PROTOCOLS`, and its user-data stream one more text that
-    `stream.Hub` offers to a connection.
+    ``listeners`` are called in order at each advance: first the books of `trading.Trading`, so that fills are known
+    when the bar that made them is told, then the kline streams.
     """
 
     plan: Plan

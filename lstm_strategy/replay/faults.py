@@ -109,8 +109,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     end), ``huge_reply`` (``size`` bytes), ``content_type`` (text/html), ``cut`` (half the body, then the connection
     ends), ``short_page`` (``rows`` fewer), ``overlap`` (``rows`` from before the page), ``since_ignored`` (the newest
     page instead), and those that carry the request out and spoil only the answer: ``answer_lost`` (the connection is
-    cut), ``answer_late`` (told after ``seconds``), ``answer_failed`` (answered with ``status`` and Binance's -1007, state
-    unknown), ``twice`` (carried out again, and the second answer told).
+    cut), ``answer_late`` (told after ``seconds``), ``answer_failed`` (answered with ``status`` and Binance's -1007:
+    state unknown), ``twice`` (carried out again, and the second answer told).
 
     Kinds of ``orders``: ``reject`` (refused with Binance's ``code``), ``partial`` (only the fraction ``amount`` is
     offered at once). Kinds of ``user``: ``drop`` (all user-data streams are cut, and the event is lost), ``skip``,

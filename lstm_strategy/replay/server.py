@@ -14,7 +14,9 @@ from aiohttp import web
 
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.replay.binance import register_binance
+from lstm_strategy.replay.binance_orders import register_orders
 from lstm_strategy.replay.binance_rules import load_exchange_info
+from lstm_strategy.replay.binance_user import close_sessions, register_user_stream
 from lstm_strategy.replay.coinbase import register_coinbase
 from lstm_strategy.replay.exchange import EXCHANGE, Exchange
 from lstm_strategy.replay.faults import NO_FAULTS, FaultBook, FaultPlan
@@ -23,12 +25,19 @@ from lstm_strategy.replay.guard import site_guard
 from lstm_strategy.replay.market import Market
 from lstm_strategy.replay.stream import HUB, register_streams
 from lstm_strategy.replay.timeline import Clock, plan
+from lstm_strategy.replay.trading import TRADING, Trading, TradingConfig
 
 __all__ = ["PROTOCOLS", "ReplayConfig", "ReplayServer", "serve"]
 
-# What the exchange speaks. Each adds its routes to the application and finds the rest under `exchange.EXCHANGE`; signed
-# order endpoints are to be one more.
-PROTOCOLS: tuple[Callable[[web.Application], None], ...] = (register_binance, register_streams, register_coinbase)
+# What the exchange speaks. Each adds its routes to the application and finds the rest under `exchange.EXCHANGE` and,
+# where there is an account, `trading.TRADING`.
+PROTOCOLS: tuple[Callable[[web.Application], None], ...] = (
+    register_binance,
+    register_orders,
+    register_streams,
+    register_user_stream,
+    register_coinbase,
+)
 
 _LARGEST_REQUEST = 64 << 10  # bytes
 _MOST_STEPS = 1_000_000
@@ -64,6 +73,8 @@ class ReplayConfig:
         ``shift``: serve such a client without.
     updates : int
         Events of the forming candle in each recorded bar (at low speed one each 2 s); 0: closed candles alone.
+    trading : TradingConfig, optional
+        The account of spot orders; without one every signed request is refused.
     """
 
     markets: tuple[Market, ...]
@@ -78,6 +89,7 @@ class ReplayConfig:
     exchange_info: Path | None = None
     unfinished: bool = True
     updates: int = 2
+    trading: TradingConfig | None = None
 
     def __post_init__(self) -> None:
         for name, allowed, what in (
@@ -100,6 +112,8 @@ class ReplayServer:
         Without a path: ``http://127.0.0.1:8080`` and ``ws://127.0.0.1:8080``, as clients take for base URLs.
     exchange : Exchange
         Its state; ``exchange.faults.injected`` counts the faults.
+    trading : Trading, optional
+        Its account and books.
     driver : asyncio.Task, optional
         What advances the streams; it ends when no bar is left, or with the error that stopped it.
     """
@@ -108,6 +122,7 @@ class ReplayServer:
     ws_url: str
     port: int
     exchange: Exchange
+    trading: Trading | None
     driver: asyncio.Task[None] | None
 
     async def step(self, bars: int = 1) -> int:
@@ -135,6 +150,9 @@ async def serve(config: ReplayConfig) -> AsyncIterator[ReplayServer]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     clock = Clock(laid.origin, config.speed, by_hand=config.step)
     exchange = app[EXCHANGE] = Exchange(laid, clock, book, config.updates, saved, config.unfinished)
+    if config.trading is not None:  # before the streams: fills are known when the bar that made them is told
+        app[TRADING] = Trading(exchange, config.trading)
+        exchange.listeners.append(app[TRADING].advance)
     for register in PROTOCOLS:
         register(app)
     app.router.add_get("/replay/state", _state)
@@ -154,19 +172,25 @@ async def serve(config: ReplayConfig) -> AsyncIterator[ReplayServer]:
         if not config.step:
             driver = asyncio.create_task(exchange.run())
         name = f"[{config.host}]" if ":" in config.host else config.host
-        yield ReplayServer(f"http://{name}:{port}", f"ws://{name}:{port}", port, exchange, driver)
+        trading = app.get(TRADING)
+        yield ReplayServer(f"http://{name}:{port}", f"ws://{name}:{port}", port, exchange, trading, driver)
         if driver is not None and driver.done():
             driver.result()  # an error of the streams is the caller's to know
     finally:
         if driver is not None:
             driver.cancel()
             await asyncio.gather(driver, return_exceptions=True)
+        if TRADING in app:
+            await app[TRADING].close()
+        await close_sessions(app)
         await app[HUB].close()
         await runner.cleanup()
 
 
 async def _state(request: web.Request) -> web.Response:
     state = request.app[EXCHANGE].state() | {"sockets": len(request.app[HUB].connections)}
+    if TRADING in request.app:
+        state["trading"] = request.app[TRADING].state()
     return web.Response(body=msgspec.json.encode(state), content_type="application/json")
 
 

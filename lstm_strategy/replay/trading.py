@@ -154,6 +154,16 @@ class Trading:
         """Return a client identifier as Binance gives where a client sent none."""
         return f"replay-{next(self.ids)}"
 
+    def state(self) -> dict[str, int]:
+        """Return how much there is of what, for people and tests."""
+        books = self.books.values()
+        return {
+            "open_orders": sum(len(book.open) for book in books),
+            "orders": sum(len(book.orders) for book in books),
+            "events": self.events,
+            "listeners": len(self.subscribers),
+        }
+
     async def close(self) -> None:
         """Forget what waits to be told late."""
         for task in list(self._late):
