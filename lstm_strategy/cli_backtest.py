@@ -208,6 +208,8 @@ def settings_of(
         funding=setup.backtest.funding,
         borrow=setup.backtest.borrow,
         maintenance=setup.backtest.maintenance,
+        liquidation_fee=setup.backtest.liquidation_fee,
+        participation=setup.backtest.participation,
     )
     return settings, version
 

@@ -142,7 +142,8 @@ def decide(
     held, ts_close = state.exposure, state.ts_close
     halted = _halt(state)
     if halted is not None:
-        return Decision(ts_close, held, 0.0, halted, (halted.value,), True)
+        lost = (Reason.LIQUIDATED.value,) if conditions.exit == Reason.LIQUIDATED else ()
+        return Decision(ts_close, held, 0.0, halted, (halted.value, *lost), True)
     if conditions.exit is not None:
         exit_reason = Reason(conditions.exit)
         return Decision(ts_close, held, 0.0, exit_reason, (exit_reason.value,), True)
@@ -172,7 +173,7 @@ def decide(
         return Decision(ts_close, held, kept, reason, (), cancel)
 
     bound: list[str] = []
-    target = min(max(sized.wanted, lowest), highest)
+    capped = target = min(max(sized.wanted, lowest), highest)
     if target != sized.wanted:
         bound.append(exceeding[1] if target == highest or limits.side == "long_short" else "long_only")
     reason = Reason.INTERVAL_INCLUDES_COST if sized.waits else Reason.AT_TARGET
@@ -194,6 +195,8 @@ def decide(
             reason = Reason(bound[-1])
         return Decision(ts_close, held, held, reason, tuple(bound), cancel)
 
+    if abs(capped - held) < sized.least and target != 0.0:
+        return Decision(ts_close, held, held, Reason.WITHIN_BAND, tuple(bound), cancel)
     # Utility gained over the expected holding period, against the cost of getting there.
     gain = change * sized.drift - 0.5 * sized.curvature * (target * target - held * held)
     cost = sizing.no_trade_band * costs.per_side * abs(change)

@@ -24,6 +24,7 @@ from lstm_strategy.hyperparameters import (
     date_of,
 )
 from lstm_strategy.instrument import Instrument, split_id
+from lstm_strategy.live_config import LiveConfig
 from lstm_strategy.policy_grid import SweepGrid, policies
 from lstm_strategy.portfolio import PortfolioConfig
 from lstm_strategy.search_space import Settings, Space, TuneConfig
@@ -70,7 +71,10 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     ``delay`` 0 fills a decision at the next bar's open; n moves the fill n bars on. ``funding``: whether a perpetual
     pays and earns the rates that were downloaded. ``borrow``: yearly interest on coins sold short on margin.
-    ``maintenance``: margin below which a venue liquidates, as a fraction of the position's value.
+    ``maintenance``: margin below which a venue liquidates, as a fraction of the position's value; ``liquidation_fee``:
+    what it charges then, as a fraction of that value. ``participation``:
+    part of a bar's volume that an order may take at its open; the rest of it is cancelled, and the next close decides
+    anew. Without it an order of any size fills, the part beyond a quarter of the volume one tick worse.
     """
 
     start: str | None = None
@@ -81,6 +85,8 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     funding: bool = True
     borrow: float = 0.0
     maintenance: float = 0.05
+    liquidation_fee: float = 0.0125
+    participation: float | None = None
 
     def __post_init__(self) -> None:
         start, end = date_of("backtest.start", self.start), date_of("backtest.end", self.end)
@@ -94,6 +100,12 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
         if not 0.0 <= self.maintenance < 1.0:
             raise LSTMStrategyError(f"backtest.maintenance is {self.maintenance}; it must be 0 or above, below 1")
+        if not 0.0 <= self.liquidation_fee < 1.0:
+            raise LSTMStrategyError(
+                f"backtest.liquidation_fee is {self.liquidation_fee}; it must be 0 or above, below 1"
+            )
+        if self.participation is not None and not 0.0 < self.participation <= 1.0:
+            raise LSTMStrategyError(f"backtest.participation is {self.participation}; it must be above 0, at most 1")
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,6 +159,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     backtest: BacktestConfig = msgspec.field(default_factory=BacktestConfig)
     model: ModelConfig = msgspec.field(default_factory=ModelConfig)
     portfolio: PortfolioConfig = msgspec.field(default_factory=PortfolioConfig)
+    live: LiveConfig = msgspec.field(default_factory=LiveConfig)
     sweep: SweepGrid = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,6 +172,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if self.exits.resting and self.exits.horizon not in self.target.horizons:
             known = list(self.target.horizons)
             raise LSTMStrategyError(f"exits.horizon is {self.exits.horizon}; it must be one of target.horizons {known}")
+        if self.sizing.mode == "network" and self.train.objective != "sharpe":
+            raise LSTMStrategyError(
+                f'sizing.mode is "network", but train.objective is "{self.train.objective}", which learns no position;'
+                ' use train.objective = "sharpe", or another mode'
+            )
         self.walk_forward.purge_of(self.target)
         self.space()
         if self.limits.side == "long_short" and self.backtest.account == "cash":
@@ -177,6 +195,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             except LSTMStrategyError as error:
                 raise LSTMStrategyError(f"sweep, {label}: {error}") from None
         return found
+
+    def training(self, instruments: list[Instrument]) -> TrainConfig:
+        """Return how the network is trained, with what trading the dearest of these instruments costs a side."""
+        if self.train.objective != "sharpe" or self.train.turnover_cost is not None:
+            return self.train
+        dearest = max(self.costs.of(instrument).per_side for instrument in instruments)
+        return msgspec.structs.replace(self.train, turnover_cost=max(dearest, 0.0))
 
     def space(self) -> Space:
         """Return what `tune` may vary, around these settings."""

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TIME_STOP = "time_stop"
     TAKE_PROFIT = "take_profit"
     STOP_UNFILLED = "stop_unfilled"
+    LIQUIDATED = "liquidated"
     # Halts.
     HALT_DAILY_LOSS = "halt_daily_loss"
     HALT_DRAWDOWN = "halt_drawdown"
@@ -63,7 +64,7 @@ FLATTENING = (
 )
 """The limits that forbid an increase, and flatten instead where ``limits.flatten_on`` names them."""
 
-EXITS = frozenset({Reason.TIME_STOP, Reason.TAKE_PROFIT, Reason.STOP_UNFILLED})
+EXITS = frozenset({Reason.TIME_STOP, Reason.TAKE_PROFIT, Reason.STOP_UNFILLED, Reason.LIQUIDATED})
 """The reasons that close a position whatever the forecast says; the next bar may open another."""
 
 RATES = frozenset({Reason.ORDERS_PER_HOUR, Reason.ORDERS_PER_DAY})

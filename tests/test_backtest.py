@@ -258,7 +258,7 @@ def test_a_ruined_account_is_flat_and_called_so(tmp_path: Path, monkeypatch: pyt
         PERPETUAL,
         limits=bold,
         account="margin",
-        maintenance=0.01,
+        maintenance=0.0,
         run_folder=tmp_path / "run",
         tearsheet=True,
     )

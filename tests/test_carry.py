@@ -113,25 +113,3 @@ def test_a_short_on_margin_pays_interest_day_by_day(tmp_path: Path, monkeypatch:
     assert long.summary["carry"]["interest"] == 0.0
     with pytest.raises(LSTMStrategyError, match=r"backtest.borrow is -0.1"):
         run(tmp_path / "no", bars, SPOT, SIGN, limits=LONG_SHORT, account="margin", borrow=-0.1)
-
-
-@pytest.mark.parametrize(("dip", "liquidated"), [(0.0, None), (0.70, None), (0.78, 30)])
-def test_a_margin_call_inside_a_bar_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dip: float, liquidated: int | None
-) -> None:
-    """Long at 1.25 times equity: at 5 % maintenance it ends where price has fallen by 1 − (1 − 1/1.25) / .95 = 79 %."""
-    tell(monkeypatch, lambda stamp: 0.001)
-    flat = make_bars(np.full(60, 1000.0), np.full(60, 1000.0), PERPETUAL)
-    low = flat.low.copy()
-    low[29] *= 1.0 - dip
-    bars = Bars(flat.instrument_id, flat.timeframe, flat.ts_close, flat.open, flat.high, low, flat.close, flat.volume)
-    bold = LimitsConfig(side="long_short", max_exposure=1.25, max_step=2.5, daily_loss=1.0, max_drawdown=1.0)
-    options = {"limits": bold, "account": "margin"}
-    finished = run(tmp_path, bars, PERPETUAL, SIGN, **options)
-    assert finished.summary["liquidated"] is None  # a fall of 78 % is not enough
-    strict = run(tmp_path / "strict", bars, PERPETUAL, SIGN, maintenance=0.1, **options)
-    told = None if liquidated is None else format_ns(liquidated * HOUR.ns)
-    assert strict.summary["liquidated"] == told
-    assert strict.summary["notes"][0].startswith("Liquidated: in the bar" if liquidated else "Funding is not")
-    with pytest.raises(LSTMStrategyError, match=r"would liquidate at 1\.25 times equity"):
-        run(tmp_path / "bolder", bars, PERPETUAL, SIGN, maintenance=0.8, **options)

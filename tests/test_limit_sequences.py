@@ -243,7 +243,7 @@ def test_no_sequence_breaks_a_limit_or_leaves_a_position_that_cannot_be_closed(b
         except AssertionError as error:
             raise AssertionError(f"sequence {seed}: {error}") from error
     # The sequences reach every limit, every halt and every end that an order may have; of one name, without exits.
-    exits = {"exit_pause", "unprotected", "time_stop", "take_profit", "stop_unfilled"}
+    exits = {"exit_pause", "unprotected", "time_stop", "take_profit", "stop_unfilled", "liquidated"}
     possible = {reason.value for reason in Reason} - {"gross_exceeded", "net_exceeded", "halt_ordered"} - exits
     assert possible - set(met) == set()
     assert {"max_exposure", "max_step", "long_only", "drift", "cancelling", "awaiting_order", "sent"} <= set(met)

@@ -9,9 +9,11 @@ from typing import Any
 
 from lstm_strategy.nautilus.engine import AccountType, EngineInstrument, Order, OrderSide, OrderType, StrategyId
 
-__all__ = ["EXIT_TAG", "Holdings", "is_exit", "look"]
+__all__ = ["EXIT_TAG", "LIQUIDATION", "Holdings", "is_exit", "is_liquidation", "look"]
 
 EXIT_TAG = "lstm-strategy-exit"
+LIQUIDATION = "LIQUIDATION-"
+"""How the identifiers of orders begin by which the simulated venue closes a position (see `liquidation`)."""
 _STOPS = (OrderType.STOP_MARKET, OrderType.STOP_LIMIT)
 
 
@@ -55,6 +57,11 @@ class Holdings:
 def is_exit(order: Order) -> bool:
     """Say whether an order is a protective one; a stop is, even where its tag was lost on the way."""
     return order.order_type in _STOPS or EXIT_TAG in (order.tags or ())
+
+
+def is_liquidation(event: Any) -> bool:
+    """Say whether a fill (or an order) is the venue's own, that closes a position for want of margin."""
+    return str(event.client_order_id.value).startswith(LIQUIDATION)
 
 
 def look(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from lstm_strategy.nautilus.bar_path import path_module, path_quotes
 from lstm_strategy.nautilus.carry import Carried, carried
 from lstm_strategy.nautilus.catalog import bar_type
 from lstm_strategy.nautilus.engine import EngineInstrument
-from lstm_strategy.nautilus.market import open_market
+from lstm_strategy.nautilus.liquidation import Liquidated, liquidated
+from lstm_strategy.nautilus.market import open_market, venue_modules
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.simulation import Simulation, simulate
 from lstm_strategy.nautilus.source import Source, on_disk
@@ -38,6 +39,7 @@ __all__ = [
     "log_folder",
     "lowest_cash_of",
     "run_backtest",
+    "strategy_of",
     "trade",
 ]
 
@@ -55,6 +57,7 @@ class Traded:
     lowest_cash: float
     carry: Carried
     funding_known: tuple[int, int] | None
+    liquidations: list[Liquidated] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,7 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
     summary = sum_up(
         *of_run,
         cash=settings.cash,
-        account=settings.account,
-        maintenance=settings.maintenance,
+        liquidations=traded.liquidations,
         funding_known=traded.funding_known,
     ) | {
         "carry": msgspec.to_builtins(traded.carry),
@@ -116,17 +118,18 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
     market = open_market(settings)
     source, instrument, bars, charged = market.source, market.instrument, market.bars, market.charged
     timeframe, quotes, modules = bars.timeframe, market.quotes, market.modules
+    modules += venue_modules(settings, [settings.instrument_id])
     if settings.inside_bars:
         inside = path_quotes(bars, instrument, settings.volume_share)
         quotes = sorted([*quotes, *inside], key=lambda quote: int(quote.ts_init))
-        modules += (path_module(timeframe.ns, charged.spread / 2.0 + charged.slippage),)
+        modules += (path_module(timeframe.ns, {settings.instrument_id: charged.spread / 2.0 + charged.slippage}),)
     with on_disk(settings.model) as path:
         simulation = Simulation(
             catalog=settings.catalog,
             bar_type=bar_type(settings.instrument_id, timeframe),
             instrument=instrument,
             quotes=quotes,
-            strategy=_strategy(settings, path, timeframe, log),
+            strategy=strategy_of(settings, path, timeframe, log),
             # The first bar's open is part of the run.
             start=int(bars.ts_close[0]) - timeframe.ns if settings.start is None else settings.start,
             end=int(bars.ts_close[-1]),
@@ -134,6 +137,7 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
             account=settings.account,
             delay_ns=settings.delay * timeframe.ns,
             fee=charged.fee,
+            liquidation_fee=settings.liquidation_fee,
             limits=settings.limits,
             modules=modules,
             inside_bars=settings.inside_bars,
@@ -163,7 +167,9 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
                 lowest_cash_of(engine, instrument, settings.cash),
                 carried(engine.cache, settings.instrument_id),
             )
-    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash, carry, market.funding_known)
+            lost = liquidated(engine.cache)
+    known = market.funding_known
+    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash, carry, known, lost)
 
 
 def log_folder(run_folder: Path | None) -> Path | None:
@@ -179,9 +185,10 @@ def log_folder(run_folder: Path | None) -> Path | None:
     return folder
 
 
-def _strategy(
+def strategy_of(
     settings: BacktestSettings, model: Path, timeframe: Timeframe, log: Path | None
 ) -> ImportableStrategyConfig:
+    """Return the strategy of an experiment's backtest; a node changes what differs for it."""
     return ImportableStrategyConfig(
         strategy_path="lstm_strategy.nautilus.strategy:LSTMStrategy",
         config_path="lstm_strategy.nautilus.strategy:LSTMStrategyConfig",
@@ -192,6 +199,7 @@ def _strategy(
             "sizing": msgspec.to_builtins(settings.sizing),
             "limits": msgspec.to_builtins(settings.limits),
             "costs": msgspec.to_builtins(settings.costs),
+            "calibration": msgspec.to_builtins(settings.calibration),
             "exits": msgspec.to_builtins(settings.exits),
             "execution": msgspec.to_builtins(settings.execution),
             "delay_bars": settings.delay,

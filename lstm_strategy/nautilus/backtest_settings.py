@@ -47,13 +47,18 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
         summary's ``lowest_cash`` shows.
     volume_share : float
         The part of a bar's volume offered at its open; what an order takes beyond it fills one tick worse.
+    participation : float, optional
+        The part of a bar's volume that an order may take at its open; the rest of it is cancelled, and the next close
+        decides anew (see `participation`). In the place of ``volume_share``.
     funding : bool
         Whether a perpetual pays and earns the funding rates that lie beside its bars; the notes say for which days.
     borrow : float
         Interest a year on the value of coins sold short on margin, charged at the end of each UTC day.
     maintenance : float
-        Margin that a venue asks for while a position is held, as a fraction of its value: the summary says when a
-        margin account would have been liquidated.
+        Margin that a venue asks for while a position is held, as a fraction of its value: a margin account that falls
+        below it inside a bar loses the position there (see `liquidation`). 0 lets it go on without any.
+    liquidation_fee : float
+        Fraction of the value, charged in the place of ``costs.fee`` on what is liquidated.
     run_folder : Path, optional
         Where the results go; it must not exist yet. Nothing is written where None.
     tearsheet : bool
@@ -77,9 +82,11 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     account: Literal["cash", "margin"] = "cash"
     delay: int = 0
     volume_share: float = 0.25
+    participation: float | None = None
     funding: bool = True
     borrow: float = 0.0
     maintenance: float = 0.05
+    liquidation_fee: float = 0.0125
     run_folder: Path | None = None
     tearsheet: bool = True
 
@@ -95,10 +102,21 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 or above")
         if not 0.0 < self.volume_share <= 1.0:
             raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
+        if self.participation is not None and not 0.0 < self.participation <= 1.0:
+            raise LSTMStrategyError(f"backtest.participation is {self.participation}; it must be above 0, at most 1")
+        if self.participation is not None and self.inside_bars:
+            raise LSTMStrategyError(
+                f"backtest.participation is {self.participation}, but exits that rest and limit orders fill inside"
+                " bars, where it is not held: leave it out, or [exits] and [execution]"
+            )
         if not 0.0 <= self.borrow < 10.0:
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
         if not 0.0 <= self.maintenance < 1.0:
             raise LSTMStrategyError(f"backtest.maintenance is {self.maintenance}; it must be 0 or above, below 1")
+        if not 0.0 <= self.liquidation_fee < 1.0:
+            raise LSTMStrategyError(
+                f"backtest.liquidation_fee is {self.liquidation_fee}; it must be 0 or above, below 1"
+            )
         if self.account == "margin" and self.limits.max_exposure * self.maintenance >= 1.0:
             raise LSTMStrategyError(
                 f"limits.max_exposure is {self.limits.max_exposure}; with backtest.maintenance {self.maintenance} a"

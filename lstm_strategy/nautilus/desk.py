@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ from lstm_strategy.execution import ExecutionConfig
 from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import CLOSING_FACTOR, LimitsConfig, require_tradable
-from lstm_strategy.nautilus.account import Holdings, look
-from lstm_strategy.nautilus.engine import EngineInstrument, Order, OrderSide
+from lstm_strategy.nautilus.account import Holdings, is_liquidation, look
+from lstm_strategy.nautilus.engine import EngineInstrument, Order, OrderFilled, OrderSide
 from lstm_strategy.nautilus.execution import Execution
 from lstm_strategy.nautilus.exits import Guard, Watch
 from lstm_strategy.nautilus.instruments import from_engine
@@ -34,6 +35,7 @@ class _Plan(NamedTuple):
     price: float
     scale: float
     position: Decimal
+    share: float | None
 
 
 class Desk:
@@ -88,7 +90,7 @@ class Desk:
         self.attentive = exits.active or execution.mode != "market"
         self._decided = decided
         self._then: _Plan | None = None
-        self._sent = 0
+        self._sent, self._liquidated = 0, False
         self._last_order: Order | None = None
         self._price = math.inf  # before the first bar no order is below a minimum notional
 
@@ -113,12 +115,28 @@ class Desk:
 
     def watch(self, held: Holdings, ts_close: int, price: float, forecast: Forecast | None, closed_ns: int) -> Watch:
         """Return what the exits say of a bar's close, for the decision on it."""
-        if self._guard is None:
-            return Watch()
-        return self._guard.on_bar(held, ts_close, price, forecast, closed_ns)
+        lost, self._liquidated = self._liquidated, False
+        watch = Watch() if self._guard is None else self._guard.on_bar(held, ts_close, price, forecast, closed_ns)
+        return watch._replace(exit=Reason.LIQUIDATED) if lost else watch
 
-    def act(self, decision: Decision, held: Holdings, price: float, scale: float = 0.0) -> tuple[Decimal, Action]:
-        """Send, cancel or wait; return the signed quantity sent, and what was done. ``scale``: volatility of a bar."""
+    def learn(self, event: Any) -> None:
+        """Note the fill by which a venue has closed our position; the next close tells it."""
+        if isinstance(event, OrderFilled) and is_liquidation(event):
+            self._liquidated = True
+
+    def act(
+        self, decision: Decision, held: Holdings, price: float, scale: float = 0.0, share: float | None = None
+    ) -> tuple[Decimal, Action]:
+        """Send, cancel or wait; return the signed quantity sent, and what was done.
+
+        Parameters
+        ----------
+        scale : float
+            Volatility of a bar.
+        share : float, optional
+            Most that a purchase may spend, now or when it no longer waits, where names share the cash.
+        """
+        held = _within(held, share)
         self._then = None  # what an older decision planned is out of date
         if held.working:
             # Beyond the rate of orders nothing takes the place of what was sent, unless it takes from the position.
@@ -126,7 +144,7 @@ class Desk:
             late = not barred and self._execution.overdue(held.working, decision.ts_close)
             if late or outdated(decision, held.equity, price, held.position, held.pending, self._tolerance):
                 if self.attentive and decision.target != decision.exposure and not barred:
-                    self._then = _Plan(decision, price, scale, held.position)
+                    self._then = _Plan(decision, price, scale, held.position, share)
                     if held.exits and self._takes(decision, held):
                         self._release(held)
                 return Decimal(0), Action.CANCELLING if self._cancel(held) else Action.AWAITING_ORDER
@@ -138,7 +156,7 @@ class Desk:
             quantity, action = self._plan(decision.target, held, price, scale)
             if not quantity:
                 return quantity, action
-            self._then = _Plan(decision, price, scale, held.position)
+            self._then = _Plan(decision, price, scale, held.position, share)
             self._release(held)
             return Decimal(0), Action.RELEASING
         return self._place(decision, held, price, scale)
@@ -162,7 +180,7 @@ class Desk:
             # A position that changed meanwhile is closed if it was to be; anything else is decided anew.
             unchanged = held.position == plan.position
             if unchanged or (plan.decision.target == 0.0 and held.position):
-                self._place(plan.decision, held, plan.price, plan.scale)
+                self._place(plan.decision, _within(held, plan.share), plan.price, plan.scale)
             self.tend()
 
     def note(self, event: Any) -> None:
@@ -283,3 +301,9 @@ class Desk:
 def _adds(decision: Decision) -> bool:
     """Say whether a decision adds to the position, or turns it."""
     return decision.exposure * decision.target < 0.0 or abs(decision.target) > abs(decision.exposure)
+
+
+def _within(held: Holdings, share: float | None) -> Holdings:
+    if share is None or held.spendable is None or held.spendable <= share:
+        return held
+    return replace(held, spendable=share)

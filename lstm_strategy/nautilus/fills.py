@@ -8,7 +8,7 @@ Found by running it (engine 1.231):
 
 - Over a hole in the data the order waits and fills at the open after the hole. ``delay`` counts time, not bars.
 - The quote's size is a share of the bar's volume, at least one lot. A market order beyond it fills at once all the
-  same, the rest one tick worse: large orders on thin markets are flattered, and participation must be watched.
+  same, the rest one tick worse: large orders on thin markets are flattered. `participation` ends them there instead.
 - Fees are charged on each part, in quote currency.
 - A stop-limit fills at its trigger even where the market has jumped beyond it; `StopLimitFills` mends that.
 - An order sent at the last bar, or on stop, has no quote to meet and stays unfilled: the run ends marked to market.
@@ -34,7 +34,7 @@ _QUOTE_NS = 2
 
 
 def open_quotes(
-    bars: Bars, instrument: EngineInstrument, *, spread: float, slippage: float, volume_share: float
+    bars: Bars, instrument: EngineInstrument, *, spread: float, slippage: float, volume_share: float, least: int = 1
 ) -> list[QuoteTick]:
     """Return one quote per bar, just after the bar's open.
 
@@ -45,13 +45,15 @@ def open_quotes(
         from the open.
     volume_share : float
         The part of a bar's volume that is offered at the quote.
+    least : int
+        Lots offered in any bar, however thin.
     """
     tick, lot = float(instrument.price_increment), float(instrument.size_increment)
     away = spread / 2.0 + slippage
     nearly = 1e-6  # of a tick: prices on the grid stay there
     bid = np.maximum(np.floor(bars.open * (1.0 - away) / tick + nearly), 1.0) * tick
     ask = np.maximum(np.ceil(bars.open * (1.0 + away) / tick - nearly), 1.0) * tick
-    size = np.maximum(np.floor(bars.volume * volume_share / lot + nearly), 1.0) * lot
+    size = np.maximum(np.floor(bars.volume * volume_share / lot + nearly), least) * lot
     stamps = (bars.ts_close - bars.timeframe.ns + _QUOTE_NS).astype(np.uint64)
     return list(
         QuoteTick.from_raw_arrays_to_list(

@@ -16,12 +16,14 @@ from lstm_strategy.nautilus.current import require_current
 from lstm_strategy.nautilus.engine import EngineInstrument, QuoteTick
 from lstm_strategy.nautilus.fills import open_quotes
 from lstm_strategy.nautilus.instruments import from_engine
+from lstm_strategy.nautilus.liquidation import liquidation_module
+from lstm_strategy.nautilus.participation import participation_module
 from lstm_strategy.nautilus.source import Source, of_artefact, of_schedule
 from lstm_strategy.schedule import Schedule, require_same_bars
 from lstm_strategy.sources.funding import Funding, funding_path, read_funding
 from lstm_strategy.sources.store import RawStore
 
-__all__ = ["Market", "open_market"]
+__all__ = ["Market", "open_market", "venue_modules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,29 @@ def open_market(settings: BacktestSettings) -> Market:
             )
     bars = _span(settings, held)
     charged = settings.charged or settings.costs
+    thin = settings.participation is not None
     quotes = open_quotes(
-        bars, instrument, spread=charged.spread, slippage=charged.slippage, volume_share=settings.volume_share
+        bars,
+        instrument,
+        spread=charged.spread,
+        slippage=charged.slippage,
+        volume_share=settings.participation or settings.volume_share,
+        least=0 if thin else 1,
     )
     rates = _funding(settings, instrument)
     modules = _carry(settings, instrument, rates)
     known = None if rates is None else (int(rates.ts[0]), int(rates.ts[-1]))
     return Market(source, instrument, bars, charged, quotes, modules, known)
+
+
+def venue_modules(settings: BacktestSettings, instrument_ids: list[str]) -> tuple[Any, ...]:
+    """Return what else the venue does with the orders and positions of one account."""
+    bar_ns, found = Timeframe.parse(settings.timeframe).ns, []
+    if settings.account == "margin" and settings.maintenance:
+        found.append(liquidation_module(instrument_ids, bar_ns, settings.maintenance, inside_bars=settings.inside_bars))
+    if settings.participation is not None:
+        found.append(participation_module())
+    return tuple(found)
 
 
 def _span(settings: BacktestSettings, bars: Bars) -> Bars:

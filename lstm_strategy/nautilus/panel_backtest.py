@@ -22,10 +22,12 @@ from lstm_strategy.decision_log import file_name, gather
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.backtest import log_folder, lowest_cash_of
 from lstm_strategy.nautilus.backtest_settings import BacktestSettings
+from lstm_strategy.nautilus.bar_path import path_module, path_quotes
 from lstm_strategy.nautilus.carry import Carried, carried
 from lstm_strategy.nautilus.catalog import bar_type
 from lstm_strategy.nautilus.engine import Quantity, QuoteTick
-from lstm_strategy.nautilus.market import Market, open_market
+from lstm_strategy.nautilus.liquidation import Liquidated, liquidated
+from lstm_strategy.nautilus.market import Market, open_market, venue_modules
 from lstm_strategy.nautilus.panel_summary import account_table, sum_up_panel
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.simulation import Simulation, simulate
@@ -37,8 +39,9 @@ from lstm_strategy.portfolio import PortfolioConfig, require_portfolio
 __all__ = ["PanelRun", "PanelSettings", "TradedPanel", "joint_quotes", "run_panel", "trade_panel"]
 
 # A close's decisions reach the venue 3 ns later, those that waited for an absent name 4 ns later: after the quotes of
-# every name's open (2 ns), and before the event that makes the venue look at them (4 ns).
-_LATENCY_NS, _TRIGGER_NS, _LATE_NS = 3, 2, 1
+# every name's open (2 ns), and before the event that makes the venue look at them (4 ns). What that leads to is answered
+# at once, and so is what happens inside bars.
+_LATENCY_NS, _TRIGGER_NS, _LATE_NS, _OPENED_NS = 3, 2, 1, 4
 
 
 class PanelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +71,6 @@ class PanelSettings(msgspec.Struct, frozen=True, kw_only=True):
             for name in BacktestSettings.__struct_fields__:
                 if name not in _OWN and getattr(member, name) != getattr(first, name):
                     raise LSTMStrategyError(f"{member.instrument_id} has another {name} than {first.instrument_id}")
-        if first.inside_bars:
-            raise LSTMStrategyError(
-                "exits that rest at the venue, and orders that are not market orders, are run for one instrument at a"
-                " time: leave them out, or name one with --instrument"
-            )
         require_portfolio(self.portfolio, first.sizing)
 
     @property
@@ -93,6 +91,7 @@ class TradedPanel:
     carry: dict[str, Carried]
     tables: dict[str, pa.Table]
     lowest_cash: float
+    liquidations: list[Liquidated]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +155,13 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
             raise LSTMStrategyError(f"a portfolio shares one {what}; its instruments have {', '.join(sorted(found))}")
     bar_ns = first.bars.timeframe.ns
     closes = np.unique(np.concatenate([market.bars.ts_close for market in markets.values()]))
+    paths: dict[str, list[QuoteTick]] = {}
+    inside: tuple[Any, ...] = ()
+    if shared.inside_bars:
+        for name, market in markets.items():
+            paths[name] = path_quotes(market.bars, market.instrument, shared.volume_share, _LATENCY_NS)
+        away = {name: market.charged.spread / 2.0 + market.charged.slippage for name, market in markets.items()}
+        inside = (path_module(bar_ns, away, _LATENCY_NS, _OPENED_NS),)
     types = [bar_type(name, first.bars.timeframe) for name in markets]
     with _on_disk(settings) as models:
         simulation = Simulation(
@@ -163,7 +169,8 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
             bar_type=types[0],
             others=tuple(types[1:]),
             instrument=first.instrument,
-            quotes=joint_quotes(list(markets.values())),
+            quotes=joint_quotes(list(markets.values()), paths),
+            inside_bars=shared.inside_bars,
             strategy=_strategy(settings, models, log),
             start=int(closes[0]) - bar_ns if shared.start is None else shared.start,
             end=int(closes[-1]) + _LATE_NS + 1,  # the last close may have to wait for an absent name
@@ -173,7 +180,12 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
             fee=first.charged.fee,
             fees={name: market.charged.fee for name, market in markets.items()},
             limits=shared.limits,
-            modules=tuple(module for market in markets.values() for module in market.modules),
+            liquidation_fee=shared.liquidation_fee,
+            modules=(
+                *(module for market in markets.values() for module in market.modules),
+                *inside,
+                *venue_modules(shared, list(markets)),
+            ),
             latency_ns=_LATENCY_NS,
         )
         with simulate(simulation) as engine:
@@ -206,23 +218,28 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
                 "forecasts": pa.concat_tables(forecasts),
             }
             lowest = lowest_cash_of(engine, first.instrument, shared.cash)
+            lost = liquidated(engine.cache)
             carry = {name: carried(engine.cache, name) for name in markets}
-    return TradedPanel(markets, records, carry, tables, lowest)
+    return TradedPanel(markets, records, carry, tables, lowest, lost)
 
 
-def joint_quotes(markets: list[Market]) -> list[QuoteTick]:
+def joint_quotes(markets: list[Market], paths: dict[str, list[QuoteTick]] | None = None) -> list[QuoteTick]:
     """Return all names' quotes, and at each stamp one more, after the orders of that close have arrived.
 
     The engine looks at waiting orders after each event: at the first of several quotes of one stamp it would fill the
     other names at the opens of the bar before. So orders arrive after all of them (`_LATENCY_NS`), and the repeated
     quote of one name makes the engine look. A name without an open there has an empty quote: its order is rejected,
     rather than filled at a price that was.
+
+    ``paths`` are the quotes inside the bars by name (`path_quotes`), where orders rest there.
     """
+    paths = paths or {}
     stamps = sorted({int(quote.ts_init) for market in markets for quote in market.quotes})
     quotes: list[QuoteTick] = []
     for market in markets:
         quotes += market.quotes
-        quotes += _empty(market, stamps)
+        path = paths.get(market.instrument.id.value, [])
+        quotes += [*path, *_empty(market, stamps, path)]
     last = {int(quote.ts_init): quote for market in markets for quote in market.quotes}
     again = [
         QuoteTick(
@@ -239,15 +256,16 @@ def joint_quotes(markets: list[Market]) -> list[QuoteTick]:
     return sorted([*quotes, *again], key=lambda quote: int(quote.ts_init))
 
 
-def _empty(market: Market, stamps: list[int]) -> list[QuoteTick]:
-    """Return a quote of nothing at every stamp where this name has none, from its first one on."""
-    own = {int(quote.ts_init): quote for quote in market.quotes}
-    empty, before = [], None
+def _empty(market: Market, stamps: list[int], path: list[QuoteTick]) -> list[QuoteTick]:
+    """Return a quote of nothing at every stamp where this name has none, from its first one on, at its last price."""
+    own = {int(quote.ts_init) for quote in market.quotes}
+    known = sorted([*market.quotes, *path], key=lambda quote: int(quote.ts_init))
+    rows = np.searchsorted([int(quote.ts_init) for quote in known], stamps, side="right") - 1
+    empty = []
     nothing = Quantity(0, market.instrument.size_precision)
-    for ts in stamps:
-        before = own.get(ts, before)
-        if before is not None and ts not in own:
-            bid, ask = before.bid_price, before.ask_price
+    for ts, row in zip(stamps, rows.tolist(), strict=True):
+        if row >= 0 and ts not in own:
+            bid, ask = known[row].bid_price, known[row].ask_price
             empty.append(QuoteTick(market.instrument.id, bid, ask, nothing, nothing, ts, ts))
     return empty
 
@@ -278,11 +296,12 @@ def _strategy(settings: PanelSettings, models: dict[str, Path], log: Path | None
             "portfolio": msgspec.to_builtins(msgspec.structs.replace(settings.portfolio, grace_s=0.0)),
             "sizing": msgspec.to_builtins(shared.sizing),
             "limits": msgspec.to_builtins(shared.limits),
+            "calibration": msgspec.to_builtins(shared.calibration),
             "exits": msgspec.to_builtins(shared.exits),
             "execution": msgspec.to_builtins(shared.execution),
             "delay_bars": shared.delay,
             "refill_holes": False,  # the catalog holds all that there is
             "record": True,
-        },
             "decision_log": None if log is None else str(log),
+        },
     )

@@ -14,7 +14,7 @@ from lstm_strategy.bars import Float, Stamps, format_ns, utc_day
 from lstm_strategy.decision import HALTS
 from lstm_strategy.decision_log import STAMP
 from lstm_strategy.nautilus.record import RunRecord
-from lstm_strategy.nautilus.summary import capacity, results, scores, turnover
+from lstm_strategy.nautilus.summary import capacity, losses_of_margin, results, scores, turnover
 from lstm_strategy.overfitting import figures
 from lstm_strategy.portfolio import FALLBACK
 
@@ -65,7 +65,7 @@ def sum_up_panel(traded: TradedPanel, *, cash: float, method: str) -> dict[str, 
     halted = {utc_day(d.ts_close) for record in records.values() for d in record.decisions if d.reason in HALTS}
     rows = [_of_instrument(name, traded, stamps, own, cash) for name in records]
     in_sample = source.trained_until is not None and bool(stamps[0] <= source.trained_until)
-    notes = []
+    lost, notes = losses_of_margin(traded.liquidations, first.instrument.quote_currency.code)
     fallen = sum(FALLBACK in decision.bound for decision in next(iter(records.values())).decisions)
     if fallen:
         notes.append(f"At {fallen} closes the method {method} could not be solved: equal risk took its place.")
@@ -92,6 +92,7 @@ def sum_up_panel(traded: TradedPanel, *, cash: float, method: str) -> dict[str, 
         "fees": float(tables["fills"]["fee"].to_numpy().sum()),
         **results(stamps, own, cash),
         "ruined": bool((own <= 0.0).any()),
+        **lost,
         "days_halted": len(halted),
         **means,
         "by_horizon": [

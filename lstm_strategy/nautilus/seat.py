@@ -177,9 +177,7 @@ class Seat:
         held = self.held
         if held is None:
             return Decimal(0), Action.NOT_READY
-        if spendable is not None:
-            held = replace(held, spendable=spendable)
-        quantity, action = self.session.desk.act(decision, held, self.price, self._scale())
+        quantity, action = self.session.desk.act(decision, held, self.price, self._scale(), spendable)
         self.count_orders()
         return quantity, action
 
@@ -222,6 +220,7 @@ class Seat:
 
     def on_event(self, event: Any, *, running: bool) -> None:
         """Keep count of what fills cost; go on closing, or with what waited for the venue."""
+        self.session.desk.learn(event)
         if isinstance(event, OrderFilled) and self._flows is not None:
             quantity = float(event.last_qty) * (1.0 if event.order_side == OrderSide.BUY else -1.0)
             self._flows -= quantity * float(event.last_px)

@@ -31,6 +31,7 @@ from nautilus_trader.persistence.config import DataCatalogConfig
 from nautilus_trader.trading.config import ImportableStrategyConfig
 
 from lstm_strategy.limits import LimitsConfig
+from lstm_strategy.nautilus.account import is_liquidation
 from lstm_strategy.nautilus.engine import BarType, EngineBar, EngineInstrument, Money, QuoteTick
 from lstm_strategy.nautilus.fence import fence
 from lstm_strategy.nautilus.fills import LATENCY_NS
@@ -51,6 +52,7 @@ class RateFeeModelConfig(FeeModelConfig, frozen=True):
 
     fee: float = 0.0
     fees: dict[str, float] = msgspec.field(default_factory=dict)  # by instrument, where they differ
+    liquidation_fee: float = 0.0
 
 
 class RateFeeModel(FeeModel):  # type: ignore[misc]
@@ -59,11 +61,14 @@ class RateFeeModel(FeeModel):  # type: ignore[misc]
     def __init__(self, config: RateFeeModelConfig) -> None:
         self._fee = Decimal(str(config.fee))
         self._fees = {name: Decimal(str(fee)) for name, fee in config.fees.items()}
+        self._liquidation_fee = Decimal(str(config.liquidation_fee))
 
     def get_commission(self, order: Any, fill_qty: Any, fill_px: Any, instrument: Any) -> Money:
         """Return the commission of one fill."""
         notional = instrument.notional_value(quantity=fill_qty, price=fill_px)
         fee = self._fees.get(instrument.id.value, self._fee) if self._fees else self._fee
+        if is_liquidation(order):
+            fee = self._liquidation_fee
         return Money(notional.as_decimal() * fee, instrument.quote_currency)
 
 
@@ -91,6 +96,8 @@ class Simulation:
         How long an order is under way beside ``delay_ns``.
     fees : dict of float
         By instrument, where they are not ``fee``.
+    liquidation_fee : float
+        Charged in their place where the venue closes a position for want of margin.
     """
 
     catalog: Path
@@ -110,6 +117,7 @@ class Simulation:
     others: tuple[BarType, ...] = ()
     latency_ns: int = LATENCY_NS
     fees: dict[str, float] = field(default_factory=dict)
+    liquidation_fee: float = 0.0
 
 
 @contextmanager
@@ -142,7 +150,11 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
         fee_model=ImportableFeeModelConfig(
             fee_model_path=f"{_HERE}:RateFeeModel",
             config_path=f"{_HERE}:RateFeeModelConfig",
-            config={"fee": simulation.fee, "fees": simulation.fees},
+            config={
+                "fee": simulation.fee,
+                "fees": simulation.fees,
+                "liquidation_fee": simulation.liquidation_fee,
+            },
         ),
     )
     catalog = str(simulation.catalog)

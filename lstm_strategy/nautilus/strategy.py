@@ -218,6 +218,16 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         """Cancel, flatten and latch for a stated reason, from the event loop; `lstm-strategy resume` lifts it."""
         self.keeper.order(reason)
 
+    @property
+    def collecting(self) -> bool:
+        """Whether history, or bars that were missing, are on their way."""
+        return self._feed is not None and self._feed.collecting
+
+    @property
+    def progress(self) -> tuple[int | None, int, int]:
+        """The last bar taken, the bars of a warm-up, and how many of them are still to come."""
+        return (None, 0, 0) if self._feed is None else self._feed.progress
+
     def holders(self) -> dict[str, LSTMStrategy]:
         """Whose halts the keeper latches and lifts."""
         return {self.settings.instrument_id.value: self}
@@ -236,6 +246,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
     def handle_event(self, event: Any) -> None:
         """Go on closing after a stop, when the engine calls no other handler."""
         super().handle_event(event)
+        if self._session is not None:
+            self._session.desk.learn(event)
         if self._closing is not None:
             self._closing.on_event(event)
         elif self._session is not None and self._session.desk.attentive and self.is_running:

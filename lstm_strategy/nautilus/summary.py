@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,11 +16,12 @@ from lstm_strategy.forecast import Forecasts
 from lstm_strategy.measures import coverage, labels, max_drawdown, pinball, scaled_quantiles, sharpe
 from lstm_strategy.nautilus.engine import EngineInstrument
 from lstm_strategy.nautilus.instruments import from_engine
+from lstm_strategy.nautilus.liquidation import Liquidated
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.source import Source
 from lstm_strategy.overfitting import figures
 
-__all__ = ["capacity", "execution", "liquidation", "results", "scores", "sum_up", "turnover"]
+__all__ = ["capacity", "execution", "losses_of_margin", "results", "scores", "sum_up", "turnover"]
 
 _PARTICIPATIONS = (0.01, 0.05, 0.1)
 _FUNDING_NS = 24 * 3_600 * 10**9  # longest time between fundings
@@ -35,8 +37,7 @@ def sum_up(
     tables: dict[str, pa.Table],
     *,
     cash: float,
-    account: Literal["cash", "margin"],
-    maintenance: float = 0.0,
+    liquidations: list[Liquidated],
     funding_known: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a run as plain values, NaN where a figure is not defined.
@@ -45,8 +46,8 @@ def sum_up(
     ----------
     cash : float
         Equity before the first bar.
-    maintenance : float
-        Margin that a venue asks for while a position is held, as a fraction of its value (margin accounts).
+    liquidations : list of Liquidated
+        In the order they happened.
     funding_known : tuple of int, optional
         First and last stamp of the funding rates that were charged.
     """
@@ -55,14 +56,8 @@ def sum_up(
     halted = {utc_day(d.ts_close) for d in record.decisions if d.reason in HALTS}
     fees = tables["fills"]["fee"].to_numpy()
     in_sample = source.trained_until is not None and bool(bars.ts_close[0] <= source.trained_until)
-    liquidated = liquidation(bars, record, maintenance) if account == "margin" else None
-    notes = _notes(instrument, bars, funding_known)
-    if liquidated is not None:
-        notes.insert(
-            0,
-            f"Liquidated: in the bar that closed at {format_ns(liquidated)} equity fell below {maintenance:.1%} of the"
-            " position's value, where a venue closes it; what follows is not what an account would have seen.",
-        )
+    lost, notes = losses_of_margin(liquidations, instrument.quote_currency.code)
+    notes += _notes(instrument, bars, funding_known)
     if in_sample:
         until = format_ns(source.trained_until or 0)
         notes.append(f"In sample: the model was trained on bars up to {until}; the results flatter.")
@@ -83,7 +78,7 @@ def sum_up(
         "fees": float(fees.sum()),
         **results(bars.ts_close, own, cash),
         "ruined": bool((own <= 0.0).any()),
-        "liquidated": None if liquidated is None else format_ns(liquidated),
+        **lost,
         "days_halted": len(halted),
         **scores(source, bars, forecasts),
         "buy_and_hold": results(bars.ts_close, equity["buy_and_hold"].to_numpy(), cash),
@@ -151,20 +146,21 @@ def turnover(ts_close: Stamps, equity: Float, fills: pa.Table) -> float:
     return float(traded) / float(equity.mean()) / years if bool((equity > 0.0).all()) else math.nan
 
 
-def liquidation(bars: Bars, record: RunRecord, maintenance: float) -> int | None:
-    """Return the close of the first bar in which a venue would have closed the position, None where there is none.
-
-    The position at a bar's close was held through the bar, since orders fill at opens; it is valued at the bar's worst
-    price for it. Orders on the way are not thought of.
-    """
-    exposure = np.array([decision.exposure for decision in record.decisions])
-    equity, close = np.array(record.equities), np.array(record.prices)
-    with np.errstate(invalid="ignore"):
-        quantity = exposure * equity / close
-        worst = np.where(quantity > 0.0, bars.low, bars.high)
-        short_of = equity + quantity * (worst - close) < maintenance * np.abs(quantity) * worst
-    rows = np.flatnonzero(short_of & (quantity != 0.0))
-    return int(bars.ts_close[rows[0]]) if len(rows) else None
+def losses_of_margin(liquidations: list[Liquidated], currency: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what a summary says of liquidations, and the note on them: none without any."""
+    told = {
+        "liquidated": format_ns(liquidations[0].ts_close) if liquidations else None,
+        "liquidations": [msgspec.to_builtins(lost) | {"ts_close": format_ns(lost.ts_close)} for lost in liquidations],
+    }
+    if not liquidations:
+        return told, []
+    first, fees = liquidations[0], math.fsum(lost.fee for lost in liquidations)
+    times = "once" if len(liquidations) == 1 else f"{len(liquidations)} times"
+    return told, [
+        f"Liquidated {times}: first in the bar that closed at {format_ns(first.ts_close)}, {first.quantity:.10g} of"
+        f" {first.instrument} at {first.price:.10g}, after which {first.equity:.2f} {currency} were left."
+        f" Liquidation fees: {fees:.2f} {currency}."
+    ]
 
 
 def _notes(instrument: EngineInstrument, bars: Bars, funding_known: tuple[int, int] | None) -> list[str]:
