@@ -101,7 +101,9 @@ class Log:
 
     def floats(self, name: str) -> Float:
         """A column of numbers or truths, float64 [T]; NaN where there is none."""
-        return np.asarray(self.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+        # Stamps lie beyond what a float holds to the nanosecond; they are whole seconds.
+        column = self.column(name).cast(pa.float64(), safe=False)
+        return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
     def texts(self, name: str) -> list[str]:
         """A column of text; a list is joined by commas."""
