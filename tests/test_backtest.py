@@ -270,10 +270,7 @@ def test_a_ruined_account_is_flat_and_called_so(tmp_path: Path, monkeypatch: pyt
     rows = finished.tables["decisions"].to_pylist()[30:]
     assert (rows[0]["reason"], rows[0]["action"]) in {("halt_drawdown", "sent"), ("halt_no_equity", "sent")}
     assert {row["exposure"] for row in rows[2:]} == {0.0}
-    assert [note.split(":")[0] for note in summary["notes"]] == [
-        "Liquidated",
-        "Funding is not included",
-    ]
+    assert [note.split(":")[0] for note in summary["notes"]] == ["Funding is not included"]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["notes"] == summary["notes"]
 
 
