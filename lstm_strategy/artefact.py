@@ -105,6 +105,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if tuple(row.name for row in self.feature_ranges) != self.features.names:
             raise ArtefactError("feature_ranges do not name the features in their order")
 
+    @property
+    def has_position(self) -> bool:
+        """Whether the graph says a position beside the quantiles."""
+        return self.training.objective == "sharpe"
+
 
 @dataclass(frozen=True, slots=True)
 class Artefact:

@@ -95,13 +95,14 @@ def _evaluate(
     started = time.perf_counter()
     chosen = _baselines(wanted)
     store, timeframe = RawStore(catalog), Timeframe.parse(setup.data.timeframe)
+    history = tuple((store.read(name, timeframe), store.read_instrument(name)) for name in setup.data.instruments)
     plan = Plan(
         name=setup.name,
-        history=tuple((store.read(name, timeframe), store.read_instrument(name)) for name in setup.data.instruments),
+        history=history,
         features=setup.features,
         target=setup.target,
         network=setup.network,
-        train=setup.train,
+        train=setup.training([instrument for _, instrument in history]),
         models=models / setup.name / "folds",
         parts=runs / setup.name / "folds",
         tuned=setup.tune,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from lstm_strategy import artefact
@@ -53,6 +54,9 @@ def model_of(setup: Experiment, models: Path, model: str | None) -> artefact.Art
 
 def warn_of_other_training(setup: Experiment, loaded: artefact.Artefact) -> None:
     """Say so where a model was made with other settings than the experiment has now."""
-    if (loaded.manifest.network, loaded.manifest.training) != (setup.network, setup.train):
+    made = loaded.manifest.training
+    if setup.train.turnover_cost is None:  # then the costs' own is in the manifest
+        made = msgspec.structs.replace(made, turnover_cost=None)
+    if (loaded.manifest.network, made) != (setup.network, setup.train):
         told = f"model {loaded.label} was trained with another \\[network] or \\[train] than the experiment says now"
         console.print(f"[yellow]warning[/yellow] {told}", soft_wrap=True, highlight=False)

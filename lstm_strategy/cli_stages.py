@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,6 +92,7 @@ def forecast_command(
                 "levels": forecast.levels,
                 "quantiles": forecast.quantiles_HQ.tolist(),
                 "scale": forecast.scale,
+                "position": forecast.position if math.isfinite(forecast.position) else None,
                 "model_version": loaded.manifest.version,
             }
         )
@@ -161,7 +163,7 @@ def _train(setup: Experiment, catalog: Path, models: Path) -> dict[str, Any]:
             setup.target,
             setup.split,
             setup.network,
-            setup.train,
+            setup.training([instrument for _, instrument in history]),
             models,
             on_epoch,
             setup.tune,
@@ -183,6 +185,11 @@ def _train(setup: Experiment, catalog: Path, models: Path) -> dict[str, Any]:
         "mean_slope_p": [round(shrinkage.p, 4) for shrinkage in manifest.shrinkage],
         "directional_skill": _directional(manifest),
         "filtered_bars": fitted.filtered_bars,
+        **{
+            name: value
+            for name, value in manifest.scores.items()
+            if name.startswith(("net_", "gross_", "mean_position"))
+        },
     }
 
 

@@ -28,6 +28,10 @@ def print_training(result: dict[str, Any]) -> None:
     table.add_row("pinball loss, calibration span (held out)", _number(result["pinball"], 5))
     table.add_row("of constant quantiles there", _number(result["pinball_baseline"], 5))
     table.add_row("directional skill there", result["directional_skill"])
+    if "net_sharpe_calibrate" in result:
+        told = f"{result['net_sharpe_calibrate']:+.2f} after costs, {result['gross_sharpe_calibrate']:+.2f} before"
+        table.add_row("Sharpe ratio of its positions there", told)
+        table.add_row("their mean size", f"{result['mean_position_calibrate']:.1%}")
     table.add_row("warm-up, measured", f"{result['warmup_bars']:,} bars")
     table.add_row("epochs", f"{result['epochs']:,}")
     table.add_row("seconds in the training loop", f"{result['seconds']:,.1f}")
@@ -53,6 +57,8 @@ def print_forecast(instrument_id: str, close: float, tick: float, forecast: Fore
     table.add_section()
     gains = [(f"{forecast.probability_of_gain(horizon):.1%}", "") for horizon in forecast.horizons]
     table.add_row("P(gain)", *(cell for pair in gains for cell in pair))
+    if math.isfinite(forecast.position):
+        table.add_row("position", f"{forecast.position:+.1%}")
     console.print(table)
 
 

@@ -84,6 +84,11 @@ def _tune(
     except ModuleNotFoundError as error:
         raise LSTMStrategyError(f"tuning needs {error.name}; install lstm-strategy[train]") from error
 
+    if setup.train.objective == "sharpe":
+        raise LSTMStrategyError(
+            f'{source}: train.objective is "sharpe", but tune judges quantiles alone; tune with "quantiles", then train'
+            ' what it found with "sharpe"'
+        )
     started = time.perf_counter()
     store, timeframe = RawStore(catalog), Timeframe.parse(setup.data.timeframe)
     plan = Plan(

@@ -72,7 +72,7 @@ _SCHEMA = pa.schema(
     [
         *DECISIONS,
         *((name, pa.float64()) for name in ("open", "high", "low", "volume", "position", "pending")),
-        *((name, pa.float64()) for name in ("other_gross", "other_net", "scale")),
+        *((name, pa.float64()) for name in ("other_gross", "other_net", "scale", "forecast_position")),
         ("model", pa.string()),
         ("cancel_opening", pa.bool_()),
         ("waiting", pa.bool_()),
@@ -287,6 +287,7 @@ def _to_table(entries: list[Entry], header: Header) -> pa.Table:
         "other_gross": [state.other_gross for state in states],
         "other_net": [state.other_net for state in states],
         "scale": [None if forecast is None else forecast.scale for forecast in forecasts],
+        "forecast_position": [None if forecast is None else forecast.position for forecast in forecasts],
         "model": models,
         "cancel_opening": [decision.cancel_opening for decision in decisions],
         "waiting": waiting,

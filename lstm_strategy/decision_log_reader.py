@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,8 @@ def forecast_of(row: Row, header: Header) -> Forecast | None:
         return None
     shape = (len(header.horizons), len(header.levels))
     quantiles_HQ = np.array(row["quantiles"], np.float32).reshape(shape)
-    return Forecast(row["ts_close"], header.horizons, header.levels, quantiles_HQ, row["scale"])
+    position = row.get("forecast_position", math.nan)  # logs of an earlier version have none
+    return Forecast(row["ts_close"], header.horizons, header.levels, quantiles_HQ, row["scale"], position)
 
 
 def size_again(row: Row, header: Header) -> Sized | None:
@@ -286,6 +288,8 @@ def _read(path: Path, group: int) -> pa.Table:
 
 def _column(path: Path, name: str) -> list[pa.Array]:
     try:
+        if name == "forecast_position" and name not in (file := pq.ParquetFile(path)).schema_arrow.names:
+            return [pa.nulls(file.metadata.num_rows, pa.float64())]  # a log of an earlier version
         chunks: list[pa.Array] = pq.read_table(path, columns=[name], partitioning=None)[name].chunks
     except (OSError, KeyError, pa.ArrowException) as error:
         raise _damaged(path, error) from error

@@ -136,7 +136,8 @@ def require_consistent(
     LSTMStrategyError
         For a band or a quantile rule without costs, a fraction beyond the cap, an interval beyond the model's levels.
     """
-    if costs.per_side <= 0.0 and (sizing.no_trade_band > 0.0 or sizing.mode == "quantile"):
+    weighs = sizing.no_trade_band > 0.0 and sizing.mode != "network"
+    if costs.per_side <= 0.0 and (weighs or sizing.mode == "quantile"):
         reader = "mode quantile weighs" if sizing.mode == "quantile" else f"no_trade_band {sizing.no_trade_band} weighs"
         raise LSTMStrategyError(
             f"costs are {costs.per_side} a side, but sizing.{reader} a gain against them; give costs.fee, costs.spread"

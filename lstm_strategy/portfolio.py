@@ -119,11 +119,12 @@ def require_portfolio(portfolio: PortfolioConfig, sizing: SizingConfig) -> None:
     Raises
     ------
     LSTMStrategyError
-        For the quantile rule, which knows no portfolio, and a method whose package is not installed.
+        For the quantile rule and a network's positions, which know no portfolio, and a method whose package is not
+        installed.
     """
-    if portfolio.needs_covariance and sizing.mode == "quantile":
+    if portfolio.needs_covariance and sizing.mode in ("quantile", "network"):
         raise LSTMStrategyError(
-            f'portfolio.method is "{portfolio.method}", but sizing.mode "quantile" judges each name by itself; use'
+            f'portfolio.method is "{portfolio.method}", but sizing.mode "{sizing.mode}" judges each name by itself; use'
             ' portfolio.method = "separate", or another mode'
         )
     solved = portfolio.method in ("mean_cvar", "hierarchical_risk_parity")

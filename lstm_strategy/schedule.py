@@ -45,6 +45,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Constant quantiles of its training span in units of σ√h; empty where there are none.
     trials : int
         Trials that led to its settings.
+    position : bool
+        Whether it has learned a position beside its quantiles.
     """
 
     version: str
@@ -56,6 +58,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     bars_per_year: float
     baseline: list[list[float]] = msgspec.field(default_factory=list)
     trials: int = 1
+    position: bool = False
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +126,7 @@ def turn_of(loaded: artefact.Artefact, instrument_id: str, first: int, last: int
         bars_per_year=loaded.require_instrument(instrument_id).bars_per_year,
         baseline=manifest.baseline,
         trials=int(getattr(manifest, "trials", None) or 1),
+        position=manifest.has_position,
     )
 
 

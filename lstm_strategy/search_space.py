@@ -29,6 +29,10 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
 }
 _REFUSED = {
     "features.features": "name [tune.feature_sets] or [tune.feature_groups] instead",
+    **dict.fromkeys(
+        ("train.objective", "train.turnover_cost", "train.quantile_weight"),
+        "trials are judged by their quantiles' loss, which says nothing of positions",
+    ),
     "train.seed": "the luckiest seed is no setting; use walk_forward.seeds to average over several",
 }
 _COMBINATIONS = 512  # tried when the space is read

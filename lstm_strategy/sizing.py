@@ -77,6 +77,11 @@ class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     - ``quantile``: a position is opened only where ``interval``, moved so that its mean is the shrunk one, lies wholly
       beyond the cost of a round trip; it is kept as long as the shrunk mean is on its side.
 
+    One asks the network itself, of a model trained with ``train.objective = "sharpe"``:
+
+    - ``network``: the exposure is the forecast's position times target_volatility / σ, σ the causal scale, as in
+      training. What turning it over costs was weighed there, so no utility is: changes of ``least_change`` are made.
+
     Parameters
     ----------
     horizon : int
@@ -100,11 +105,13 @@ class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         given.
     no_trade_band : float
         A change is made where its utility gain exceeds this multiple of its cost. 0 trades always.
+    least_change : float
+        Of equity; smaller changes are not made in the mode ``network``, unless to hold nothing.
     without_forecast : str
         What happens to a position when there is no forecast (warm-up, or after a long gap).
     """
 
-    mode: Literal["volatility_target", "mean_variance", "fixed_fraction", "quantile"] = "volatility_target"
+    mode: Literal["volatility_target", "mean_variance", "fixed_fraction", "quantile", "network"] = "volatility_target"
     horizon: int = 1
     horizons: tuple[int, ...] = ()
     target_volatility: float = 0.3
@@ -118,12 +125,13 @@ class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     width_unit: Literal["trained", "scale"] = "trained"
     holding_bars: int | None = None
     no_trade_band: float = 1.0
+    least_change: float = 0.05
     without_forecast: Literal["flatten", "hold"] = "flatten"
 
     def __post_init__(self) -> None:
         for name in ("target_volatility", "reference_sharpe", "kelly_fraction", "volatility_floor", "fraction"):
             require(0.0 < getattr(self, name) < math.inf, f"sizing.{name}", getattr(self, name), "above 0")
-        for name in ("tilt", "no_trade_band"):
+        for name in ("tilt", "no_trade_band", "least_change"):
             require(0.0 <= getattr(self, name) < math.inf, f"sizing.{name}", getattr(self, name), "0 or above")
         require(self.horizon >= 1, "sizing.horizon", self.horizon, "1 or above")
         if self.horizons:
@@ -163,7 +171,8 @@ class Sized(NamedTuple):
 
     It is gained `SizingConfig.periods` times over the holding time.
 
-    ``sure`` says that there is nothing to weigh: no side is believed in, so a position is not worth keeping.
+    ``sure`` says that there is nothing to weigh: no side is believed in, so a position is not worth keeping, or the
+    cost was weighed before. Changes below ``least`` are not made, unless to hold nothing.
     ``waits`` says that the quantile rule opened nothing since its interval includes the cost.
     """
 
@@ -173,6 +182,7 @@ class Sized(NamedTuple):
     too_wide: bool = False
     sure: bool = False
     waits: bool = False
+    least: float = 0.0
 
 
 def size(
@@ -202,6 +212,11 @@ def size(
         unit = scale * math.sqrt(horizon) * (trained.width if sizing.width_unit == "trained" else 1.0)
         too_wide = not high - low <= sizing.widest_interval * unit  # NaN too
 
+    if sizing.mode == "network":
+        annual = max(scale * math.sqrt(bars_per_year), sizing.volatility_floor)
+        wanted = forecast.position * sizing.target_volatility / annual
+        sized = Sized(wanted, 0.0, 0.0, too_wide, sure=True, least=sizing.least_change)
+        return sized if math.isfinite(wanted) else None
     if sizing.mode == "mean_variance":
         curvature = 1.0 / sizing.kelly_fraction * std * std
         return Sized(earned / curvature, earned, curvature, too_wide)

@@ -45,6 +45,8 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
     - ``classical: NAME``: the strategy's own sizing and limits on the forecasts of the best of an evaluation's
       baselines on the same bars, best in hindsight. Their means count for nothing: no slope was fitted for them.
 
+    Baselines know no position: in the mode ``network`` the last trades by the volatility target.
+
     The first two trade without halts, at the strategy's horizon, band and largest exposure; their changes of exposure
     are expected to last 20 days, or ``holding_bars`` where that is longer: a rule for months would else never pay.
 
@@ -88,13 +90,14 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
         name, found = best_classical(known, Path(schedule.evaluation), sizing.horizon)
         if settings.exits.resting and settings.exits.horizon not in found.horizons:
             name = f"{name}, without exits"
-        made[f"classical: {name}"] = (found, none, sizing, msgspec.structs.replace(limits, feature_range=None))
+        own = msgspec.structs.replace(sizing, mode="volatility_target") if sizing.mode == "network" else sizing
+        made[f"classical: {name}"] = (found, none, own, msgspec.structs.replace(limits, feature_range=None))
     jobs = {}
     for number, (name, (forecasts, shrinkage, own_sizing, own_limits)) in enumerate(made.items()):
         path = folder / f"{number}.parquet"
         turns = tuple(
             msgspec.structs.replace(
-                turn, folder=None, trained_until=None, shrinkage=(shrinkage,) * len(forecasts.horizons)
+                turn, folder=None, trained_until=None, position=False, shrinkage=(shrinkage,) * len(forecasts.horizons)
             )
             for turn in schedule.turns
         )

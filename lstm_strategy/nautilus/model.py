@@ -51,7 +51,7 @@ class Model:
 class ScheduledModel:
     """Several models in turn, or what they said: as `Model`, with the training of the one whose turn it is."""
 
-    def __init__(self, forecaster: Recorded | Switching, sizing: SizingConfig) -> None:
+    def __init__(self, forecaster: Recorded | Switching, sizing: SizingConfig | None) -> None:
         schedule = forecaster.schedule
         self.forecaster, self.label, self.closed_ns = forecaster, schedule.label, schedule.closed_ns
         self.whole_history = isinstance(forecaster, Switching) or forecaster.adaptive
@@ -87,28 +87,30 @@ def open_model(
     path: Path,
     instrument_id: str,
     timeframe: Timeframe,
-    sizing: SizingConfig,
+    sizing: SizingConfig | None,
     calibration: CalibrationConfig = STATIC,
 ) -> Model | ScheduledModel:
     """Verify and load an artefact's folder, or the JSON file of a `Schedule`.
 
+    ``sizing`` is what reads the forecasts; None where others do.
+
     Raises
     ------
     LSTMStrategyError
-        Where it is of another instrument or timeframe, or lacks a horizon of the sizing.
+        Where it is of another instrument or timeframe, or lacks a horizon or the position that the sizing asks for.
     """
     if path.suffix == ".json" and path.is_file():
         schedule = read_schedule(path)
         if (schedule.instrument_id, schedule.timeframe) != (instrument_id, timeframe.text):
             made = f"{schedule.instrument_id} {schedule.timeframe}"
             raise LSTMStrategyError(f"{schedule.label} forecasts {made}, not {instrument_id} {timeframe}")
-        _require_horizons(schedule.label, schedule.horizons, sizing)
+        _require_known(schedule.label, schedule.horizons, all(turn.position for turn in schedule.turns), sizing)
         speaker = Recorded if schedule.recorded else Switching
         return ScheduledModel(speaker(schedule, calibration), sizing)
     loaded = artefact.load(path)
     loaded.require(timeframe=timeframe.text)
     manifest = loaded.manifest
-    _require_horizons(f"model {loaded.label}", manifest.horizons, sizing)
+    _require_known(f"model {loaded.label}", manifest.horizons, manifest.has_position, sizing)
     return Model(
         Forecaster(loaded, instrument_id, calibration),
         loaded.label,
@@ -124,9 +126,14 @@ def _voice(first: int, version: str, trained: Trained, bars_per_year: float) -> 
     return Voice(first=first, version=version, shrinkage=trained.shrinkage, width=width, bars_per_year=bars_per_year)
 
 
-def _require_horizons(label: str, horizons: tuple[int, ...], sizing: SizingConfig) -> None:
-    for horizon in sizing.used_horizons:
-        if horizon not in horizons:
+def _require_known(label: str, horizons: tuple[int, ...], position: bool, sizing: SizingConfig | None) -> None:
+    if sizing is not None and sizing.mode == "network" and not position:
+        raise LSTMStrategyError(
+            f'sizing.mode is "network", but {label} has learned no position; train it with train.objective = "sharpe",'
+            " or use another mode"
+        )
+    for horizon in () if sizing is None else sizing.used_horizons:
+        if sizing is not None and horizon not in horizons:
             key = "horizons names" if sizing.horizons else "horizon is"
             raise LSTMStrategyError(f"sizing.{key} {horizon}; {label} forecasts {', '.join(map(str, horizons))}")
 
@@ -136,11 +143,11 @@ def _trained(
     levels: tuple[float, ...],
     shrinkage: Sequence[Shrinkage],
     baseline_HQ: list[list[float]],
-    sizing: SizingConfig,
+    sizing: SizingConfig | None,
 ) -> Trained:
     """Read the shrinkage by horizon, and the width of the sizing's interval off the training span's quantiles."""
     by_horizon = dict(zip(horizons, shrinkage, strict=True))
-    if not baseline_HQ:
+    if not baseline_HQ or sizing is None:
         return Trained(by_horizon)
     tail = (1.0 - sizing.interval) / 2
     low, high = np.interp([tail, 1.0 - tail], levels, baseline_HQ[horizons.index(sizing.horizon)])

@@ -18,7 +18,7 @@ __all__ = ["OF_ORDER_ONE", "STAGES", "Pair"]
 STAGES: dict[str, tuple[str, ...]] = {
     "bar": ("open", "high", "low", "price", "volume"),
     "features": ("features", "scale"),
-    "forecast": ("raw", "quantiles"),
+    "forecast": ("raw", "quantiles", "forecast_position"),
     "state": (
         *("equity", "position", "exposure", "pending", "other_gross", "other_net"),
         "waiting",
@@ -31,7 +31,17 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 """What is compared, in the order of causation."""
 
-OF_ORDER_ONE = ("features", "raw", "exposure", "target", "pending", "other_gross", "other_net", "risk.turnover_day")
+OF_ORDER_ONE = (
+    "features",
+    "raw",
+    "forecast_position",
+    "exposure",
+    "target",
+    "pending",
+    "other_gross",
+    "other_net",
+    "risk.turnover_day",
+)
 """Columns whose tolerance is absolute below 1."""
 _LISTS = ("features", "raw", "quantiles")
 _TEXTS = ("reason", "bound", "action", *(f"conditions.{of.name}" for of in CONDITIONS if pa.types.is_string(of.type)))

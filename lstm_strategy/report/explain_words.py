@@ -81,6 +81,8 @@ def _forecast(row: Row, header: Header) -> str:
             f" {percent(forecast.mean(horizon), 3, signed=True)}, a gain with"
             f" {percent(forecast.probability_of_gain(horizon), 0)}."
         )
+    if np.isfinite(forecast.position):
+        said.append(f"The network would hold {percent(forecast.position, signed=True)} of a full position.")
     return " ".join(said)
 
 
@@ -92,7 +94,10 @@ def _sizing(row: Row, header: Header, sized: Sized | None) -> str:
         kept = "the position is closed" if sizing.without_forecast == "flatten" else "the position is held"
         return f"Without a forecast {kept} (sizing.without_forecast)."
     slope = voice_at(header, row["ts_close"]).shrinkage.get(sizing.horizon)
-    believed = "" if slope is None else f"; of the mean, {percent(slope.slope, 0)} is believed"
+    if sizing.mode == "network":
+        believed = f": its position at a volatility of {percent(sizing.target_volatility)} a year"
+    else:
+        believed = "" if slope is None else f"; of the mean, {percent(slope.slope, 0)} is believed"
     waits = " It waits: the interval does not exclude the cost of a round trip." if sized.waits else ""
     wide = " The interval is wider than sizing.widest_interval allows." if sized.too_wide else ""
     whose = f"the portfolio ({header.others['portfolio']['method']}), by " if header.joint else ""
@@ -167,6 +172,11 @@ def _why_not(row: Row, header: Header, sized: Sized | None) -> str:
     if row["reason"] == Reason.WITHIN_BAND and sized is not None:
         held, costs, sizing = row["exposure"], header.costs, header.sizing
         change = sized.wanted - held
+        if sizing.mode == "network":
+            return (
+                f"A change of {percent(change, signed=True)} of equity is less than"
+                f" {percent(sized.least)} (sizing.least_change)."
+            )
         # The same utility that `decide` weighs, at what sizing wanted: limits may have cut that.
         gain = change * sized.drift - 0.5 * sized.curvature * (sized.wanted**2 - held**2)
         gain *= sizing.periods

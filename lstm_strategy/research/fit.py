@@ -34,7 +34,8 @@ from lstm_strategy.research.export import export
 from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.losses import pinball
 from lstm_strategy.research.members import checkpoints
-from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, train
+from lstm_strategy.research.objective import net_returns, ratio
+from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, stream, train
 from lstm_strategy.search_space import NOT_TUNED, TuneConfig
 
 __all__ = ["FitResult", "data_hash", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
@@ -125,9 +126,13 @@ def fit_spans(
     weights = save({key: tensor.contiguous() for key, tensor in trained.network.state_dict().items()})
     calibration_HQ, shrinkages, scores = _calibrate(trained, samples, spans, target)
     scores |= {"pinball_stop": trained.pinball, "pinball_baseline_stop": trained.pinball_baseline}
-    if config.members > 1 or network_config.head != "quantiles":  # what each was chosen by
-        kind = network_config.head.replace("quantiles", "pinball")
+    if config.members > 1 or network_config.head != "quantiles" or config.objective == "sharpe":
+        kind = network_config.head.replace("quantiles", "pinball")  # what each was chosen by
+        kind = "objective" if config.objective == "sharpe" else kind
         scores |= {f"{kind}_stop_member_{number}": loss for number, loss in enumerate(trained.losses)}
+    if config.objective == "sharpe":
+        for span in ("stop", "calibrate"):
+            scores |= _position_scores(trained.network, samples, spans, target, config, span)
     fit_rows = torch.cat([sequence.x_TF for sequence in sequences(samples, spans["fit"], target.horizons[-1])])
     manifest = Manifest(
         name=name,
@@ -197,6 +202,25 @@ def _calibrate(
     return shift_HQ.astype(np.float32), shrinkages, scores
 
 
+def _position_scores(
+    network: Streaming, samples: list[Sample], spans: Spans, target: TargetConfig, config: TrainConfig, span: str
+) -> dict[str, float]:
+    """Annualised Sharpe ratios of the positions in a span after and before costs, and their mean size there."""
+    found = sequences(samples, spans[span], target.horizons[-1], RUN_IN)
+    held = [stream(network, sequence)[1] for sequence in found]
+    rows = list(zip(held, found, strict=True))
+    net, gross = (
+        torch.cat([net_returns(position_T, own.next_T, own.scale_T, cost) for position_T, own in rows])
+        for cost in (config.turnover_cost or 0.0, 0.0)
+    )
+    bars_per_year = float(np.mean([sample.fit.bars_per_year for sample in samples]))
+    return {
+        f"net_sharpe_{span}": ratio(net, bars_per_year),
+        f"gross_sharpe_{span}": ratio(gross, bars_per_year),
+        f"mean_position_{span}": float(torch.cat(held)[~torch.isnan(net)].abs().mean()),
+    }
+
+
 def shrinkage(
     mean_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64], horizon: int, significance: float
 ) -> Shrinkage:
@@ -219,7 +243,7 @@ def shrinkage(
 
 
 def measure_warmup(artefact: Artefact, bars: Bars, samples: int = 24) -> int:
-    """Return the bars after which a cold start agrees with the long run within 1e-3 of a unit quantile.
+    """Return the bars after which a cold start agrees with the long run within 1e-3 of a unit quantile or position.
 
     Cold starts at ``samples`` places spread over the history, one for each candidate length; the shortest length from
     which on all of them agree. Refuses a model that never does.
@@ -243,6 +267,8 @@ def measure_warmup(artefact: Artefact, bars: Bars, samples: int = 24) -> int:
             if not np.isnan(cold.quantiles_THQ[-1, 0, 0]):  # a long gap inside restarts both alike
                 gap = np.abs(cold.quantiles_THQ[-1] - long_run.quantiles_THQ[end]) / (long_run.scale_T[end] * unit)
                 worst = max(worst, float(gap.max()))
+                if cold.position_T is not None and long_run.position_T is not None:
+                    worst = max(worst, abs(float(cold.position_T[-1] - long_run.position_T[end])))
             if worst > _TOLERANCE:
                 break
         if worst <= _TOLERANCE:

@@ -169,9 +169,7 @@ def _forecast(model: artefact.Artefact, sample: Sample, fold: Fold, seed: int) -
     inside = bars.between(start, None).ts_close
     require_future_unseen(model, bars, forecasts, int(inside[len(inside) // 2]))
     kept = bars.ts_close > (start or 0)
-    table, plain = (
-        found.at(np.flatnonzero(kept)).to_table(model.manifest.version) for found in (forecasts, raw)
-    )
+    table, plain = (found.at(np.flatnonzero(kept)).to_table(model.manifest.version) for found in (forecasts, raw))
     known_TH = ~np.isnan(forecasts.quantiles_THQ[kept][:, :, 0])
     root_H = np.sqrt(np.array(forecasts.horizons))
     outcome_TH = sample.y_TH[kept] * (sample.matrix.scale_T[kept, None] * root_H)
