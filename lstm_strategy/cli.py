@@ -15,6 +15,7 @@ from lstm_strategy.cli_data import data_app
 from lstm_strategy.cli_download import download_command, rebuild_command
 from lstm_strategy.cli_evaluate import evaluate_command
 from lstm_strategy.cli_explain import explain_command
+from lstm_strategy.cli_live import live_command, paper_command
 from lstm_strategy.cli_models import models_app
 from lstm_strategy.cli_replay import replay_command
 from lstm_strategy.cli_resume import resume_command
@@ -52,6 +53,8 @@ app.command("explain")(explain_command)
 app.command("sweep")(sweep_command)
 app.command("demo")(demo_command)
 app.command("replay")(replay_command)
+app.command("paper")(paper_command)
+app.command("live")(live_command)
 app.command("resume")(resume_command)
 
 

@@ -51,6 +51,7 @@ FLOORS = {
     "joint_limits": (2, 4),
     "panel": (2, 5),
     "policy_grid": (2, 4),
+    "live_config": (2, 0),
     "decision_log": (2, 4),
     "decision_log_reader": (2, 5),
     "sources": (2, 0),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from lstm_strategy.bars import Bar, BarsError, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
+from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
 from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
 from lstm_strategy.nautilus.session import Session
@@ -80,6 +81,14 @@ class Feed:
     def collecting(self) -> bool:
         """Whether earlier bars are on their way."""
         return self._backfill.history is not None
+
+    @property
+    def progress(self) -> tuple[int | None, int, int]:
+        """The last bar taken, the bars of a warm-up, and how many of them are still to come."""
+        forecaster = self._session.model.forecaster
+        needed = forecaster.warmup_bars
+        taken = forecaster.features.count if isinstance(forecaster, Forecaster) else needed
+        return forecaster.last_ts, needed, max(needed - taken, 0)
 
     def start(self, restored: bytes | None) -> None:
         """Go on from a snapshot where there is one; subscribe, then ask for history."""

@@ -1,4 +1,4 @@
-"""The one relation between the wall's time and the venue's: they are the same, but for a replay that stands or races."""
+"""How the wall's time and the venue's go together: they are the same, but for a replay that stands or races."""
 
 from __future__ import annotations
 

@@ -1,0 +1,210 @@
+"""The commands ``paper`` and ``live``: an experiment's strategy on a NautilusTrader node."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import typer
+from rich.markup import escape
+
+from lstm_strategy.bars import format_ns
+from lstm_strategy.cli_backtest import settings_of
+from lstm_strategy.cli_options import (
+    CATALOG,
+    MODELS,
+    RUNS,
+    CatalogOption,
+    ExperimentArgument,
+    JsonOption,
+    ModelOption,
+    ModelsOption,
+    RunsOption,
+    instrument_of,
+)
+from lstm_strategy.console import console, emit_json
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.experiment import Experiment, load_experiment
+from lstm_strategy.sources.store import RawStore
+
+if TYPE_CHECKING:
+    from lstm_strategy.nautilus.live import NodeRun, NodeSettings
+    from lstm_strategy.nautilus.status import Decided
+
+__all__ = ["live_command", "paper_command"]
+
+
+def paper_command(
+    experiment: ExperimentArgument,
+    instrument: Annotated[str | None, typer.Option(help="One of the experiment's.")] = None,
+    model: ModelOption = None,
+    replay: Annotated[bool, typer.Option("--replay", help="On the catalog's bars, without any network.")] = False,
+    speed: Annotated[float, typer.Option(min=0.001, max=1e9, help="With --replay: 3600 is an hour a second.")] = 1.0,
+    bars: Annotated[int | None, typer.Option(min=1, help="With --replay: end after so many bars.")] = None,
+    catalog: CatalogOption = CATALOG,
+    models: ModelsOption = MODELS,
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Trade on paper: the venue's bars, the backtest's fills, fees and delays, no money and no keys.
+
+    An order is filled at the open of the bar after its decision, which becomes known when that bar closes. With
+    --replay the bars are those of the backtest, told by a local exchange: the run then makes the backtest's decisions,
+    which `lstm-strategy explain --diff` checks. Ctrl-C or SIGTERM ends it; SIGUSR1 flattens and halts.
+
+    [bold]Examples[/bold]: lstm-strategy paper backtests/btcusdt_1h.toml
+
+    lstm-strategy paper backtests/btcusdt_1h.toml --replay --speed 3600
+    """
+    if not replay and (speed != 1.0 or bars is not None):
+        raise LSTMStrategyError("--speed and --bars belong to --replay; a venue's bars come when they come")
+    setup = load_experiment(experiment)
+    settings = _settings(
+        setup, instrument, model, catalog, models, runs, mode="replay" if replay else "paper", speed=speed, bars=bars
+    )
+    _run(settings, experiment, as_json=as_json)
+
+
+def live_command(
+    experiment: ExperimentArgument,
+    instrument: Annotated[str | None, typer.Option(help="One of the experiment's.")] = None,
+    model: ModelOption = None,
+    agreed: Annotated[
+        bool, typer.Option("--yes-trade-real-money", help="Without it nothing is done; with it orders cost money.")
+    ] = False,
+    catalog: CatalogOption = CATALOG,
+    models: ModelsOption = MODELS,
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Trade with real money at the venue that \\[live] names.
+
+    Needs mode = "live" in the experiment's \\[live], --yes-trade-real-money, and the venue's keys in the environment.
+
+    [bold]Example[/bold]: lstm-strategy live backtests/btcusdt_1h.toml --yes-trade-real-money
+    """
+    setup = load_experiment(experiment)
+    if setup.live.mode != "live":
+        raise LSTMStrategyError(f'live.mode is "{setup.live.mode}" in {experiment}; real money needs mode = "live"')
+    if not agreed:
+        raise LSTMStrategyError("this trades real money: say --yes-trade-real-money, or use `lstm-strategy paper`")
+    settings = _settings(setup, instrument, model, catalog, models, runs, mode="live")
+    _run(settings, experiment, as_json=as_json)
+
+
+def _settings(
+    setup: Experiment,
+    instrument: str | None,
+    model: str | None,
+    catalog: Path,
+    models: Path,
+    runs: Path,
+    *,
+    mode: Literal["replay", "paper", "live"],
+    speed: float = 1.0,
+    bars: int | None = None,
+) -> NodeSettings:
+    """Return what the node runs; refuse all that can be known to be wrong before anything is connected."""
+    from lstm_strategy.bars import Timeframe
+    from lstm_strategy.nautilus.adapters import ADAPTERS, adapter_for, require_keys, require_offered
+    from lstm_strategy.nautilus.live import NodeSettings
+    from lstm_strategy.nautilus.rehearsal import Rehearsal
+
+    if instrument is None and len(setup.data.instruments) > 1:
+        raise LSTMStrategyError("several instruments: name one with --instrument")
+    name, live = instrument_of(setup, instrument), setup.live
+    known = RawStore(catalog).read_instrument(name)
+    trading, version = settings_of(setup, name, model, catalog, models, runs)
+    if live.account is not None:
+        trading = msgspec.structs.replace(trading, account=live.account)
+    rehearsal = None
+    if mode == "replay":
+        adapter = ADAPTERS["binance_futures" if known.kind == "perpetual" else "binance"]
+        rehearsal = Rehearsal(
+            catalog=catalog,
+            instrument_ids=(name,),
+            timeframe=setup.data.timeframe,
+            start=trading.start,
+            end=trading.end,
+            speed=speed,
+            bars=bars,
+        )
+    else:
+        adapter = adapter_for(live.venue, (name,), {known.kind}, testnet=live.testnet)
+    require_offered(adapter, Timeframe.parse(setup.data.timeframe))
+    if mode == "live":
+        require_keys(adapter, testnet=live.testnet)
+    base = runs / setup.name / ("live" if mode == "live" else "paper")
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    folder = base / f"{stamp}-{version[-8:]}"
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = base / f"{stamp}-{version[-8:]}-{number}"
+    trader = (
+        live.trader_id or f"{re.sub('[^A-Za-z0-9_]', '_', setup.name)[:40]}-{'LIVE' if mode == 'live' else 'PAPER'}"
+    )
+    return NodeSettings(
+        trading=trading,
+        live=live,
+        adapter=adapter,
+        real=mode == "live",
+        trader_id=trader,
+        run_folder=folder,
+        # On paper every run begins with a fresh account, and must not remember an older one.
+        state_folder=base / "state" if mode == "live" else folder / "state",
+        currency=known.quote,
+        rehearsal=rehearsal,
+    )
+
+
+def _run(settings: NodeSettings, experiment: Path, *, as_json: bool) -> None:
+    from lstm_strategy.nautilus.live import run_node
+    from lstm_strategy.nautilus.live_results import write_results
+    from lstm_strategy.nautilus.status import Observers
+
+    folder = settings.run_folder
+    folder.mkdir(parents=True)
+    (folder / "experiment.toml").write_bytes(experiment.read_bytes())
+    console.print(f"run: {escape(str(folder))}", soft_wrap=True, highlight=False)
+    summary: dict[str, Any] = {}
+
+    def on_end(run: NodeRun) -> None:
+        summary.update(write_results(settings, run))
+        _tell_end(summary)
+        if as_json:
+            emit_json(summary)
+
+    asyncio.run(run_node(settings, Observers([_Teller()]), on_end))
+
+
+def _tell_end(summary: dict[str, Any]) -> None:
+    told = f"ended ({summary['ended']}): {summary['decisions']} bars decided"
+    if "net_return" in summary:
+        told += f", {summary['orders']} orders, {summary['fills']} fills, net return {summary['net_return']:+.2%}"
+    console.print(f"[bold]{told}[/bold] in {summary['seconds']:.1f} s", highlight=False, soft_wrap=True)
+
+
+class _Teller:
+    """Tells a person on standard error: the steps with a tick, then each decision that trades, and trouble."""
+
+    def on_step(self, step: str, text: str) -> None:
+        console.print(f"[green]✓[/green] {step}: {escape(text)}", highlight=False, soft_wrap=True)
+
+    def on_decided(self, told: Decided) -> None:
+        if told.quantity:
+            decision = told.decision
+            console.print(
+                f"{format_ns(decision.ts_close)} {told.instrument} {'buy' if told.quantity > 0 else 'sell'}"
+                f" {abs(told.quantity):g} after {told.price:g}: exposure {decision.exposure:.3f} to"
+                f" {decision.target:.3f}, {decision.reason.value}; equity {told.equity:,.2f}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def on_trouble(self, text: str) -> None:
+        console.print(f"[yellow]![/yellow] {escape(text)}", highlight=False, soft_wrap=True)

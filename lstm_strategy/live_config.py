@@ -1,0 +1,72 @@
+"""What ``[live]`` of an experiment says: which venue, paper or real money, and how a node starts and stops."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+from lstm_strategy.errors import LSTMStrategyError
+
+__all__ = ["VENUES", "LiveConfig"]
+
+VENUES = ("binance", "binance_futures", "bybit", "okx", "kraken", "hyperliquid")
+"""What ``live.venue`` may be; each is one adapter of NautilusTrader (see `nautilus.adapters`)."""
+
+_TRADER = r"[A-Za-z0-9_]{1,40}-[A-Za-z0-9_]{1,20}"
+
+
+class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `paper` and `live` run an experiment.
+
+    Parameters
+    ----------
+    mode : "paper" or "live"
+        What the experiment is meant for. Real money needs "live" here, and ``--yes-trade-real-money`` beside it.
+    venue : str, optional
+        One of `VENUES`; told by the instruments where not given.
+    testnet : bool
+        Whether the venue's test network is traded on, whose money is not real.
+    account : "cash" or "margin", optional
+        The kind of account; as in [backtest] where not given.
+    trader_id : str, optional
+        Such as ``DESK-001``; of two nodes with one only the first may run. Made of the experiment's name where None.
+    start_timeout : float, optional
+        Seconds to wait for a venue that cannot be reached; for ever where not given.
+    history : float
+        Seconds at the venue after which a request for history that was not answered is repeated.
+    silence : float
+        Lengths of a bar without any bar after which that is told.
+    flatten_on_stop : bool
+        Whether the end of the node closes its positions; orders are cancelled in any case.
+    grace : float
+        Seconds that this may take; with a few more for the connections the node has ended.
+    """
+
+    mode: Literal["paper", "live"] = "paper"
+    venue: str | None = None
+    testnet: bool = False
+    account: Literal["cash", "margin"] | None = None
+    trader_id: str | None = None
+    start_timeout: float | None = None
+    history: float = 30.0
+    silence: float = 3.0
+    flatten_on_stop: bool = False
+    grace: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.venue is not None and self.venue not in VENUES:
+            raise LSTMStrategyError(f"live.venue is {self.venue[:40]!r}; it must be one of {', '.join(VENUES)}")
+        if self.trader_id is not None and not re.fullmatch(_TRADER, self.trader_id):
+            raise LSTMStrategyError(
+                f"live.trader_id is {self.trader_id[:80]!r}; it must be a name and a tag, such as DESK-001"
+            )
+        for name, value, least in (
+            ("start_timeout", self.start_timeout, 0.0),
+            ("history", self.history, 0.1),
+            ("silence", self.silence, 1.0),
+            ("grace", self.grace, 0.0),
+        ):
+            if value is not None and not least <= value <= 86_400.0:
+                raise LSTMStrategyError(f"live.{name} is {value}; it must be {least:g} to 86400")

@@ -1,0 +1,89 @@
+"""A venue without a network: the local exchange in the node's own process, whose clock waits for the node.
+
+It stands still until the node is ready, then closes one bar after the other, ``speed`` times as fast as they were made
+or as fast as the node keeps up, whichever is slower: no bar is lost to speed, and any speed gives the same orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lstm_strategy.bars import Timeframe, format_ns
+from lstm_strategy.nautilus.pace import Pace
+from lstm_strategy.replay.recordings import market_from_catalog
+from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
+
+__all__ = ["Rehearsal", "Stage", "rehearse"]
+
+_POLL_S, _PATIENCE_S = 0.0005, 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What is replayed.
+
+    Parameters
+    ----------
+    start : int, optional
+        Where history ends, ns UTC: the first bar told closes after it. All bars are told where None.
+    end : int, optional
+        Close of the last bar that may be told.
+    bars : int, optional
+        How many are told at most, of all instruments together by close.
+    """
+
+    catalog: Path
+    instrument_ids: tuple[str, ...]
+    timeframe: str
+    start: int | None = None
+    end: int | None = None
+    speed: float = 1.0
+    bars: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A rehearsal that is served; ``pace`` is its time."""
+
+    rehearsal: Rehearsal
+    server: ReplayServer
+    pace: Pace
+
+    async def play(self, settled: Callable[[int], bool]) -> int:
+        """Tell the bars; return at how many closes. ``settled`` says whether all work on a close is done."""
+        rehearsal, exchange = self.rehearsal, self.server.exchange
+        begun, origin = time.monotonic(), exchange.now()
+        for done in range(2**62):
+            close = exchange.plan.next_close(exchange.now())
+            if close is None or close > (rehearsal.end or close) or done == rehearsal.bars:
+                return done
+            due = begun + (close - origin) / 1e9 / rehearsal.speed
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await self.server.step()
+            late = time.monotonic() + _PATIENCE_S  # a bar that a fault took never comes
+            while not settled(close) and time.monotonic() < late:
+                await asyncio.sleep(_POLL_S)
+        raise AssertionError
+
+
+@asynccontextmanager
+async def rehearse(rehearsal: Rehearsal) -> AsyncIterator[Stage]:
+    """Serve the catalog's raw bars on this machine while the block runs.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where the catalog lacks the bars, or ``start`` lies outside them.
+    """
+    timeframe = Timeframe.parse(rehearsal.timeframe)
+    markets = tuple(market_from_catalog(rehearsal.catalog, name, timeframe) for name in rehearsal.instrument_ids)
+    start = "0" if rehearsal.start is None else format_ns(rehearsal.start)
+    # The adapter tells an unfinished candle by the wall's clock, which is years ahead of this one.
+    config = ReplayConfig(markets=markets, step=True, start=start, unfinished=False, updates=0)
+    async with serve(config) as server:
+        yield Stage(rehearsal, server, Pace(server.exchange.now, rehearsal.speed))
