@@ -17,6 +17,7 @@ from lstm_strategy.replay.binance_rules import exchange_info
 from lstm_strategy.replay.exchange import EXCHANGE, Page, read_page
 from lstm_strategy.replay.intervals import BINANCE_INTERVALS, Interval
 from lstm_strategy.replay.market import Candles, Market
+from lstm_strategy.replay.price_path import price_at
 from lstm_strategy.replay.refusals import RefusedError
 
 __all__ = ["kline_event", "kline_rows", "register_binance"]
@@ -36,6 +37,7 @@ def register_binance(app: web.Application) -> None:
         app.router.add_get(f"{prefix}/exchangeInfo", answering(_exchange_info))
     for prefix in ("/api/v3", "/fapi/v1"):
         app.router.add_get(f"{prefix}/klines", answering(_klines))
+        app.router.add_get(f"{prefix}/ticker/price", answering(_ticker_price))
     app.router.add_get("/fapi/v1/fundingRate", answering(_funding))
 
 
@@ -116,6 +118,14 @@ async def _klines(request: web.Request) -> web.Response:
 def _klines_reply(page: Page) -> web.Response:
     body = ",".join(map(_ROW.__mod__, kline_rows(page.candles, page.stamp_ns)))
     return web.Response(body=f"[{body}]".encode(), content_type="application/json")
+
+
+async def _ticker_price(request: web.Request) -> web.Response:
+    market = _market(request)
+    offered = price_at(market, request.app[EXCHANGE].now())
+    if offered is None:
+        raise RefusedError(-1013, "Market is closed.")
+    return json_reply({"symbol": market.symbol, "price": f"{offered[0]:.8f}"})
 
 
 async def _funding(request: web.Request) -> web.Response:

@@ -193,7 +193,14 @@ class FaultBook:
     def __init__(self, plan: FaultPlan, seed: int) -> None:
         self.injected: Counter[str] = Counter()
         self.last: deque[str] = deque(maxlen=_KEPT)
-        self._entries = [_Entry(fault, random.Random(f"{seed} {row}")) for row, fault in enumerate(plan.faults)]
+        self._seed = seed
+        self._entries: list[_Entry] = []
+        for fault in plan.faults:
+            self.add(fault)
+
+    def add(self, fault: Fault) -> None:
+        """Take a fault in; its occasions count from now on."""
+        self._entries.append(_Entry(fault, random.Random(f"{self._seed} {len(self._entries)}")))
 
     def draw(
         self,
