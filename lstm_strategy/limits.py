@@ -39,6 +39,9 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ----------
     max_exposure, max_gross, max_net : float
         Of one name; of all names' absolute exposures (the leverage cap); of their signed sum.
+    initial_margin : float
+        What a venue asks for to open, as a fraction of the position's value (margin accounts): an order that would need
+        more than the equity is cut, and no cap of exposure may lie above 1 / ``initial_margin``.
     max_step : float
         Largest change of exposure in one decision; halts and limits flatten regardless.
     max_order_notional : float
@@ -74,6 +77,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_exposure: float = 1.0
     max_gross: float | None = None
     max_net: float | None = None
+    initial_margin: float = 0.1
     max_step: float = 1.0
     max_order_notional: float | None = None
     orders_per_hour: int | None = None
@@ -98,7 +102,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for name in (*_OPTIONAL, "price_fence_scales"):
             value = getattr(self, name)
             require(value is None or 0.0 < value < math.inf, f"limits.{name}", value, "above 0")
-        for name in ("daily_loss", "max_drawdown"):
+        for name in ("daily_loss", "max_drawdown", "initial_margin"):
             require(0.0 < getattr(self, name) <= 1.0, f"limits.{name}", getattr(self, name), "above 0, at most 1")
         for name in ("orders_per_hour", "orders_per_day", "max_losses"):
             value = getattr(self, name)
@@ -108,10 +112,24 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         stale, outside = self.max_stale_bars, self.feature_range
         require(stale is None or 0 <= stale <= 1_000_000, "limits.max_stale_bars", stale, "0 to 1000000")
         require(outside is None or 0.0 <= outside < math.inf, "limits.feature_range", outside, "0 or above")
+        for name in ("max_exposure", "max_gross", "max_net"):
+            cap = getattr(self, name)
+            if cap is not None and cap * self.initial_margin > 1.0 + 1e-9:
+                raise LSTMStrategyError(
+                    f"limits.{name} is {cap}; with limits.initial_margin {self.initial_margin} a venue lets nobody hold"
+                    f" more than {1.0 / self.initial_margin:g} times the equity: lower one of them"
+                )
         self._require_order("max_exposure", "max_gross", "a name could never reach its cap")
         self._require_order("max_exposure", "max_net", "a name could never reach its cap")
         self._require_order("max_net", "max_gross", "the sum of exposures never exceeds that of their sizes")
         self._require_order("orders_per_hour", "orders_per_day", "an hour could never see so many")
+
+    @property
+    def within_margin(self) -> LimitsConfig:
+        """The same, with all names together held to what the initial margin allows."""
+        if self.max_gross is not None:
+            return self
+        return msgspec.structs.replace(self, max_gross=1.0 / self.initial_margin)
 
     def _require_order(self, lower: str, upper: str, why: str) -> None:
         low, high = getattr(self, lower), getattr(self, upper)

@@ -250,7 +250,13 @@ def test_a_ruined_account_is_flat_and_called_so(tmp_path: Path, monkeypatch: pyt
     closes = np.concatenate([np.full(30, 1000.0), np.full(30, 900.0), np.full(30, 890.0)])
     bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes, PERPETUAL)
     bold = LimitsConfig(
-        side="long_short", max_exposure=20.0, max_step=40.0, daily_loss=1.0, max_drawdown=1.0, drift_tolerance=10.0
+        side="long_short",
+        max_exposure=20.0,
+        max_step=40.0,
+        daily_loss=1.0,
+        max_drawdown=1.0,
+        drift_tolerance=10.0,
+        initial_margin=0.04,
     )
     finished = run(
         tmp_path,
@@ -279,8 +285,8 @@ def test_no_equity_flattens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("lstm_strategy.nautilus.strategy.advance", lambda risk, *_: risk)  # no other halt in the way
     closes = np.repeat([1000.0, 900.0], 30)
     bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes, PERPETUAL)
-    bold = LimitsConfig(side="long_short", max_exposure=20.0, max_step=40.0, drift_tolerance=10.0)
-    finished = run(tmp_path, bars, PERPETUAL, limits=bold, account="margin", maintenance=0.01)
+    bold = LimitsConfig(side="long_short", max_exposure=20.0, max_step=40.0, drift_tolerance=10.0, initial_margin=0.04)
+    finished = run(tmp_path, bars, PERPETUAL, limits=bold, account="margin", maintenance=0.0)
     rows = finished.tables["decisions"].to_pylist()[30:]
     assert (rows[0]["reason"], rows[0]["action"]) == ("halt_no_equity", "sent")
     assert {row["exposure"] for row in rows[1:]} == {0.0}

@@ -234,7 +234,7 @@ def test_the_centre_grows_with_the_root_of_the_horizon() -> None:
 @given(st.floats(0.001, 0.05), st.floats(0.01, 1.0), st.floats(0.0001, 0.01))
 @settings(deadline=None, max_examples=60)
 def test_a_shrunk_mean_tilts_the_exposure(std: float, slope: float, mean: float) -> None:
-    loose = LimitsConfig(side="long_short", max_exposure=1e6, max_step=1e6)
+    loose = LimitsConfig(side="long_short", max_exposure=1e6, max_step=1e6, initial_margin=1e-6)
     tilted, plain, against = (
         decided(two_point(m, std), limits=loose, shrinkage=Shrinkage(slope)).target for m in (mean, 0.0, -mean)
     )
@@ -244,7 +244,7 @@ def test_a_shrunk_mean_tilts_the_exposure(std: float, slope: float, mean: float)
 
 
 def test_the_volatility_floor_bounds_the_exposure() -> None:
-    loose = LimitsConfig(max_exposure=1e6, max_step=1e6)
+    loose = LimitsConfig(max_exposure=1e6, max_step=1e6, initial_margin=1e-6)
     sizing = SizingConfig(target_volatility=0.3, volatility_floor=0.1)
     assert decided(two_point(0.0, 1e-9), sizing=sizing, limits=loose).target == pytest.approx(3.0)
 

@@ -16,6 +16,7 @@ from lstm_strategy.decision import LimitsConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.nautilus.backtest import BacktestRun
+from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.liquidation import liquidation_price
 
 BOLD = LimitsConfig(
@@ -184,3 +185,42 @@ def test_of_two_names_the_one_whose_bar_breaks_the_account_is_closed(
     }
     assert reasons[AAA.id][2] == "liquidated"
     assert "liquidated" not in reasons[BBB.id]
+
+
+def test_no_order_needs_more_margin_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five times the equity is asked for, at an initial margin of a fifth: what costs take is missing from it."""
+    limits = LimitsConfig(
+        side="long_short",
+        max_exposure=5.0,
+        max_step=10.0,
+        daily_loss=1.0,
+        max_drawdown=1.0,
+        drift_tolerance=10.0,
+        initial_margin=0.2,
+    )
+    costs = FREE.__class__(fee=0.001)
+    finished = played(tmp_path, monkeypatch, [FLAT] * 4, lambda _: 1e-3, limits=limits, costs=costs)
+    (_, _, price, quantity), *more = fills(finished)
+    spent = 0.001 * price * quantity
+    assert 0.2 * price * quantity <= 100_000.0 - spent
+    assert price * quantity > 0.98 * 500_000.0 / (1.0 + 5 * 0.003)
+    assert more == []
+    short = played(tmp_path / "s", monkeypatch, [FLAT] * 4, lambda _: -1e-3, limits=limits, costs=costs)
+    assert fills(short)[0] == (2, "sell", price, quantity)
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_exposure", 6.0), ("max_gross", 6.0), ("max_net", 5.5)])
+def test_caps_that_no_margin_allows_are_refused(name: str, value: float) -> None:
+    with pytest.raises(LSTMStrategyError, match=rf"limits\.{name} is {value}; with limits\.initial_margin 0\.2"):
+        LimitsConfig(initial_margin=0.2, **{"max_exposure": 1.0, name: value})
+    with pytest.raises(LSTMStrategyError, match=r"limits\.initial_margin is 0\.01, below backtest\.maintenance"):
+        BacktestSettings(
+            catalog=Path(),
+            instrument_id="A.B",
+            timeframe="1h",
+            model=Path(),
+            account="margin",
+            limits=LimitsConfig(initial_margin=0.01),
+        )
+    assert LimitsConfig(initial_margin=0.2).within_margin.max_gross == 5.0
+    assert LimitsConfig(initial_margin=0.2, max_gross=2.0).within_margin.max_gross == 2.0

@@ -122,5 +122,10 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"limits.max_exposure is {self.limits.max_exposure}; with backtest.maintenance {self.maintenance} a"
                 f" venue would liquidate at {1.0 / self.maintenance:g} times equity: lower one of them"
             )
+        if self.account == "margin" and self.limits.initial_margin < self.maintenance:
+            raise LSTMStrategyError(
+                f"limits.initial_margin is {self.limits.initial_margin}, below backtest.maintenance,"
+                f" {self.maintenance}: what may be opened would be liquidated at once; raise the one or lower the other"
+            )
         if self.limits.side == "long_short" and self.account == "cash":
             raise LSTMStrategyError('limits.side is "long_short", but a cash account cannot short; use margin')

@@ -268,6 +268,7 @@ class Desk:
         sellable = held.sellable
         if sellable is not None and held.exits:  # what an exit locks is free again when it is gone
             sellable += sum((order.leaves_qty.as_decimal() for order in held.exits), Decimal(0))
+        free = held.cash or not held.equity > 0.0  # of margin, or of anything that might be opened
         return plan_order(
             target,
             held.equity,
@@ -278,6 +279,8 @@ class Desk:
             max_notional=None if largest is None else CLOSING_FACTOR * largest,
             sellable=sellable,
             spendable=None if held.spendable is None else held.spendable / (1.0 + self.set_aside(scale)),
+            # Costs are paid from the margin.
+            max_position=None if free else held.equity / (self._limits.initial_margin + self.set_aside(scale)),
         )
 
     def set_aside(self, scale: float) -> float:

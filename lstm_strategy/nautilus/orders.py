@@ -91,6 +91,7 @@ def plan_order(
     max_notional: float | None = None,
     sellable: Decimal | None = None,
     spendable: float | None = None,
+    max_position: float | None = None,
 ) -> tuple[Decimal, Action]:
     """Return the signed quantity that brings ``position`` towards ``target``, rounded towards zero, and why.
 
@@ -108,6 +109,8 @@ def plan_order(
         What the account holds and may sell (spot); None where that is no limit.
     spendable : float, optional
         Cash for a purchase, all costs of it set aside; None where that is no limit.
+    max_position : float, optional
+        Value of the largest position that there is margin for; one that is larger already is not cut for it.
 
     Returns
     -------
@@ -116,6 +119,9 @@ def plan_order(
     action : Action
     """
     wanted = Decimal(0) if target == 0.0 else Decimal(target * equity / price)
+    if max_position is not None:
+        largest = max(Decimal(max(max_position, 0.0) / price), abs(position) if wanted * position > 0 else Decimal(0))
+        wanted = min(max(wanted, -largest), largest)
     change = wanted - position
     if not can_short and position + change < 0:
         change = -position

@@ -15,6 +15,7 @@ from lstm_strategy.bars import Bar, format_ns
 from lstm_strategy.decision import HALTS, Decision, Reason
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
+from lstm_strategy.joint_limits import Resting
 from lstm_strategy.nautilus.engine import EngineBar, loud
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.keeper import Keeper
@@ -77,7 +78,8 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         quotes = {self.cache.instrument(m.instrument_id).quote_currency.code for m in members}
         require_one_account(members, quotes, {seat.session.timeframe.text for seat in seats.values()})
         names = tuple(seats)
-        self._panel = Panel(names, settings.portfolio, settings.sizing, settings.limits, bar_ns)
+        resting = Resting(settings.exits.resting, settings.execution.mode != "market")
+        self._panel = Panel(names, settings.portfolio, settings.sizing, settings.limits.within_margin, bar_ns, resting)
         self._bar_ns, self._rounds, self.seats = bar_ns, Rounds(names), seats
         self._restored = self.keeper.open() or self._restored
         snapshots = self._restore()
@@ -187,7 +189,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
     def _act(self, due: Round, decisions: dict[str, Decision], weighed: dict[str, Weighed]) -> list[Exception]:
         """Carry the decisions out; what fails for one name keeps no other from being closed. Return what failed."""
         wants = {name: seat.wants(decisions[name]) for name, seat in self.seats.items()}
-        reserved = sum(seat.reserved() for seat in self.seats.values())
+        reserved = sum(seat.reserved(unlocked=True) for seat in self.seats.values())
         total, failures = sum(wants.values()), []
         # Sales are sent first, but nothing counts on them: they may fill later than the purchases.
         for name in sorted(decisions, key=lambda name: (_adds(decisions[name]), name)):
@@ -197,7 +199,10 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
                 held = seat.held
                 spendable = None
                 if held is not None and held.spendable is not None:
-                    spendable = max(held.spendable - reserved, 0.0) * (wants[name] / total if total else 0.0)
+                    # Who has orders open keeps what they were given; the others share what is left.
+                    spendable = seat.reserved()
+                    if not held.working:
+                        spendable = max(held.spendable - reserved, 0.0) * (wants[name] / total if total else 0.0)
                 if decision.reason in HALTS or seat.feed.armed or abs(decision.target) < abs(decision.exposure):
                     quantity, action = seat.act(decision, spendable)
                 seat.tend()
