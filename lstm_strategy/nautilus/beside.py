@@ -33,7 +33,7 @@ __all__ = [
 
 MOMENTUM_DAYS = 20
 _DAY = 86_400_000_000_000
-_SHARED = ("horizon", "target_volatility", "reference_sharpe", "volatility_floor", "no_trade_band")
+_SHARED = ("target_volatility", "reference_sharpe", "volatility_floor", "no_trade_band")
 
 
 def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folder: Path) -> dict[str, BacktestSettings]:
@@ -47,8 +47,9 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
 
     Baselines know no position: in the mode ``network`` the last trades by the volatility target.
 
-    The first two trade without halts, at the strategy's horizon, band and largest exposure; their changes of exposure
-    are expected to last 20 days, or ``holding_bars`` where that is longer: a rule for months would else never pay.
+    The first two trade without halts, at the strategy's band and largest exposure; their changes of exposure, and what
+    momentum foresees, are expected to last 20 days, or ``holding_bars`` where that is longer: a rule for months would
+    else never pay.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
     known, sizing, limits = recording(schedule), settings.sizing, settings.limits
     per_year = _bars_per_year(schedule, known)
     lasting = max(sizing.holding_bars or 1, round(MOMENTUM_DAYS / 365.25 * float(per_year.max())))
-    shared = {name: getattr(sizing, name) for name in _SHARED} | {"holding_bars": lasting}
+    shared = {name: getattr(sizing, name) for name in _SHARED}
     loose = LimitsConfig(
         side=limits.side,
         max_exposure=limits.max_exposure,
@@ -70,17 +71,20 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
         max_drawdown=1.0,
     )
     long_only = msgspec.structs.replace(loose, side="long_only")
-    targeting = SizingConfig(mode="volatility_target", tilt=0.0, **shared)
+    targeting = SizingConfig(mode="volatility_target", horizon=sizing.horizon, holding_bars=lasting, tilt=0.0, **shared)
     # The aversion to risk that the volatility target implies, so that both weigh costs alike.
     following = SizingConfig(
-        mode="mean_variance", kelly_fraction=sizing.target_volatility / sizing.reference_sharpe, **shared
+        mode="mean_variance",
+        horizon=lasting,
+        kelly_fraction=sizing.target_volatility / sizing.reference_sharpe,
+        **shared,
     )
     flat = np.zeros(len(known))
     none, whole = Shrinkage(), Shrinkage(1.0, 0.0, 0.0)
     made = {
         "volatility target": (normal_forecasts(known, sizing.horizon, flat), none, targeting, long_only),
         f"{MOMENTUM_DAYS}-day momentum": (
-            momentum_forecasts(known, bars, sizing, per_year),
+            momentum_forecasts(known, bars, following, per_year),
             whole,
             following,
             loose,
@@ -95,6 +99,7 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
     jobs = {}
     for number, (name, (forecasts, shrinkage, own_sizing, own_limits)) in enumerate(made.items()):
         path = folder / f"{number}.parquet"
+        same = name.startswith("classical: ")  # the same policy, its adaptive calibration included
         turns = tuple(
             msgspec.structs.replace(
                 turn, folder=None, trained_until=None, position=False, shrinkage=(shrinkage,) * len(forecasts.horizons)
@@ -104,12 +109,11 @@ def companions(settings: BacktestSettings, schedule: Schedule, bars: Bars, folde
         if forecasts.horizons != schedule.horizons:
             turns = tuple(msgspec.structs.replace(turn, baseline=[]) for turn in turns)
         told = msgspec.structs.replace(
-            schedule, label=name, horizons=forecasts.horizons, turns=turns, recorded=str(path)
+            schedule, label=name, horizons=forecasts.horizons, turns=turns, recorded=str(path), adapted=not same
         )
         pq.write_table(of_schedule(told).to_table(forecasts), path)
         # Simple rules have no exits of ours; the same policy on other forecasts has, if those reach far enough.
-        same = name.startswith("classical: ") and not name.endswith(", without exits")
-        exits = settings.exits if same else ExitsConfig()
+        exits = settings.exits if same and not name.endswith(", without exits") else ExitsConfig()
         jobs[name] = msgspec.structs.replace(
             settings, model=told, sizing=own_sizing, limits=own_limits, exits=exits, run_folder=None
         )

@@ -54,6 +54,7 @@ __all__ = [
     "name_of_side",
     "name_of_status",
     "require_supported",
+    "subscribe_custom",
 ]
 
 ENGINE_VERSION: str = nautilus_trader.__version__
@@ -89,6 +90,14 @@ def name_of_side(owner: Any, attribute: str = "side") -> str:
 def name_of_status(order: Order) -> str:
     """Return an order's status in lower case, such as ``filled``."""
     return str(OrderStatus(order.status).name).lower()
+
+
+def subscribe_custom(component: Any, data_type: Any) -> None:
+    """Have ``on_data`` called with what is published of a type within the node.
+
+    ``subscribe_data`` of 1.x also asks a venue's client for it, and logs an error where there is none.
+    """
+    component.msgbus.subscribe(topic=f"data.{data_type.topic}", handler=component.handle_data)
 
 
 class CanFail(Protocol):

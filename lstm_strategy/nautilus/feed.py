@@ -11,7 +11,7 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
 from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
-from lstm_strategy.nautilus.session import Session
+from lstm_strategy.nautilus.session import Stream
 
 __all__ = ["Closed", "Feed", "HistorySettings"]
 
@@ -57,7 +57,7 @@ class Feed:
     def __init__(
         self,
         strategy: Any,
-        session: Session,
+        session: Stream,
         bar_type: BarType,
         settings: HistorySettings,
         *,

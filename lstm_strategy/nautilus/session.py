@@ -1,10 +1,10 @@
-"""What a strategy works with from start on: verified model, timeframe, order desk; nothing that does not fit."""
+"""What actor and strategy work with from start on: verified model, timeframe, order desk; nothing that does not fit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.errors import LSTMStrategyError
@@ -14,34 +14,25 @@ from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import AccountType
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.model import Model, ScheduledModel, open_model
+from lstm_strategy.sizing import SizingConfig
 from lstm_strategy.speakers import Recorded
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy import LSTMStrategy
 
-__all__ = ["Session", "open_session"]
+__all__ = ["Session", "Stream", "open_session", "open_stream"]
 
 # More than the warm-up is asked for, since weekends and outages leave holes in a span of time.
 _HISTORY_FACTOR, _HISTORY_SLACK_BARS = 1.7, 72
 _NS_PER_YEAR = 365 * 86_400 * 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What exists from start on."""
+@dataclass(slots=True)
+class Stream:
+    """What forecasts need from start on. Another model may take the place of ``model`` between two bars."""
 
     timeframe: Timeframe
     model: Model | ScheduledModel
-    desk: Desk
-
-    limits: LimitsConfig
-
-    def outside_range(self, forecast: Forecast | None) -> bool:
-        """Say whether a feature behind this forecast lies beyond what training saw and the limits tolerate."""
-        tolerance, forecaster = self.limits.feature_range, self.model.forecaster
-        if forecast is None or tolerance is None or isinstance(forecaster, Recorded):
-            return False
-        return forecaster.outside_range(tolerance)
 
     def history_from(self, now: int) -> int:
         """Return the stamp from which on bars are needed: a warm-up ago, or from the last bar taken where later."""
@@ -59,6 +50,38 @@ class Session:
         return last is not None and ts_close - last > max(self.timeframe.ns, self.model.closed_ns)
 
 
+@dataclass(slots=True)
+class Session(Stream):
+    """What trading needs beside."""
+
+    desk: Desk
+
+    limits: LimitsConfig
+
+    def outside_range(self, forecast: Forecast | None) -> bool:
+        """Say whether a feature behind this forecast lies beyond what training saw and the limits tolerate."""
+        tolerance, forecaster = self.limits.feature_range, self.model.forecaster
+        if forecast is None or tolerance is None or isinstance(forecaster, Recorded):
+            return False
+        return forecaster.outside_range(tolerance)
+
+
+def open_stream(owner: Any, sizing: SizingConfig | None = None) -> Stream:
+    """Return the model that an actor's or a strategy's settings name, with what ``sizing`` reads of it.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where bars are of another instrument, or the model does not fit.
+    """
+    settings = owner.settings
+    if settings.bar_type.instrument_id != settings.instrument_id:
+        raise LSTMStrategyError(f"bar_type {settings.bar_type} is not of instrument {settings.instrument_id}")
+    timeframe = timeframe_of(settings.bar_type)
+    name = settings.instrument_id.value
+    return Stream(timeframe, open_model(Path(settings.model), name, timeframe, sizing, settings.calibration))
+
+
 def open_session(strategy: LSTMStrategy) -> Session:
     """Return what the strategy's settings ask for.
 
@@ -72,14 +95,11 @@ def open_session(strategy: LSTMStrategy) -> Session:
     instrument = strategy.cache.instrument(settings.instrument_id)
     if instrument is None:
         raise LSTMStrategyError(f"{settings.instrument_id} is not known to the engine; nothing can be traded")
-    if settings.bar_type.instrument_id != settings.instrument_id:
-        raise LSTMStrategyError(f"bar_type {settings.bar_type} is not of instrument {settings.instrument_id}")
+    stream = open_stream(strategy, settings.sizing)
+    timeframe, model = stream.timeframe, stream.model
     account = strategy.portfolio.account(settings.instrument_id.venue)
     if settings.limits.side == "long_short" and account is not None and account.type == AccountType.CASH:
         raise LSTMStrategyError(f"limits.side is long_short; the cash account {account.id} cannot short")
-    timeframe = timeframe_of(settings.bar_type)
-    calibration, name = settings.calibration, settings.instrument_id.value
-    model = open_model(Path(settings.model), name, timeframe, settings.sizing, calibration)
     require_consistent(settings.sizing, settings.limits, settings.costs, model.levels)
     if settings.limits.feature_range is not None and isinstance(model.forecaster, Recorded):
         raise LSTMStrategyError("limits.feature_range needs features, and recorded forecasts have none: step the model")

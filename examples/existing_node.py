@@ -1,0 +1,62 @@
+"""A trading node that is there already (Binance spot data, simulated execution), and the three lines that it takes.
+
+    python examples/existing_node.py models/btcusdt_1h/VERSION
+
+It trades on paper until Ctrl-C. `--http` and `--ws` point it at another server, such as `lstm-strategy replay`.
+"""
+
+import argparse
+
+from nautilus_trader.adapters.binance import BINANCE, BinanceDataClientConfig, BinanceLiveDataClientFactory
+from nautilus_trader.adapters.sandbox.config import SandboxExecutionClientConfig
+from nautilus_trader.adapters.sandbox.factory import SandboxLiveExecClientFactory
+from nautilus_trader.config import ImportableStrategyConfig, InstrumentProviderConfig, LoggingConfig, TradingNodeConfig
+from nautilus_trader.live.node import TradingNode
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("model", help="the artefact's folder")
+parser.add_argument("--bar-type", default="BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL")
+parser.add_argument("--decisions", help="folder that gets every bar's decision, for lstm-strategy explain")
+parser.add_argument("--http")
+parser.add_argument("--ws")
+args = parser.parse_args()
+instrument_id = args.bar_type.split("-")[0]
+
+# The three lines.
+lstm = "lstm_strategy.nautilus.strategy:LSTMStrategy"
+settings = {
+    "instrument_id": instrument_id,
+    "bar_type": args.bar_type,
+    "model": args.model,
+    "decision_log": args.decisions,
+}
+strategies = [ImportableStrategyConfig(strategy_path=lstm, config_path=f"{lstm}Config", config=settings)]
+
+node = TradingNode(
+    TradingNodeConfig(
+        trader_id="PAPER-001",
+        logging=LoggingConfig(log_level="INFO", log_colors=False),
+        data_clients={
+            BINANCE: BinanceDataClientConfig(
+                base_url_http=args.http,
+                base_url_ws=args.ws,
+                instrument_provider=InstrumentProviderConfig(load_ids=frozenset([instrument_id])),
+            )
+        },
+        exec_clients={
+            BINANCE: SandboxExecutionClientConfig(
+                venue=BINANCE, account_type="CASH", starting_balances=["10000 USDT"], base_currency=None
+            )
+        },
+        timeout_disconnection=5.0,
+        timeout_post_stop=1.0,
+        strategies=strategies,
+    )
+)
+node.add_data_client_factory(BINANCE, BinanceLiveDataClientFactory)
+node.add_exec_client_factory(BINANCE, SandboxLiveExecClientFactory)
+node.build()
+try:
+    node.run()
+finally:
+    node.dispose()
