@@ -55,7 +55,8 @@ class StateFolder:
     @property
     def known(self) -> bool:
         """Whether there is a state, or a kill file."""
-        return any((self.path / name).exists() for name in (_STATE, _SYNCED, KILL))
+        states = any((self.path / name).is_file() for name in (_STATE, _SYNCED))
+        return states or (self.path / KILL).exists()
 
     def acquire(self, who: str) -> None:
         """Take the lock, in the name of ``who``; a process that ends, however it does, leaves it.

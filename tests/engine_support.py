@@ -121,13 +121,12 @@ def run(
 ) -> BacktestRun:
     """Write the catalog and run on it; free of costs unless told otherwise."""
     write_catalog(tmp_path / "catalog", bars, instrument)
-    options = {"limits": LOOSE, "costs": FREE, "tearsheet": False, **changes}
+    options = {"limits": LOOSE, "costs": FREE, "tearsheet": False, "model": tmp_path / "model", **changes}
     return run_backtest(
         BacktestSettings(
             catalog=tmp_path / "catalog",
             instrument_id=instrument.id,
             timeframe="1h",
-            model=tmp_path / "model",
             sizing=sizing,
             **options,
         )

@@ -78,7 +78,6 @@ class Guard:
         self._spread, self._ts_close = math.nan, 0
         self._pause, self._exiting = 0, False
         self._refused, self._waits = False, False  # the second until the next bar
-        self._restored = False
 
     def on_bar(self, held: Holdings, ts_close: int, close: float, forecast: Forecast | None, closed_ns: int) -> Watch:
         """Take a bar's close: count, trail, and say whether the position must end, or must not grow."""
@@ -165,7 +164,14 @@ class Guard:
             ) from None
         self._state, self._pause, self._refused = kept.state, kept.pause, kept.refused
         self._exiting, self._spread, self._ts_close = kept.exiting, kept.spread, kept.ts_close
-        self._restored = True
+        # What was written last may be older than what was sent last: a stop is never loosened.
+        if self._state is None or not self._rests_stop:
+            return
+        ours = self._strategy.cache.orders_open(instrument_id=self._instrument.id, strategy_id=self._strategy.id)
+        side = self._state.side
+        found = _level_found([order for order in ours if is_exit(order)], side)
+        if math.isfinite(found) and not (found - self._state.stop) * side <= float(self._tick):
+            self._state = msgspec.structs.replace(self._state, stop=found)
 
     @property
     def _rests_stop(self) -> bool:
@@ -175,14 +181,7 @@ class Guard:
         """Begin with a new position, end with it; a stop that is found at the venue is taken over."""
         side = (held.position > 0) - (held.position < 0)
         if self._state is not None and side == self._state.side:
-            if self._restored:
-                self._restored, tick = False, float(self._tick)
-                found = self._resting(held, side)
-                # What was written last may be older than what was sent last: a stop is never loosened.
-                if self._rests_stop and math.isfinite(found) and not (found - self._state.stop) * side <= tick:
-                    self._state = msgspec.structs.replace(self._state, stop=found)
             return
-        self._restored = False
         if side == 0:
             if self._state is not None and self._exiting:
                 self._pause = self._config.pause_bars
@@ -190,16 +189,9 @@ class Guard:
             return
         self._exiting = False
         self._state = open_exits(side, held.entry, self._spread, self._config, self._ts_close)
-        found = self._resting(held, side)
+        found = _level_found(held.exits, side)
         if self._rests_stop and math.isfinite(found):
             self._state = msgspec.structs.replace(self._state, stop=found)
-
-    def _resting(self, held: Holdings, side: int) -> float:
-        """Return the level of the stop that is found at the venue, NaN without one."""
-        found = [
-            order for order in held.exits if (order.side == OrderSide.SELL) == (side > 0) and order.has_trigger_price
-        ]
-        return float(found[0].trigger_price) if found else math.nan
 
     def _is_ours(self, event: Any) -> bool:
         """Say whether an event is of the last exit sent; one sent before a restart is known to the engine alone."""
@@ -266,6 +258,12 @@ class Guard:
             order = factory.stop_limit(instrument.id, side, quantity, price, level, **common)
         self.order = order
         self._strategy.submit_order(order)
+
+
+def _level_found(exits: list[Order], side: int) -> float:
+    """Return the level of a position's stop that is found at the venue, NaN without one."""
+    found = [order for order in exits if (order.side == OrderSide.SELL) == (side > 0) and order.has_trigger_price]
+    return float(found[0].trigger_price) if found else math.nan
 
 
 def _settling(held: Holdings) -> bool:

@@ -76,12 +76,17 @@ class Keeper:
         if folder is None:
             return {}
         folder.acquire(f"{strategy.trader_id} {strategy.id}")
-        kept, problem = folder.read()
+        try:
+            kept, problem = folder.read()
+            if kept is not None:
+                self._require_ours(folder, kept)
+        except LSTMStrategyError:
+            folder.release()
+            raise
         if problem:
             strategy.log.error(problem)
         if kept is None:
             return {}
-        self._require_ours(folder, kept)
         self.ordered = self.ordered or kept.ordered
         strategy.log.info(f"Going on from {folder.path} as of {format_ns(kept.saved_ns)}")
         return kept.parts
