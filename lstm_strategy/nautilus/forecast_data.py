@@ -84,7 +84,9 @@ class ForecastData(Data):  # type: ignore[misc]
         """The same to the last bit, with all that a `Forecast` can tell."""
         shape = (len(self.horizons), len(self.levels))
         quantiles_HQ = np.array(self.quantiles, np.float32).reshape(shape)
-        return Forecast(self.ts_event, tuple(self.horizons), tuple(self.levels), quantiles_HQ, self.scale, self.position)
+        return Forecast(
+            self.ts_event, tuple(self.horizons), tuple(self.levels), quantiles_HQ, self.scale, self.position
+        )
 
 
 register_custom_data_class(ForecastData)
