@@ -37,12 +37,16 @@ class Wiring(NamedTuple):
 
 
 class Clients(NamedTuple):
-    """Configurations and factories of one venue's clients; no configuration holds a key."""
+    """Configurations and factories of one venue's clients; no configuration holds a key.
+
+    ``engine``: what else `LiveExecEngineConfig` must be set to where real orders go there.
+    """
 
     data: Any
     data_factory: type[Any]
     execution: Any
     execution_factory: type[Any]
+    engine: dict[str, Any] = {}  # noqa: RUF012
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ def _binance(futures: bool) -> Callable[[Wiring], Clients]:
         )
         from nautilus_trader.adapters.binance.common.enums import BinanceEnvironment
 
+        from lstm_strategy.nautilus.binance_spot import SPOT_ENGINE, BinanceSpotExecClientFactory
+
         shared: dict[str, Any] = {
             "venue": Venue(wiring.venue or "BINANCE"),
             "account_type": BinanceAccountType.USDT_FUTURES if futures else BinanceAccountType.SPOT,
@@ -94,13 +100,12 @@ def _binance(futures: bool) -> Callable[[Wiring], Clients]:
             "base_url_ws": wiring.ws,
             "instrument_provider": BinanceInstrumentProviderConfig(load_ids=wiring.provider.load_ids),
         }
-        stream = wiring.ws if futures else None
-        return Clients(
-            BinanceDataClientConfig(**shared),
-            BinanceLiveDataClientFactory,
-            BinanceExecClientConfig(**shared, base_url_ws_stream=stream, max_retries=3, retry_delay_initial_ms=500),
-            BinanceLiveExecClientFactory,
-        )
+        data = BinanceDataClientConfig(**shared), BinanceLiveDataClientFactory
+        if futures:  # max_retries stays unset: a market order that was sent again may be filled twice
+            execution = BinanceExecClientConfig(**shared, base_url_ws_stream=wiring.ws)
+            return Clients(*data, execution, BinanceLiveExecClientFactory)
+        shared["base_url_ws"] = None if wiring.ws is None else f"{wiring.ws}/ws-api/v3"
+        return Clients(*data, BinanceExecClientConfig(**shared), BinanceSpotExecClientFactory, SPOT_ENGINE)
 
     return make
 

@@ -29,7 +29,22 @@ from nautilus_trader.live.factories import LiveExecClientFactory
 from nautilus_trader.model.enums import PositionSide
 from nautilus_trader.model.objects import Quantity
 
-__all__ = ["BinanceSpotExecClientFactory", "CarefulSpotClient", "OutcomeUnknownError"]
+__all__ = ["SPOT_ENGINE", "BinanceSpotExecClientFactory", "CarefulSpotClient", "OutcomeUnknownError"]
+
+SPOT_ENGINE: dict[str, Any] = {
+    "generate_missing_orders": True,
+    "open_check_interval_secs": 15.0,
+    "open_check_open_only": False,
+    "open_check_lookback_mins": 10 * 365 * 24 * 60,
+    "open_check_missing_retries": 1_000_000,
+}
+"""What `LiveExecEngineConfig` must be set to with this client.
+
+All orders are looked at every 15 s, since an event that the user-data stream lost is told no other way. The adapter
+leaves out orders older than the look-back, and the engine takes what was left out for rejected after so many looks, as
+it would a stop that has rested for an hour: hence ten years, and a count that is never reached. What is not at the
+venue at all is told by the check of orders in flight.
+"""
 
 _UNKNOWN = (-1006, -1007)
 _DUPLICATE = (-2010, "Duplicate order sent.")
@@ -40,7 +55,7 @@ class OutcomeUnknownError(Exception):
     """Whether an order stands is not known: it stays in flight, and the engine asks the venue for it."""
 
 
-class CarefulSpotClient(BinanceSpotExecutionClient):  # type: ignore[misc]
+class CarefulSpotClient(BinanceSpotExecutionClient):
     """The adapter's client, with three differences.
 
     - An order whose outcome is unknown stays in flight until the engine's own check has asked for it, and is not sent
@@ -108,14 +123,14 @@ class CarefulSpotClient(BinanceSpotExecutionClient):  # type: ignore[misc]
     async def _last_price(self, symbol: str) -> Decimal:
         """Return the price to count from where no trade tells of another: coins that were there before."""
         (ticker,) = await self._http_market.query_ticker_price(symbol=symbol)
-        return Decimal(ticker.price)
+        return Decimal(str(ticker.price))
 
 
-class BinanceSpotExecClientFactory(LiveExecClientFactory):  # type: ignore[misc]
+class BinanceSpotExecClientFactory(LiveExecClientFactory):
     """Makes a `CarefulSpotClient` as the adapter makes its own."""
 
     @staticmethod
-    def create(
+    def create(  # type: ignore[override]
         loop: asyncio.AbstractEventLoop, name: str, config: BinanceExecClientConfig, msgbus: Any, cache: Any, clock: Any
     ) -> CarefulSpotClient:
         """Return the client; credentials not in the configuration come from the environment."""

@@ -155,6 +155,7 @@ def _build(settings: NodeSettings, model: Path, stage: Stage | None) -> tuple[Tr
                 graceful_shutdown_on_exception=True,
                 # The simulated venue answers at once, and knows no reports.
                 inflight_check_interval_ms=2_000 if settings.real else 0,
+                **(clients.engine if settings.real else {}),
             ),
             data_clients={venue_name: clients.data},
             exec_clients={venue_name: clients.execution if settings.real else _paper(settings, venue_name)},
@@ -176,6 +177,8 @@ def _build(settings: NodeSettings, model: Path, stage: Stage | None) -> tuple[Tr
         "decision_log": log,
         "state_dir": str(settings.state_folder),
     }
+    if settings.real:  # what the venue tells at the start of this instrument is the strategy's
+        own["external_order_claims"] = [trading.instrument_id]
     importable = msgspec.structs.replace(importable, config=importable.config | own)
     strategy = StrategyFactory.create(importable)
     if stage is not None:
