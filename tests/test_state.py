@@ -361,9 +361,11 @@ def test_the_real_forecaster_goes_on_to_the_last_bit(
 ) -> None:
     bars = random_bars(560)
     restarts = dict.fromkeys((10, 499, 500, 520, 559), reborn)
-    sizing = SizingConfig(mode="fixed_fraction", fraction=0.5, no_trade_band=0.0)
-    wanted, _ = trade(tmp_path / "whole", monkeypatch, bars, sizing=sizing, model=tiny_artefact)
-    found, _ = trade(tmp_path / "broken", monkeypatch, bars, sizing=sizing, model=tiny_artefact, after=restarts)
+    sizing = SizingConfig(mode="volatility_target", target_volatility=0.3, no_trade_band=0.0)
+    options: dict[str, Any] = {"sizing": sizing, "model": tiny_artefact, "account": "margin"}
+    options["limits"] = msgspec.structs.replace(LOOSE, side="long_short")  # untrained, it expects losses
+    wanted, _ = trade(tmp_path / "whole", monkeypatch, bars, **options)
+    found, _ = trade(tmp_path / "broken", monkeypatch, bars, after=restarts, **options)
     assert len(orders(wanted)) > 10
     assert orders(found) == orders(wanted)
     assert kept_in(tmp_path / "broken").parts == kept_in(tmp_path / "whole").parts
