@@ -13,7 +13,7 @@ from lstm_strategy.covariance import LEAST_PAIRS, Covariance
 from lstm_strategy.decision import FINE, Conditions, Costs, Decision, PortfolioState, decide
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
-from lstm_strategy.joint_limits import join, share
+from lstm_strategy.joint_limits import MARKET, Resting, join, share
 from lstm_strategy.limits import LimitsConfig, fit_exposures
 from lstm_strategy.portfolio import (
     FALLBACK,
@@ -76,6 +76,8 @@ class Panel:
         Sorted, each once.
     bar_ns : int
         Length of a bar.
+    resting : Resting
+        Whether exits and orders rest at the venue.
 
     Attributes
     ----------
@@ -92,13 +94,14 @@ class Panel:
         sizing: SizingConfig,
         limits: LimitsConfig,
         bar_ns: int,
+        resting: Resting = MARKET,
     ) -> None:
         if list(names) != sorted(set(names)):
             raise LSTMStrategyError(f"a panel's names are {', '.join(names)}; give them sorted, each once")
         self.names, self.fallback = names, ""
         self.weighed: list[Weighed] = []
         self._portfolio, self._sizing, self._limits, self._bar_ns = portfolio, sizing, limits, bar_ns
-        self._alone = share(limits)
+        self._alone, self._resting = share(limits), resting
         self.covariance = Covariance(
             names, span=portfolio.span, scale_span=portfolio.scale_span, rows=portfolio.scenarios
         )
@@ -139,7 +142,7 @@ class Panel:
             if bound and worth[row] is not None:
                 decision = msgspec.structs.replace(decision, bound=(*decision.bound, *bound))
             decisions.append(decision)
-        return join(decisions, [member.state for member in members], self._limits)
+        return join(decisions, [member.state for member in members], self._limits, self._resting)
 
     def state(self) -> bytes:
         """Return what it remembers, to the last bit."""

@@ -142,7 +142,6 @@ def test_the_command_runs_all_instruments_on_one_account(
         ("span = 120", 'method = "equal"', "portfolio.method"),
         ("span = 120", "spam = 120", "portfolio"),
         ("holding_bars = 48", 'mode = "quantile"', 'portfolio.method = "separate"'),
-        ("[model]", "[exits]\nstop = 2.0\n[model]", "one instrument at a time"),
     ],
 )
 def test_what_cannot_be_is_one_line(

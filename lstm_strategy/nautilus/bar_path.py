@@ -5,6 +5,8 @@ price. Between two bars it jumps: an order that the open lies beyond fills at th
 
 - A stop is met when it is touched; a limit order only when the price goes beyond it.
 - What a fill leads to (a stop for a new position, a cancel) reaches the venue before the price moves on.
+- Several names go their ways one after the other, each through its own bar; at an open all of them are shown before
+  what waits is looked at.
 - The high comes before the low. With one exit at the venue this matters in one case alone: a short that was entered by
   a limit order and has nothing but a take-profit may reach both in one bar.
 """
@@ -26,14 +28,16 @@ from lstm_strategy.nautilus.engine import EngineInstrument, Order, OrderSide, Qu
 __all__ = ["PathModule", "PathModuleConfig", "path_module", "path_quotes"]
 
 _HERE = "lstm_strategy.nautilus.bar_path"
-_BEFORE_CLOSE_NS = (8, 6, 4)  # when high, low and close are shown: before the bar itself, so that on_bar comes last
+# When high, low and close are shown, in latencies: before the bar itself, so that on_bar comes last.
+_BEFORE_CLOSE = (8, 6, 4)
 _ROUNDS = 8  # messages to and fro between strategy and venue before the price moves on
 
 
-def path_quotes(bars: Bars, instrument: EngineInstrument, volume_share: float) -> list[QuoteTick]:
+def path_quotes(bars: Bars, instrument: EngineInstrument, volume_share: float, latency_ns: int = 1) -> list[QuoteTick]:
     """Return three quotes per bar, just before its close: high, low, close; no spread beyond a tick.
 
-    At the high only the ask touches it, at the low only the bid: stops are met, limits are not.
+    At the high only the ask touches it, at the low only the bid: stops are met, limits are not. ``latency_ns``: how
+    long an order is under way; answers to one quote are to arrive before the next.
     """
     tick, lot = float(instrument.price_increment), float(instrument.size_increment)
     size = np.maximum(np.floor(bars.volume * volume_share / lot + 1e-6), 1.0) * lot
@@ -42,8 +46,8 @@ def path_quotes(bars: Bars, instrument: EngineInstrument, volume_share: float) -
     bids = (bars.high - tick * wide, bars.low, bars.close - tick * at_high)
     asks = (bars.high, bars.low + tick * wide, bars.close + tick * at_low)
     quotes: list[QuoteTick] = []
-    for bid, ask, before in zip(bids, asks, _BEFORE_CLOSE_NS, strict=True):
-        stamps = (bars.ts_close - before).astype(np.uint64)
+    for bid, ask, before in zip(bids, asks, _BEFORE_CLOSE, strict=True):
+        stamps = (bars.ts_close - before * latency_ns).astype(np.uint64)
         precisions = instrument.price_precision, instrument.size_precision
         columns = (bid.copy(), ask.copy(), size, size, stamps, stamps)  # ours to write to, as the engine asks
         quotes += QuoteTick.from_raw_arrays_to_list(instrument.id, *precisions, *columns)
@@ -57,12 +61,19 @@ class PathModuleConfig(SimulationModuleConfig, frozen=True, kw_only=True):
     ----------
     bar_ns : int
         Length of a bar: tells the quotes of an open from those inside.
-    away : float
-        Half the spread and the slippage, which an order that is met on the way and takes pays, as a fraction of price.
+    away : dict of float
+        By instrument half the spread and the slippage, which an order that is met on the way and takes pays, as a
+        fraction of price.
+    latency_ns : int
+        How long an order is under way.
+    opened_ns : int
+        How long after an open answers to it are let through: when all names have been shown theirs.
     """
 
     bar_ns: int
-    away: float = 0.0
+    away: dict[str, float]
+    latency_ns: int = 1
+    opened_ns: int = 0
 
 
 class PathModule(SimulationModule):  # type: ignore[misc]
@@ -78,10 +89,11 @@ class PathModule(SimulationModule):  # type: ignore[misc]
         """Walk from the last price to this quote's, unless it opens a bar."""
         if self._inside or not isinstance(data, QuoteTick):
             return
-        self._quoted = True
         here = self._at.get(data.instrument_id)
         # An open lies just after a bar's close, all else just before the next one.
-        opens = data.ts_event % self._settings.bar_ns < self._settings.bar_ns // 2
+        since = data.ts_event % self._settings.bar_ns
+        opens = since < self._settings.bar_ns // 2
+        self._quoted = since >= self._settings.opened_ns
         bid, ask = data.bid_price.as_decimal(), data.ask_price.as_decimal()
         if opens or here is None:
             self._at[data.instrument_id] = (bid + ask) / 2
@@ -114,7 +126,7 @@ class PathModule(SimulationModule):  # type: ignore[misc]
 
     def _settle(self, ts_now: int) -> None:
         for _ in range(_ROUNDS):
-            self.exchange.process(ts_now + 1)
+            self.exchange.process(ts_now + self._settings.latency_ns)
 
     def _walk(self, quote: QuoteTick, here: Decimal, there: Decimal) -> None:
         met: set[Any] = set()
@@ -147,7 +159,7 @@ class PathModule(SimulationModule):  # type: ignore[misc]
         tick = instrument.price_increment.as_decimal()
         bid = ask = level
         if order.has_trigger_price:
-            away = level * Decimal(str(self._settings.away)) / tick
+            away = level * Decimal(str(self._settings.away[quote.instrument_id.value])) / tick
             ticks = away.quantize(Decimal("1e-6")).to_integral_value("ROUND_CEILING") * tick
             bid, ask = max(level - ticks, tick), level + ticks
         return QuoteTick(
@@ -161,10 +173,10 @@ class PathModule(SimulationModule):  # type: ignore[misc]
         )
 
 
-def path_module(bar_ns: int, away: float) -> ImportableActorConfig:
-    """Return the venue's setting that lets resting orders fill inside bars."""
+def path_module(bar_ns: int, away: dict[str, float], latency_ns: int = 1, opened_ns: int = 0) -> ImportableActorConfig:
+    """Return the venue's setting that lets resting orders fill inside bars; see `PathModuleConfig`."""
     return ImportableActorConfig(
         actor_path=f"{_HERE}:PathModule",
         config_path=f"{_HERE}:PathModuleConfig",
-        config={"bar_ns": bar_ns, "away": away},
+        config={"bar_ns": bar_ns, "away": away, "latency_ns": latency_ns, "opened_ns": opened_ns},
     )

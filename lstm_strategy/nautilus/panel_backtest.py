@@ -39,8 +39,8 @@ from lstm_strategy.portfolio import PortfolioConfig, require_portfolio
 __all__ = ["PanelRun", "PanelSettings", "TradedPanel", "joint_quotes", "run_panel", "trade_panel"]
 
 # A close's decisions reach the venue 3 ns later, those that waited for an absent name 4 ns later: after the quotes of
-# every name's open (2 ns), and before the event that makes the venue look at them (4 ns). What that leads to is answered
-# at once, and so is what happens inside bars.
+# every name's open (2 ns), and before the event that makes the venue look at them (4 ns). What that leads to is then
+# answered at once, and so is what happens inside bars.
 _LATENCY_NS, _TRIGGER_NS, _LATE_NS, _OPENED_NS = 3, 2, 1, 4
 
 

@@ -199,10 +199,9 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
                 held = seat.held
                 spendable = None
                 if held is not None and held.spendable is not None:
-                    # Who has orders open keeps what they were given; the others share what is left.
-                    spendable = seat.reserved()
-                    if not held.working:
-                        spendable = max(held.spendable - reserved, 0.0) * (wants[name] / total if total else 0.0)
+                    # Whose orders are open keeps what they were given; what is left is shared.
+                    left = max(held.spendable - reserved, 0.0)
+                    spendable = seat.reserved() + left * (wants[name] / total if total else 0.0)
                 if decision.reason in HALTS or seat.feed.armed or abs(decision.target) < abs(decision.exposure):
                     quantity, action = seat.act(decision, spendable)
                 seat.tend()

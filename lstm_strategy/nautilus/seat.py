@@ -161,16 +161,23 @@ class Seat:
         )
 
     def wants(self, decision: Decision) -> float:
-        """Return the value of the purchase that a decision leads to at once, in quote currency."""
-        held = self.held
-        if held is None or held.working:
+        """Return what a decision's purchase may cost beyond what open orders have reserved, in quote currency."""
+        held, desk = self.held, self.session.desk
+        if held is None or (held.working and not desk.attentive):  # no order is replaced
             return 0.0
-        return max(decision.target * held.equity - float(held.position) * self.price, 0.0)
+        return max(decision.target * held.equity - float(held.position) * self.price - self.reserved(), 0.0)
 
-    def reserved(self) -> float:
-        """Return what open purchases may still cost, in quote currency."""
-        held = self.held
-        return 0.0 if held is None else max(float(held.pending), 0.0) * self.price * (1.0 + self._reserve())
+    def reserved(self, *, unlocked: bool = False) -> float:
+        """Return what open purchases may still cost, in quote currency.
+
+        ``unlocked``: only what the account has not set aside: of market orders, and of orders on their way.
+        """
+        value = 0.0
+        for order in () if self.held is None else self.held.working:
+            locked = order.is_open and order.has_price
+            if order.side == OrderSide.BUY and not (unlocked and locked):
+                value += float(order.leaves_qty) * (float(order.price) if locked else self.price)
+        return value * (1.0 + self._reserve())
 
     def act(self, decision: Decision, spendable: float | None) -> tuple[Decimal, Action]:
         """Send, cancel or wait, spending no more than this name's part of the cash."""
