@@ -88,6 +88,8 @@ class Keeper:
         if kept is None:
             return {}
         self.ordered = self.ordered or kept.ordered
+        if kept.saved_ns > strategy.clock.timestamp_ns():
+            strategy.log.error("The state is of the future: was the clock set back? No bar counts until it is past")
         strategy.log.info(f"Going on from {folder.path} as of {format_ns(kept.saved_ns)}")
         return kept.parts
 

@@ -42,7 +42,7 @@ class Stream:
         needed = now if self.model.whole_history else needed
         # Venues ask by the stamp of the open: the bar before the last one, once more, costs nothing.
         known = 0 if forecaster.last_ts is None else forecaster.last_ts - self.timeframe.ns
-        return max(now - needed, known, 0)
+        return min(max(now - needed, known, 0), now)  # a clock that was set back finds a snapshot of the future
 
     def misses_bars_before(self, ts_close: int) -> bool:
         """Say whether there is a hole between the last bar taken and one closed at ``ts_close``."""
