@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from lstm_strategy.bars import format_ns
-from lstm_strategy.cli_backtest import settings_of
+from lstm_strategy.cli_jobs import Places, settings_of
 from lstm_strategy.cli_options import (
     CATALOG,
     MODELS,
@@ -32,7 +32,8 @@ from lstm_strategy.experiment import Experiment, load_experiment
 from lstm_strategy.sources.store import RawStore
 
 if TYPE_CHECKING:
-    from lstm_strategy.nautilus.live import NodeRun, NodeSettings
+    from lstm_strategy.nautilus.live import NodeRun
+    from lstm_strategy.nautilus.node_settings import NodeSettings
     from lstm_strategy.nautilus.status import Decided
 
 __all__ = ["live_command", "paper_command"]
@@ -66,7 +67,7 @@ def paper_command(
     settings = _settings(
         setup, instrument, model, catalog, models, runs, mode="replay" if replay else "paper", speed=speed, bars=bars
     )
-    _run(settings, experiment, as_json=as_json)
+    _run(settings, experiment, runs, as_json=as_json)
 
 
 def live_command(
@@ -93,7 +94,7 @@ def live_command(
     if not agreed:
         raise LSTMStrategyError("this trades real money: say --yes-trade-real-money, or use `lstm-strategy paper`")
     settings = _settings(setup, instrument, model, catalog, models, runs, mode="live")
-    _run(settings, experiment, as_json=as_json)
+    _run(settings, experiment, runs, as_json=as_json)
 
 
 def _settings(
@@ -105,81 +106,97 @@ def _settings(
     runs: Path,
     *,
     mode: Literal["replay", "paper", "live"],
+    base_url: str | None = None,
     speed: float = 1.0,
     bars: int | None = None,
 ) -> NodeSettings:
     """Return what the node runs; refuse all that can be known to be wrong before anything is connected."""
     from lstm_strategy.bars import Timeframe
     from lstm_strategy.nautilus.adapters import ADAPTERS, adapter_for, require_keys, require_offered
-    from lstm_strategy.nautilus.live import NodeSettings
+    from lstm_strategy.nautilus.node_settings import NodeSettings
     from lstm_strategy.nautilus.rehearsal import Rehearsal
 
-    if instrument is None and len(setup.data.instruments) > 1:
-        raise LSTMStrategyError("several instruments: name one with --instrument")
-    name, live = instrument_of(setup, instrument), setup.live
-    known = RawStore(catalog).read_instrument(name)
-    trading, version = settings_of(setup, name, model, catalog, models, runs)
-    if live.account is not None:
-        trading = msgspec.structs.replace(trading, account=live.account)
-    rehearsal = None
+    names = setup.data.instruments if instrument is None else (instrument_of(setup, instrument),)
+    live, known = setup.live, [RawStore(catalog).read_instrument(name) for name in names]
     if mode == "replay":
-        adapter = ADAPTERS["binance_futures" if known.kind == "perpetual" else "binance"]
-        rehearsal = Rehearsal(
-            catalog=catalog,
-            instrument_ids=(name,),
-            timeframe=setup.data.timeframe,
-            start=trading.start,
-            end=trading.end,
-            speed=speed,
-            bars=bars,
-        )
+        adapter = ADAPTERS["binance_futures" if known[0].kind == "perpetual" else "binance"]
     else:
-        adapter = adapter_for(live.venue, (name,), {known.kind}, testnet=live.testnet)
+        kinds = {one.kind for one in known}
+        adapter = adapter_for(live.venue, names, {str(kind) for kind in kinds}, testnet=live.testnet)
     require_offered(adapter, Timeframe.parse(setup.data.timeframe))
     if mode == "live":
         require_keys(adapter, testnet=live.testnet)
+    pairs = [settings_of(setup, name, Places(catalog, models, runs, model)) for name in names]
+    members = tuple(msgspec.structs.replace(one, account=live.account or one.account) for one, _ in pairs)
+    rehearsal = None
+    if mode == "replay":
+        rehearsal = Rehearsal(
+            catalog=catalog,
+            instrument_ids=names,
+            timeframe=setup.data.timeframe,
+            start=members[0].start,
+            end=members[0].end,
+            speed=speed,
+            bars=bars,
+        )
     base = runs / setup.name / ("live" if mode == "live" else "paper")
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    folder = base / f"{stamp}-{version[-8:]}"
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = base / f"{stamp}-{version[-8:]}-{number}"
+    folder = _new_folder(base, pairs[0][1])
     trader = (
         live.trader_id or f"{re.sub('[^A-Za-z0-9_]', '_', setup.name)[:40]}-{'LIVE' if mode == 'live' else 'PAPER'}"
     )
     return NodeSettings(
-        trading=trading,
+        members=members,
+        portfolio=None if len(names) == 1 else setup.portfolio,
         live=live,
         adapter=adapter,
         real=mode == "live",
         trader_id=trader,
+        currency=known[0].quote,
         run_folder=folder,
         # On paper every run begins with a fresh account, and must not remember an older one.
-        state_folder=base / "state" if mode == "live" else folder / "state",
-        currency=known.quote,
+        state_folder={"live": base / "state", "paper": folder / "state", "replay": None}[mode],
+        base_url=base_url,
         rehearsal=rehearsal,
     )
 
 
-def _run(settings: NodeSettings, experiment: Path, *, as_json: bool) -> None:
+def _new_folder(base: Path, version: str) -> Path:
+    """Return a folder for a run that begins now; a second one of the same second gets a number."""
+    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{version[-8:]}"
+    return next(
+        path
+        for path in (base / f"{stamp}{'' if not number else f'-{number}'}" for number in range(10_000))
+        if not path.exists()
+    )
+
+
+def _run(settings: NodeSettings, experiment: Path, runs: Path, *, as_json: bool) -> None:
     from lstm_strategy.nautilus.live import run_node
     from lstm_strategy.nautilus.live_results import write_results
+    from lstm_strategy.nautilus.node_settings import hold_trader
     from lstm_strategy.nautilus.status import Observers
 
-    folder = settings.run_folder
-    folder.mkdir(parents=True)
-    (folder / "experiment.toml").write_bytes(experiment.read_bytes())
-    console.print(f"run: {escape(str(folder))}", soft_wrap=True, highlight=False)
-    summary: dict[str, Any] = {}
-
     def on_end(run: NodeRun) -> None:
-        summary.update(write_results(settings, run))
+        summary = write_results(settings, run)
         _tell_end(summary)
         if as_json:
             emit_json(summary)
 
-    asyncio.run(run_node(settings, Observers([_Teller()]), on_end))
+    folder = settings.run_folder
+    with hold_trader(runs / ".traders", settings.trader_id):
+        folder.mkdir(parents=True)
+        (folder / "experiment.toml").write_bytes(experiment.read_bytes())
+        console.print(f"run: {escape(str(folder))}", soft_wrap=True, highlight=False)
+        if settings.state_folder is not None:
+            console.print(f"state: {escape(str(settings.state_folder))}", soft_wrap=True, highlight=False)
+        observers = Observers([_Teller()])
+        for member in settings.members:
+            observers.step("model", f"{member.instrument_id}: {_label(member.model)}, verified")
+        asyncio.run(run_node(settings, observers, on_end))
+
+
+def _label(model: Any) -> str:
+    return model.label if hasattr(model, "label") else f"{model.parent.name}/{model.name}"
 
 
 def _tell_end(summary: dict[str, Any]) -> None:

@@ -8,17 +8,23 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lstm_strategy import artefact
 from lstm_strategy.atomic import atomic_write
-from lstm_strategy.bars import Bars, Timeframe
-from lstm_strategy.decision_log import gather
+from lstm_strategy.bars import Bars
+from lstm_strategy.decision_log import file_name, gather
 from lstm_strategy.decision_log_reader import read_log
+from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.carry import carried
 from lstm_strategy.nautilus.engine import InstrumentId
 from lstm_strategy.nautilus.liquidation import liquidated
-from lstm_strategy.nautilus.live import NodeRun, NodeSettings
+from lstm_strategy.nautilus.live import NodeRun
+from lstm_strategy.nautilus.market import Market
+from lstm_strategy.nautilus.node_settings import NodeSettings
+from lstm_strategy.nautilus.panel_backtest import TradedPanel
+from lstm_strategy.nautilus.panel_summary import account_table, sum_up_panel
 from lstm_strategy.nautilus.source import of_artefact, of_schedule
 from lstm_strategy.nautilus.summary import sum_up
 from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_table
@@ -30,56 +36,82 @@ _FEWEST_BARS = 2
 
 
 def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
-    """Write what the node has done, and return its summary; a run of fewer than two bars has its log alone."""
-    trading, folder, record = settings.trading, settings.run_folder, run.strategy.record
-    kind = "live" if settings.real else "replay" if settings.rehearsal is not None else "paper"
-    told: dict[str, Any] = {"mode": kind, "ended": run.ended, "run_path": str(folder), "seconds": run.seconds}
-    told |= {"trader_id": settings.trader_id, "venue": settings.adapter.name, "decisions": len(record)}
-    if len(record) < _FEWEST_BARS:
+    """Write what the node has done, and return its summary; a run of fewer than two bars leaves its log alone.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where the decision log is not whole: the disk refused it.
+    """
+    folder, records, cache = settings.run_folder, run.built.records, run.built.node.cache
+    rows = min(len(record) for record in records.values())
+    told: dict[str, Any] = {
+        "mode": "live" if settings.real else "paper" if settings.rehearsal is None else "replay",
+        "venue": settings.adapter.name,
+        "trader_id": settings.trader_id,
+        "ended": run.ended,
+        "decisions": rows,
+        "run_path": str(folder),
+        "seconds": run.seconds,
+    }
+    if rows < _FEWEST_BARS:
         return told
-    instrument = run.node.cache.instrument(InstrumentId.from_str(trading.instrument_id))
-    source = (
-        of_schedule(trading.model) if isinstance(trading.model, Schedule) else of_artefact(artefact.load(trading.model))
-    )
-    bars = _bars(folder, trading.instrument_id, Timeframe.parse(trading.timeframe))
-    cash = trading.cash if not settings.real else record.equities[0]
-    charged = trading.charged or trading.costs
-    forecasts = record.to_forecasts(source.horizons, source.levels)
-    orders = run.node.cache.orders()
-    positions = [*run.node.cache.positions(), *run.node.cache.position_snapshots()]
+    single = settings.portfolio is None
+    markets = {member.instrument_id: _market(settings, member, cache) for member in settings.members}
+    cash = next(iter(records.values())).equities[0] if settings.real else settings.shared.cash
+    orders = cache.orders()
+    decided = {order: price for record in records.values() for order, price in record.decided.items()}
+    forecasts = {
+        name: record.to_forecasts(markets[name].source.horizons, markets[name].source.levels)
+        for name, record in records.items()
+    }
+    costs = {name: market.charged.per_side for name, market in markets.items()}
+    (first, market), *_ = markets.items()
     tables = {
         "orders": orders_table(orders),
-        "fills": fills_table(orders, record.decided),
-        "positions": positions_table(positions),
-        "equity": record.equity_table(cash, charged.per_side),
-        "decisions": record.decisions_table(),
-        "forecasts": source.to_table(forecasts),
+        "fills": fills_table(orders, decided),
+        "positions": positions_table([*cache.positions(), *cache.position_snapshots()]),
+        "equity": records[first].equity_table(cash, costs[first]) if single else account_table(records, cash, costs),
+        "decisions": pa.concat_tables([record.decisions_table() for record in records.values()]),
+        "forecasts": pa.concat_tables([markets[name].source.to_table(found) for name, found in forecasts.items()]),
     }
-    summary = sum_up(
-        source,
-        instrument,
-        bars,
-        record,
-        forecasts,
-        tables,
-        cash=cash,
-        liquidations=liquidated(run.node.cache),
-    )
-    summary |= {"carry": msgspec.to_builtins(carried(run.node.cache, trading.instrument_id)), "tearsheet": None} | told
+    lost, carry = liquidated(cache), {name: carried(cache, name) for name in markets}
+    if single:
+        rows_of = (market.bars, records[first], forecasts[first], tables)
+        summary = sum_up(market.source, market.instrument, *rows_of, cash=cash, liquidations=lost)
+        summary["carry"] = msgspec.to_builtins(carry[first])
+    else:
+        traded = TradedPanel(markets, records, carry, tables, cash, lost, [])
+        summary = sum_up_panel(traded, cash=cash, method=settings.portfolio.method if settings.portfolio else "")
+    summary |= {"tearsheet": None} | told
     for name, table in tables.items():
         if name != "decisions":
             with atomic_write(folder / f"{name}.parquet") as temporary:
                 pq.write_table(table, temporary, compression="zstd")
-    with atomic_write(folder / "decisions.parquet") as temporary:
-        gather(folder / "decisions", temporary, len(record))
-    shutil.rmtree(folder / "decisions")
+    _gather(folder, {name: len(record) for name, record in records.items()}, single=single)
     with atomic_write(folder / "summary.json") as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
     return summary
 
 
-def _bars(folder: Path, instrument_id: str, timeframe: Timeframe) -> Bars:
-    """Return the bars that were decided on, as the log has them."""
-    log = read_log(folder)
-    columns = [log.floats(name) for name in ("open", "high", "low", "price", "volume")]
-    return Bars(instrument_id, timeframe, np.asarray(log.ts_close), *columns)
+def _gather(folder: Path, rows: dict[str, int], *, single: bool) -> None:
+    """Put the log's parts together, where a backtest has them."""
+    for name, count in rows.items():
+        parts = folder / "decisions" if single else folder / "decisions" / file_name(name)
+        whole = folder / "decisions.parquet" if single else parts.with_name(parts.name + ".parquet")
+        with atomic_write(whole) as temporary:
+            gather(parts, temporary, count)
+        shutil.rmtree(parts)
+
+
+def _market(settings: NodeSettings, member: BacktestSettings, cache: Any) -> Market:
+    """Return one instrument as the summary asks for it, with the bars that were decided on."""
+    model, name = member.model, member.instrument_id
+    source = of_schedule(model) if isinstance(model, Schedule) else of_artefact(artefact.load(model))
+    folder = settings.run_folder / "decisions"
+    log = read_log(folder if settings.portfolio is None else folder / file_name(name))
+    columns = [log.floats(column) for column in ("open", "high", "low", "price", "volume")]
+    rows = np.isfinite(columns[0])  # where a name of several was absent there is no bar
+    bars = Bars(name, settings.timeframe, log.ts_close[rows], *(column[rows] for column in columns))
+    instrument = cache.instrument(InstrumentId.from_str(name))
+    return Market(source, instrument, bars, member.charged or member.costs, [], (), None)

@@ -36,7 +36,7 @@ from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_t
 from lstm_strategy.nautilus.tearsheet import write_tearsheet
 from lstm_strategy.portfolio import PortfolioConfig, require_portfolio
 
-__all__ = ["PanelRun", "PanelSettings", "TradedPanel", "joint_quotes", "run_panel", "trade_panel"]
+__all__ = ["PanelRun", "PanelSettings", "TradedPanel", "joint_quotes", "panel_strategy_of", "run_panel", "trade_panel"]
 
 # A close's decisions reach the venue 3 ns later, those that waited for an absent name 4 ns later: after the quotes of
 # every name's open (2 ns), and before the event that makes the venue look at them (4 ns). What that leads to is then
@@ -171,7 +171,7 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
             instrument=first.instrument,
             quotes=joint_quotes(list(markets.values()), paths),
             inside_bars=shared.inside_bars,
-            strategy=_strategy(settings, models, log),
+            strategy=panel_strategy_of(settings, models, log),
             start=int(closes[0]) - bar_ns if shared.start is None else shared.start,
             end=int(closes[-1]) + _LATE_NS + 1,  # the last close may have to wait for an absent name
             cash=shared.cash,
@@ -276,7 +276,8 @@ def _on_disk(settings: PanelSettings) -> Iterator[dict[str, Path]]:
         yield {member.instrument_id: stack.enter_context(on_disk(member.model)) for member in settings.members}
 
 
-def _strategy(settings: PanelSettings, models: dict[str, Path], log: Path | None) -> ImportableStrategyConfig:
+def panel_strategy_of(settings: PanelSettings, models: dict[str, Path], log: Path | None) -> ImportableStrategyConfig:
+    """Return the strategy of a panel's backtest; a node changes what differs for it."""
     shared = settings.shared
     timeframe = Timeframe.parse(shared.timeframe)
     members = [

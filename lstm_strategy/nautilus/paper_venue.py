@@ -85,23 +85,28 @@ class _Exchange(SimulatedExchange):  # type: ignore[misc]
 
     def __init__(self, late_ns: int, clock: TestClock, **settings: Any) -> None:
         self._late_ns, self._time = late_ns, clock
-        self._under_way: list[tuple[int, int, Any]] = []
+        self._under_way: dict[Any, list[tuple[int, int, Any]]] = {}
         self._count = 0
+        self.shown: Any = None  # whose market it is that moves
         super().__init__(clock=clock, latency_model=LatencyModel(0), use_message_queue=False, **settings)
 
     def send(self, command: Any) -> None:
         """Send a command on its way."""
         self._count += 1
-        heapq.heappush(self._under_way, (self._time.timestamp_ns() + self._late_ns, self._count, command))
+        due = self._time.timestamp_ns() + self._late_ns
+        heapq.heappush(self._under_way.setdefault(command.instrument_id, []), (due, self._count, command))
 
     def process(self, ts_now: int) -> None:
-        """Let arrive what was sent long enough ago, then the modules act; as the backtest settles its venues."""
+        """Let arrive what was sent long enough ago, then the modules act; as the backtest settles its venues.
+
+        Only what is for the instrument that was shown: the others' markets are still those of the bar before.
+        """
         self._time.set_time(ts_now)
-        while self._under_way and self._under_way[0][0] <= ts_now:
-            while self._under_way and self._under_way[0][0] <= ts_now:
-                super().send(heapq.heappop(self._under_way)[2])
-            for instrument_id in self.instruments:
-                self.get_matching_engine(instrument_id).iterate(ts_now)
+        waiting = self._under_way.get(self.shown, [])
+        while waiting and waiting[0][0] <= ts_now:
+            while waiting and waiting[0][0] <= ts_now:
+                super().send(heapq.heappop(waiting)[2])
+            self.get_matching_engine(self.shown).iterate(ts_now)
         super().process(ts_now)
 
 
@@ -242,6 +247,7 @@ class PaperVenue(SandboxExecutionClient):
         """Let the market be here, then let what was sent before arrive; in the backtest's order."""
         now = max(int(quote.ts_init), self.test_clock.timestamp_ns())
         self.test_clock.set_time(now)
+        self.exchange.shown = quote.instrument_id
         self.exchange.process_quote_tick(quote)
         DataEngine.process(self._kernel.data_engine, quote)
         self.exchange.process(now)

@@ -89,6 +89,11 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             raise self.failure
         self.keeper.begin()
 
+    @property
+    def collecting(self) -> bool:
+        """Whether bars are on their way: histories, missing ones, or those of a close that is not decided yet."""
+        return self._rounds.open is not None or any(seat.feed.collecting for seat in self.seats.values())
+
     def _seat(self, member: PanelMember, bar_ns: int) -> Seat:
         name = member.instrument_id.value
 
@@ -125,7 +130,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             self._decide(due)
         waiting = self._rounds.open
         if waiting is not None and waiting is not opened:
-            grace_ns = max(round(self.pace.wall_s(self.settings.portfolio.grace_s) * 1e9), 1)
+            grace_ns = max(round(self.pace.wall_s(self.settings.portfolio.grace_s, least=0.05) * 1e9), 1)
             when = self.clock.timestamp_ns() + grace_ns
             self.clock.set_time_alert_ns(self._grace_of(waiting), when, self._on_grace)
 

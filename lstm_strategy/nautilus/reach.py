@@ -10,8 +10,7 @@ import aiohttp
 import msgspec
 
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.live_config import LiveConfig
-from lstm_strategy.nautilus.adapters import Adapter
+from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.status import Observers
 
 __all__ = ["last_error", "wait_until_reached"]
@@ -19,7 +18,7 @@ __all__ = ["last_error", "wait_until_reached"]
 _TIMEOUT_S, _BETWEEN_S = 10.0, (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
-async def wait_until_reached(adapter: Adapter, live: LiveConfig, observers: Observers) -> None:
+async def wait_until_reached(settings: NodeSettings, observers: Observers) -> None:
     """Wait for an answer, and say so; a node that starts while its venue is down would idle for ever.
 
     Raises
@@ -27,22 +26,24 @@ async def wait_until_reached(adapter: Adapter, live: LiveConfig, observers: Obse
     LSTMStrategyError
         Where ``live.start_timeout`` passes without one.
     """
-    url = adapter.testnet_ping if live.testnet else adapter.ping
+    url, live, name = settings.ping, settings.live, settings.adapter.name
+    if url is None:
+        return
     began, attempt = time.monotonic(), 0
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=True) as session:
         while (trouble := await _ask(session, url)) is not None:
             waited = time.monotonic() - began
             if live.start_timeout is not None and waited >= live.start_timeout:
                 raise LSTMStrategyError(
-                    f"{adapter.name} cannot be reached ({trouble}) after {waited:.0f} s; see live.start_timeout"
+                    f"{name} cannot be reached ({trouble}) after {waited:.0f} s; see live.start_timeout"
                 )
             wait_s = _BETWEEN_S[min(attempt, len(_BETWEEN_S) - 1)]
             if live.start_timeout is not None:
                 wait_s = min(wait_s, max(live.start_timeout - waited, 0.0))
-            observers.trouble(f"{adapter.name} cannot be reached ({trouble}); trying again in {wait_s:.0f} s")
+            observers.trouble(f"{name} cannot be reached ({trouble}); trying again in {wait_s:.0f} s")
             await asyncio.sleep(wait_s)
             attempt += 1
-    observers.step("venue", f"{adapter.name}{' (test network)' if live.testnet else ''} answers")
+    observers.step("venue", f"{name}{' (test network)' if live.testnet else ''} answers")
 
 
 async def _ask(session: aiohttp.ClientSession, url: str) -> str | None:

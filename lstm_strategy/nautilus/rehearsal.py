@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from lstm_strategy.bars import Timeframe, format_ns
 from lstm_strategy.nautilus.pace import Pace
+from lstm_strategy.replay.market import Market
 from lstm_strategy.replay.recordings import market_from_catalog
 from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
 
@@ -54,8 +57,8 @@ class Stage:
     server: ReplayServer
     pace: Pace
 
-    async def play(self, settled: Callable[[int], bool]) -> int:
-        """Tell the bars; return at how many closes. ``settled`` says whether all work on a close is done."""
+    async def play(self, settled: Callable[[int, Sequence[str]], bool]) -> int:
+        """Tell the bars; return at how many closes. ``settled`` says whether all work on these names' bars is done."""
         rehearsal, exchange = self.rehearsal, self.server.exchange
         begun, origin = time.monotonic(), exchange.now()
         for done in range(2**62):
@@ -65,8 +68,9 @@ class Stage:
             due = begun + (close - origin) / 1e9 / rehearsal.speed
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             await self.server.step()
+            names = [market.instrument.id for market in exchange.plan.markets if _closes(market, close)]
             late = time.monotonic() + _PATIENCE_S  # a bar that a fault took never comes
-            while not settled(close) and time.monotonic() < late:
+            while not settled(close, names) and time.monotonic() < late:
                 await asyncio.sleep(_POLL_S)
         raise AssertionError
 
@@ -87,3 +91,8 @@ async def rehearse(rehearsal: Rehearsal) -> AsyncIterator[Stage]:
     config = ReplayConfig(markets=markets, step=True, start=start, unfinished=False, updates=0)
     async with serve(config) as server:
         yield Stage(rehearsal, server, Pace(server.exchange.now, rehearsal.speed))
+
+
+def _closes(market: Market, close: int) -> bool:
+    closes = market.base.closed
+    return bool(closes[min(int(np.searchsorted(closes, close)), len(closes) - 1)] == close)
