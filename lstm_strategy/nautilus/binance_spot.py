@@ -56,11 +56,12 @@ class OutcomeUnknownError(Exception):
 
 
 class CarefulSpotClient(BinanceSpotExecutionClient):
-    """The adapter's client, with three differences.
+    """The adapter's client, with four differences.
 
     - An order whose outcome is unknown stays in flight until the engine's own check has asked for it, and is not sent
       again: ``max_retries`` must not be set, since the venue takes a market order twice.
     - Trades and orders are asked for by the instruments that were loaded.
+    - After the user-data stream was lost the balances are asked for as well.
     - At the start the position is what the account holds of the base currency, free and locked; so the account must be
       the strategy's own. Later, orders and trades alone tell.
     """
@@ -115,6 +116,11 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
     async def _get_binance_active_position_symbols(self, symbol: str | None = None) -> set[str]:
         loaded = {instrument.id.symbol.value for instrument in self._instrument_provider.list_all()}
         return loaded if symbol is None else loaded & {symbol}
+
+    async def _reconcile_after_resubscribe(self) -> None:
+        """Ask for orders, trades and, as the adapter does not, for the balances: none of it was told meanwhile."""
+        await super()._reconcile_after_resubscribe()
+        await self._update_account_state()
 
     async def _balances(self) -> dict[str, Decimal]:
         account = await self._spot_http_account.query_spot_account_info(recv_window=str(self._recv_window))

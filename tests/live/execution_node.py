@@ -33,7 +33,7 @@ from nautilus_trader.model.enums import OrderSide
 from nautilus_trader.model.identifiers import ClientOrderId, InstrumentId, TraderId
 from nautilus_trader.trading.strategy import Strategy
 
-from lstm_strategy.nautilus.binance_spot import BinanceSpotExecClientFactory
+from lstm_strategy.nautilus.binance_spot import SPOT_ENGINE, BinanceSpotExecClientFactory
 
 SETTINGS = json.loads(sys.argv[1])
 INSTRUMENT = InstrumentId.from_str(SETTINGS["instrument"])
@@ -103,7 +103,9 @@ class Hand(Strategy):
 def main() -> None:
     provider = InstrumentProviderConfig(load_ids=frozenset([INSTRUMENT.value]))
     claims = [INSTRUMENT] if SETTINGS.get("claim", True) else None
-    engine = {"inflight_check_interval_ms": 300, "inflight_check_threshold_ms": 600} | SETTINGS.get("engine", {})
+    careful = SETTINGS.get("careful", True)
+    engine = SPOT_ENGINE if careful else {}
+    engine = {"inflight_check_interval_ms": 300, "inflight_check_threshold_ms": 600} | engine | SETTINGS["engine"]
     node = TradingNode(
         TradingNodeConfig(
             trader_id=TraderId("TRADER-001"),
@@ -133,7 +135,6 @@ def main() -> None:
     hand = Hand(StrategyConfig(strategy_id="HAND", order_id_tag="1", external_order_claims=claims))
     node.trader.add_strategy(hand)
     node.add_data_client_factory(BINANCE, BinanceLiveDataClientFactory)
-    careful = SETTINGS.get("careful", True)
     node.add_exec_client_factory(BINANCE, BinanceSpotExecClientFactory if careful else BinanceLiveExecClientFactory)
     node.build()
     try:

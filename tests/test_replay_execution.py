@@ -1,0 +1,328 @@
+"""NautilusTrader's own Binance execution client on the local exchange: what it makes of restarts and of each fault."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from replay_support import simulated
+from trading_support import KEY, new_secret, trading
+
+from lstm_strategy.replay.faults import Fault
+from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
+
+SCRIPT = Path(__file__).parent / "live" / "execution_node.py"
+MARKET = simulated(bars=60)
+OPEN = float(MARKET.bars.open[20])
+LOWEST = float(MARKET.bars.low[20:].min()) / OPEN
+SYMBOL = "BTCUSDT"
+FAST = {"open_check_interval_secs": 0.4, "open_check_threshold_ms": 200, "inflight_check_retries": 3}
+BOUND = 25.0  # seconds for any one thing to happen
+
+
+class Node:
+    """A node in a process of its own, its standard input and what it said."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said: list[dict[str, Any]] = []
+        self.text: list[str] = []
+        self.heard = asyncio.Event()
+
+    async def read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            text = line.decode().rstrip()
+            self.text.append(text)
+            if text.startswith("{"):
+                self.said.append(json.loads(text))
+            self.heard.set()
+
+    async def until(self, found: Callable[[], Any]) -> Any:
+        async def wait() -> Any:
+            while not (what := found()):
+                self.heard.clear()
+                await self.heard.wait()
+            return what
+
+        try:
+            return await asyncio.wait_for(wait(), BOUND)
+        except TimeoutError:
+            raise AssertionError("\n".join(self.text[-30:])) from None
+
+    def tell(self, what: str, **asked: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write((json.dumps({"do": what} | asked) + "\n").encode())
+
+    async def do(self, what: str, **asked: Any) -> dict[str, Any]:
+        """Have it do something, and return its answer."""
+        count = len(self.said)
+        self.tell(what, **asked)
+        return await self.until(lambda: next((e for e in self.said[count:] if e.get("answer") == what), None))
+
+    def events(self, identity: str) -> list[str]:
+        return [entry["event"] for entry in self.said if entry.get("id") == identity and "event" in entry][1:]
+
+    async def told(self, identity: str, *events: str) -> None:
+        await self.until(lambda: self.events(identity)[-len(events) :] == list(events))
+
+    async def state(self) -> dict[str, Any]:
+        return await self.do("state")
+
+
+@asynccontextmanager
+async def node_on(server: ReplayServer, secret: str, **settings: Any) -> AsyncIterator[Node]:
+    """A node from its start to its death by kill -9."""
+    asked = {"http": server.http_url, "ws": server.ws_url, "instrument": "BTCUSDT.BINANCE", "engine": FAST} | settings
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(SCRIPT),
+        json.dumps(asked),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | {"BINANCE_API_KEY": KEY, "BINANCE_API_SECRET": secret},
+    )
+    node = Node(process)
+    reading = asyncio.create_task(node.read())
+    try:
+        await node.until(lambda: any(entry.get("event") == "Started" for entry in node.said))
+        yield node
+        assert KEY not in "\n".join(node.text)
+        assert secret not in "\n".join(node.text)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reading
+
+
+@asynccontextmanager
+async def exchange(secret: str) -> AsyncIterator[ReplayServer]:
+    config = ReplayConfig(markets=(MARKET,), step=True, start="20", updates=0, trading=trading(secret, spread=0.0002))
+    async with serve(config) as server:
+        yield server
+        assert server.state()["unknown"] == {}, "the adapter asks for what is not served"
+
+
+def price(factor: float) -> str:
+    return f"{OPEN * factor:.2f}"
+
+
+def at_venue(server: ReplayServer, name: str = "") -> list[tuple[str, str, str]]:
+    """Type, status and executed quantity of the orders at the venue that have this client identifier, or of all."""
+    assert server.trading is not None
+    orders = server.trading.books[SYMBOL].orders.values()
+    return [(o.type, o.status, f"{o.executed.normalize():f}") for o in orders if name in ("", o.client_id)]
+
+
+def held(server: ReplayServer) -> Decimal:
+    assert server.trading is not None
+    balance = server.trading.account.of("BTC")
+    return balance.free + balance.locked
+
+
+def sell_stop(factor: float = 0.6, quantity: str = "0.1") -> dict[str, str]:
+    return {"side": "SELL", "quantity": quantity, "price": price(factor * 0.98), "trigger": price(factor)}
+
+
+BUY = {"side": "BUY", "quantity": "0.1"}
+
+
+def test_restarts() -> None:
+    """Killed with a position and orders: the next node knows it, and what happened meanwhile, and adds nothing."""
+
+    async def work() -> None:
+        secret = new_secret()
+        async with exchange(secret) as server:
+            async with node_on(server, secret) as node:
+                bought = await node.do("market", side="BUY", quantity="0.5")
+                await node.told(bought["id"], "OrderSubmitted", "OrderAccepted", "OrderFilled")
+                stop = await node.do("stop_limit", **sell_stop(LOWEST * 1.0002, "0.499"))
+                await node.told(stop["id"], "OrderAccepted")
+                limit = await node.do("limit", side="BUY", quantity="0.1", price=price(0.5), post=True)
+                await node.told(limit["id"], "OrderAccepted")
+                taker = await node.do("limit", side="BUY", quantity="0.1", price=price(1.1), post=True)
+                await node.told(taker["id"], "OrderRejected")
+                node.tell("cancel", id=limit["id"])
+                await node.told(limit["id"], "OrderAccepted", "OrderPendingCancel", "OrderCanceled")
+                before = await node.state()
+                while before["locked"]["USDT"] != "0":  # balances are told after the order
+                    before = await node.state()
+            assert before["position"] == {"HAND-1": "0.49950000"}
+            assert before["open"] == [stop["id"]]
+            orders = at_venue(server)
+
+            # As the adapter comes, the engine takes the account for flat, and writes a sale that never was.
+            async with node_on(server, secret, careful=False, engine={}) as node:
+                state = await node.state()
+            assert state["position"] == {}
+            assert state["open"] == [stop["id"]]
+            assert at_venue(server) == orders
+
+            async with node_on(server, secret) as node:
+                after = await node.state()
+                assert after["position"] == before["position"], "less its commission"
+                assert after["open"] == before["open"]
+                assert after["orders"] == {k: v for k, v in before["orders"].items() if v[0] != "REJECTED"}
+                assert set(after["mine"]) == set(after["orders"]), "nothing of nobody's"
+                assert after["locked"] == before["locked"]
+            assert at_venue(server) == orders
+
+            await server.step(39)
+            assert at_venue(server, stop["id"]) == [("STOP_LOSS_LIMIT", "FILLED", "0.499")], "while nobody was there"
+            async with node_on(server, secret) as node:
+                last = await node.state()
+            assert last["open"] == []
+            assert last["position"] == {"HAND-1": "0.00050000"}, "what no order can sell"
+            assert last["orders"][stop["id"]] == ["FILLED", "0.49900000"]
+            assert held(server) == Decimal("0.0005")
+
+    asyncio.run(work())
+
+
+SENT, TAKEN, FILLED, REFUSED = "OrderSubmitted", "OrderAccepted", "OrderFilled", "OrderRejected"
+POST, NEW, TRADE = "POST /api/v3/order", "executionReport NEW", "executionReport TRADE"
+STANDS, DONE = ("STOP_LOSS_LIMIT", "NEW", "0"), ("MARKET", "FILLED", "0.1")
+
+
+def on_request(kind: Any, path: str = POST, **more: Any) -> Fault:
+    return Fault(kind=kind, nth=1, path=path, **more)
+
+
+def on_stream(kind: Any, path: str, **more: Any) -> Fault:
+    return Fault(kind=kind, on="user", nth=1, path=path, **more)
+
+
+# What happens, to which order, the events the strategy hears of it, and what the venue has of it in the end.
+FAULTS: list[tuple[str, Fault | None, str, list[str], list[tuple[str, str, str]]]] = [
+    ("nothing", None, "market", [SENT, TAKEN, FILLED], [DONE]),
+    ("answer lost, market", on_request("answer_lost"), "market", [SENT, TAKEN, FILLED], [DONE]),
+    ("answer lost, stop", on_request("answer_lost"), "stop_limit", [SENT, TAKEN], [STANDS]),
+    ("answer late: filled before", on_request("answer_late", seconds=0.4), "market", [SENT, TAKEN, FILLED], [DONE]),
+    ("state unknown, market", on_request("answer_failed"), "market", [SENT, TAKEN, FILLED], [DONE]),
+    ("state unknown, stop", on_request("answer_failed", status=504), "stop_limit", [SENT, TAKEN], [STANDS]),
+    ("request lost", on_request("drop"), "stop_limit", [SENT, REFUSED], []),
+    ("server error before", on_request("status", status=502), "market", [SENT, REFUSED], []),
+    ("rate limit", on_request("status", status=429, retry_after=1), "market", [SENT, REFUSED], []),
+    ("ban", on_request("status", status=418, retry_after=1), "market", [SENT, REFUSED], []),
+    ("clock off", on_request("clock_skew", seconds=9.0), "market", [SENT, REFUSED], []),
+    ("carried out twice, stop", on_request("twice"), "stop_limit", [SENT, TAKEN], [STANDS]),
+    ("rejected", Fault(kind="reject", on="orders", nth=1), "market", [SENT, REFUSED], []),
+    ("filter", Fault(kind="reject", on="orders", nth=1, code=-1013), "market", [SENT, REFUSED], []),
+    (
+        "filled in part",
+        Fault(kind="partial", on="orders", nth=1, amount=0.3),
+        "market",
+        [SENT, TAKEN, FILLED, "OrderExpired"],
+        [("MARKET", "EXPIRED", "0.03")],
+    ),
+    ("acceptance not told", on_stream("skip", NEW), "stop_limit", [SENT, TAKEN], [STANDS]),
+    ("fill told first", on_stream("reorder", NEW), "market", [SENT, FILLED, TAKEN], [DONE]),
+    ("fill told twice", on_stream("duplicate", TRADE), "market", [SENT, TAKEN, FILLED], [DONE]),
+    ("fill not told", on_stream("skip", TRADE), "market", [SENT, TAKEN, FILLED], [DONE]),
+    ("stream cut", on_stream("drop", NEW), "market", [SENT, TAKEN, FILLED], [DONE]),
+]
+
+
+def test_faults() -> None:
+    """One order for each fault: what is told of it in the end is what the venue has, and no order is sent again."""
+
+    async def work() -> None:
+        secret = new_secret()
+        async with exchange(secret) as server, node_on(server, secret) as node:
+            assert server.trading is not None
+            for what, fault, kind, events, venue in FAULTS:
+                if fault is not None:
+                    server.exchange.faults.add(fault)
+                order = await node.do(kind, **(BUY if kind == "market" else sell_stop(quantity="0.01")))
+                await node.told(order["id"], *events)
+                assert node.events(order["id"]) == events, what
+                assert at_venue(server, order["id"]) == venue, what
+            await asyncio.sleep(2.0)  # in which nothing more may happen to any of them
+            ids = [entry["id"] for entry in node.said if entry.get("answer") in ("market", "stop_limit")]
+            for identity, (what, _, _, events, venue) in zip(ids, FAULTS, strict=True):
+                assert node.events(identity) == events, what
+                assert at_venue(server, identity) == venue, what
+            assert len(at_venue(server)) == sum(len(venue) for *_, venue in FAULTS), "no order but those"
+            assert sum(server.exchange.faults.injected.values()) == len(FAULTS) - 1
+            state = await node.state()
+            assert sorted(state["open"]) == sorted(o.client_id for o in server.trading.books[SYMBOL].open.values()), (
+                "none doubled, no orphan"
+            )
+            missed = Decimal("0.0001")  # the commission of the fill that only a look at the orders told of
+            assert Decimal(state["position"]["HAND-1"]) == held(server) + missed
+            free = server.trading.account.of("USDT").free
+            assert Decimal(state["free"]["USDT"]) == free, "the balances are right again as well"
+
+            # Cancels, too, may go unanswered, be answered with nothing, or get lost.
+            for fault, last, status in (
+                (on_request("answer_lost", "DELETE"), ["OrderCanceled"], "CANCELED"),
+                (on_request("answer_failed", "DELETE"), ["OrderCanceled", "OrderCancelRejected"], "CANCELED"),
+                (on_request("drop", "DELETE"), ["OrderPendingCancel", "OrderAccepted"], "NEW"),
+            ):
+                server.exchange.faults.add(fault)
+                identity = state["open"].pop()
+                node.tell("cancel", id=identity)
+                await node.told(identity, *last)
+                assert at_venue(server, identity)[0][1] == status, fault.kind
+                now = await node.state()
+                assert (identity in now["open"]) == (status == "NEW"), fault.kind
+
+    asyncio.run(work())
+
+
+def test_what_the_adapter_does_by_itself() -> None:
+    """Why it is not used as it comes: an unknown outcome counts as refused, and is sent again where retries are set."""
+
+    async def work() -> None:
+        secret = new_secret()
+        retries = {"max_retries": 2, "retry_delay_initial_ms": 10, "retry_delay_max_ms": 20}
+        async with (
+            exchange(secret) as server,
+            node_on(server, secret, careful=False, engine={}) as plain,
+            node_on(server, secret, careful=False, engine={}, client=retries) as stubborn,
+        ):
+            await plain.told((await plain.do("market", **BUY))["id"], SENT, TAKEN, FILLED)
+            server.exchange.faults.add(on_request("answer_failed"))
+            stop = (await plain.do("stop_limit", **sell_stop(quantity="0.09")))["id"]
+            await plain.until(lambda: REFUSED in plain.events(stop))
+            assert stop not in (await plain.state())["open"]
+            assert at_venue(server, stop) == [STANDS], "an orphan: a second stop would be sent beside it"
+
+            server.exchange.faults.add(on_request("answer_failed"))
+            bought = (await stubborn.do("market", **BUY))["id"]
+            await stubborn.until(lambda: len(at_venue(server, bought)) == 2)
+            assert at_venue(server, bought) == [DONE, DONE], "bought twice"
+
+    asyncio.run(work())
+
+
+def test_a_fill_that_no_order_accounts_for_shows_at_the_next_start() -> None:
+    """A request that something between repeats fills twice at the venue; coins that were there before count, too."""
+
+    async def work() -> None:
+        secret = new_secret()
+        async with exchange(secret) as server:
+            async with node_on(server, secret) as node:
+                server.exchange.faults.add(on_request("twice"))
+                bought = (await node.do("market", **BUY))["id"]
+                await node.told(bought, SENT, TAKEN, FILLED, TAKEN)
+                assert (await node.state())["position"] == {"HAND-1": "0.09990000"}, "the second is refused here"
+            assert held(server) == Decimal("0.1998")
+            async with node_on(server, secret) as node:
+                assert (await node.state())["position"] == {"HAND-1": "0.19980000"}
+            assert server.trading is not None
+            server.trading.account.receive("BTC", Decimal("0.5"))
+            async with node_on(server, secret) as node:
+                assert (await node.state())["position"] == {"HAND-1": "0.69980000"}
+            assert len(at_venue(server)) == 2
+
+    asyncio.run(work())
