@@ -45,6 +45,7 @@ FLOORS = {
     "state_folder": (2, 4),
     "resume": (2, 4),
     "decision": (2, 3),
+    "halts": (2, 3),
     "covariance": (2, 0),
     "portfolio": (2, 2),
     "portfolio_solvers": (1, 3),

@@ -20,9 +20,10 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
 from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.bar_path import path_module, path_quotes
-from lstm_strategy.nautilus.carry import Carried, carried
+from lstm_strategy.nautilus.carry import Carried, carried, charges
 from lstm_strategy.nautilus.catalog import bar_type
 from lstm_strategy.nautilus.engine import EngineInstrument
+from lstm_strategy.nautilus.halted import halts_told
 from lstm_strategy.nautilus.liquidation import Liquidated, liquidated
 from lstm_strategy.nautilus.market import open_market, venue_modules
 from lstm_strategy.nautilus.record import RunRecord
@@ -58,6 +59,7 @@ class Traded:
     carry: Carried
     funding_known: tuple[int, int] | None
     liquidations: list[Liquidated] = field(default_factory=list)
+    charges: list[tuple[int, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,9 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
         liquidations=traded.liquidations,
         funding_known=traded.funding_known,
     ) | {
+        "halts": halts_told(
+            {settings.instrument_id: traded.record}, tables["fills"], traded.charges, settings.limits, settings.delay
+        ),
         "carry": msgspec.to_builtins(traded.carry),
         "lowest_cash": traded.lowest_cash,
         "tearsheet": None,
@@ -167,9 +172,9 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
                 lowest_cash_of(engine, instrument, settings.cash),
                 carried(engine.cache, settings.instrument_id),
             )
-            lost = liquidated(engine.cache)
+            lost, paid = liquidated(engine.cache), charges(engine.cache, settings.instrument_id)
     known = market.funding_known
-    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash, carry, known, lost)
+    return Traded(source, instrument, bars, record, forecasts, tables, lowest_cash, carry, known, lost, paid)
 
 
 def log_folder(run_folder: Path | None) -> Path | None:

@@ -13,7 +13,7 @@ from nautilus_trader.common.config import ImportableActorConfig
 from lstm_strategy.bars import utc_day
 from lstm_strategy.nautilus.engine import EngineBar, EngineInstrument, InstrumentId, Money
 
-__all__ = ["Carried", "CarryModule", "CarryModuleConfig", "carried", "carry_module"]
+__all__ = ["Carried", "CarryModule", "CarryModuleConfig", "carried", "carry_module", "charges"]
 
 _HERE = "lstm_strategy.nautilus.carry"
 _KEY = "lstm_strategy.carry"
@@ -61,6 +61,7 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
     _price: float
     _owed: float
     _told: Carried
+    _charged: int
 
     def __init__(self, config: CarryModuleConfig) -> None:
         super().__init__(config)
@@ -75,13 +76,13 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
             position = self._position()
             while self._next < len(settings.funding_ts) and settings.funding_ts[self._next] < ts:
                 if position:
-                    self._fund(-position * self._price * settings.funding_rates[self._next])
+                    self._fund(ts, -position * self._price * settings.funding_rates[self._next])
                 self._next += 1
             if position < 0.0:
                 self._owed += -position * self._price * settings.borrow * (ts - self._ts) / _NS_PER_YEAR
             if self._owed and utc_day(ts) != utc_day(self._ts):
                 self._told = msgspec.structs.replace(self._told, interest=self._told.interest + self._owed)
-                self._charge(-self._owed)
+                self._charge(ts, -self._owed)
                 self._owed = 0.0
         else:  # what was due before the first price was nobody's
             self._next = bisect.bisect_left(settings.funding_ts, ts)
@@ -102,12 +103,13 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
 
     def _start(self) -> None:
         self._ts, self._next, self._price, self._owed, self._told = 0, 0, 0.0, 0.0, Carried()
+        self._charged = 0
 
     def _position(self) -> float:
         held = self.exchange.cache.positions_open(instrument_id=self._instrument_id)
         return float(sum(position.signed_qty for position in held))
 
-    def _fund(self, amount: float) -> None:
+    def _fund(self, ts: int, amount: float) -> None:
         told = self._told
         self._told = msgspec.structs.replace(
             told,
@@ -115,12 +117,16 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
             funding_received=told.funding_received + max(amount, 0.0),
             fundings=told.fundings + 1,
         )
-        self._charge(amount)
+        self._charge(ts, amount)
 
-    def _charge(self, amount: float) -> None:
+    def _charge(self, ts: int, amount: float) -> None:
         currency = self.exchange.cache.instrument(self._instrument_id).quote_currency
         self.exchange.adjust_account(Money(amount, currency))
         self.exchange.cache.add(f"{_KEY}.{self._settings.instrument_id}", msgspec.json.encode(self._told))
+        self.exchange.cache.add(
+            f"{_KEY}.{self._settings.instrument_id}.{self._charged}", msgspec.json.encode((ts, -amount))
+        )
+        self._charged += 1
 
 
 def carry_module(
@@ -143,3 +149,11 @@ def carried(cache: Any, instrument_id: str) -> Carried:
     """Return what a finished run paid and received for one instrument; nothing where it held nothing."""
     told = cache.get(f"{_KEY}.{instrument_id}")
     return Carried() if told is None else msgspec.json.decode(told, type=Carried)
+
+
+def charges(cache: Any, instrument_id: str) -> list[tuple[int, float]]:
+    """Return each charge of a finished run: when it reached the account (ns), and what was paid (negative: earned)."""
+    found: list[tuple[int, float]] = []
+    while (told := cache.get(f"{_KEY}.{instrument_id}.{len(found)}")) is not None:
+        found.append(msgspec.json.decode(told, type=tuple[int, float]))
+    return found

@@ -23,9 +23,10 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.backtest import log_folder, lowest_cash_of
 from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.bar_path import path_module, path_quotes
-from lstm_strategy.nautilus.carry import Carried, carried
+from lstm_strategy.nautilus.carry import Carried, carried, charges
 from lstm_strategy.nautilus.catalog import bar_type
 from lstm_strategy.nautilus.engine import Quantity, QuoteTick
+from lstm_strategy.nautilus.halted import halts_told
 from lstm_strategy.nautilus.liquidation import Liquidated, liquidated
 from lstm_strategy.nautilus.market import Market, open_market, venue_modules
 from lstm_strategy.nautilus.panel_summary import account_table, sum_up_panel
@@ -92,6 +93,7 @@ class TradedPanel:
     tables: dict[str, pa.Table]
     lowest_cash: float
     liquidations: list[Liquidated]
+    charges: list[tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,9 @@ def run_panel(settings: PanelSettings) -> PanelRun:
     traded = trade_panel(settings, log)
     tables, cash = traded.tables, settings.shared.cash
     summary = sum_up_panel(traded, cash=cash, method=settings.portfolio.method) | {
+        "halts": halts_told(
+            traded.records, tables["fills"], traded.charges, settings.shared.limits, settings.shared.delay
+        ),
         "lowest_cash": traded.lowest_cash,
         "tearsheet": None,
         "run_path": None if folder is None else str(folder),
@@ -219,8 +224,9 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
             }
             lowest = lowest_cash_of(engine, first.instrument, shared.cash)
             lost = liquidated(engine.cache)
+            paid = [charge for name in markets for charge in charges(engine.cache, name)]
             carry = {name: carried(engine.cache, name) for name in markets}
-    return TradedPanel(markets, records, carry, tables, lowest, lost)
+    return TradedPanel(markets, records, carry, tables, lowest, lost, paid)
 
 
 def joint_quotes(markets: list[Market], paths: dict[str, list[QuoteTick]] | None = None) -> list[QuoteTick]:

@@ -9,7 +9,7 @@ import msgspec
 
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.forecast import Float32
-from lstm_strategy.report.summary_types import Capacity, Carry, Companion, Luck, Part, Sensitivity
+from lstm_strategy.report.summary_types import Capacity, Carry, Companion, HaltTold, Luck, Part, Sensitivity
 
 __all__ = ["BuyAndHold", "DecisionLog", "EquityCurve", "ReasonShares", "RecordedForecasts", "Run", "Summary"]
 
@@ -53,6 +53,7 @@ class Summary(msgspec.Struct, frozen=True):
     turnover: float | None = None
     capacity: tuple[Capacity, ...] = ()
     carry: Carry = Carry()
+    halts: tuple[HaltTold, ...] = ()
     instruments: tuple[Part, ...] = ()
     method: str | None = None
 

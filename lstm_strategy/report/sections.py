@@ -9,6 +9,7 @@ import numpy as np
 
 from lstm_strategy.bars import Float
 from lstm_strategy.measures import daily_returns
+from lstm_strategy.report.halts_section import halts_section
 from lstm_strategy.report.risk import Tails
 from lstm_strategy.report.run_types import Run, Summary
 from lstm_strategy.report.words import fixed, p_value, percent, whole
@@ -198,6 +199,7 @@ def contents_of(run: Run, tails: Tails | None) -> dict[str, Any]:
         "worst_days": worst_days_table(run),
         "tails": tails_table(tails),
         "risk_facts": risk_facts(run),
+        "halts": halts_section(run.summary.halts),
     }
 
 

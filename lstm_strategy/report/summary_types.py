@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Around", "Capacity", "Carry", "Companion", "Luck", "Part", "Sensitivity"]
+__all__ = ["Around", "Capacity", "Carry", "Companion", "HaltTold", "Luck", "Part", "Sensitivity"]
 
 
 class Around(msgspec.Struct, frozen=True):
@@ -78,3 +78,24 @@ class Carry(msgspec.Struct, frozen=True):
     funding_received: float = 0.0
     fundings: int = 0
     interest: float = 0.0
+
+
+class HaltTold(msgspec.Struct, frozen=True):
+    """One of the ``halts`` of summary.json (see `lstm_strategy.halts.Halt`); amounts in quote currency."""
+
+    kind: str
+    ts_close: str
+    ts_flat: str | None
+    reference: float
+    equity: float
+    allowed: float
+    gap: float
+    exposure: float
+    move: float
+    moved: float
+    costs: float
+    bound: float
+    loss: float
+    bars: int
+    held: bool
+    words: str

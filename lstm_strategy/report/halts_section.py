@@ -1,0 +1,47 @@
+"""The section on halts: what each one allowed, what the bar and the way to the fill took beyond it, and the verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lstm_strategy.report.summary_types import HaltTold
+from lstm_strategy.report.words import fixed, percent, whole
+
+__all__ = ["halts_section"]
+
+_KINDS = {"daily_loss": "daily loss", "drawdown": "drawdown"}
+_SHOWN = 60
+
+
+def halts_section(halts: tuple[HaltTold, ...]) -> dict[str, Any]:
+    """Return what the template knows as ``halts``: a sentence, one row a halt (the worst where there are many)."""
+    if not halts:
+        return {}
+    held = sum(halt.held for halt in halts)
+    shown = sorted(sorted(halts, key=lambda halt: (halt.held, -halt.loss))[:_SHOWN], key=lambda halt: halt.ts_close)
+    verdict = f"{whole(held)} of {whole(len(halts))} halts lost no more than their bound."
+    return {
+        "verdict": verdict if held == len(halts) else f"BROKEN: only {verdict}",
+        "left_out": len(halts) - len(shown),
+        "rows": [_row(halt) for halt in shown],
+    }
+
+
+def _row(halt: HaltTold) -> tuple[str, ...]:
+    when = halt.ts_close[:16].replace("T", "\N{NO-BREAK SPACE}")
+    return (
+        when,
+        _KINDS.get(halt.kind, halt.kind),
+        fixed(halt.reference, 0),
+        fixed(halt.equity, 0),
+        fixed(halt.allowed, 0),
+        fixed(halt.gap, 0),
+        fixed(halt.exposure, 0),
+        percent(halt.move, 2),
+        fixed(halt.moved, 0),
+        fixed(halt.costs, 0),
+        fixed(halt.bound, 0),
+        fixed(halt.loss, 0),
+        whole(halt.bars) if halt.ts_flat else "never",
+        halt.words,
+    )
