@@ -22,7 +22,18 @@ from lstm_strategy.hyperparameters import NetworkConfig, Spans, SplitConfig, Tar
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 
-__all__ = ["Figure", "market", "model", "print_table", "progress", "report", "seconds_of", "side_by_side", "spans_of"]
+__all__ = [
+    "Figure",
+    "fitted",
+    "market",
+    "model",
+    "print_table",
+    "progress",
+    "report",
+    "seconds_of",
+    "side_by_side",
+    "spans_of",
+]
 
 _EDGE = 0.1
 
@@ -71,24 +82,20 @@ def spans_of(bars: Bars) -> Spans:
 @cache
 def model() -> Artefact:
     """An artefact of the package's default network and features; briefly trained, for its speed alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load(fitted(*market(12_000), Path(folder)))
+
+
+def fitted(bars: Bars, instrument: Instrument, folder: Path) -> Path:
+    """Train that artefact on these bars, and return where it lies inside ``folder``."""
     from lstm_strategy.bars import format_ns
     from lstm_strategy.research.fit import fit_model
 
-    bars, instrument = market(12_000)
     ends = [format_ns(end or 0) for _, end in list(spans_of(bars).values())[:3]]
     split = SplitConfig(fit_end=ends[0], stop_end=ends[1], calibrate_end=ends[2])
-    with tempfile.TemporaryDirectory() as folder:
-        fitted = fit_model(
-            "bench",
-            [(bars, instrument)],
-            FeaturesConfig(),
-            TargetConfig(),
-            split,
-            NetworkConfig(),
-            TrainConfig(epochs=5),
-            Path(folder),
-        )
-        return load(fitted.path)
+    network, train = NetworkConfig(), TrainConfig(epochs=5)
+    settings = (FeaturesConfig(), TargetConfig(), split, network, train)
+    return fit_model("bench", [(bars, instrument)], *settings, folder).path
 
 
 def print_table(figures: list[Figure]) -> None:

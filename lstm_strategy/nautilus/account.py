@@ -7,9 +7,17 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from lstm_strategy.nautilus.engine import AccountType, EngineInstrument, Order, OrderSide, OrderType, StrategyId
+from lstm_strategy.nautilus.engine import (
+    AccountType,
+    EngineInstrument,
+    InstrumentId,
+    Order,
+    OrderSide,
+    OrderType,
+    StrategyId,
+)
 
-__all__ = ["EXIT_TAG", "LIQUIDATION", "Holdings", "is_exit", "is_liquidation", "look"]
+__all__ = ["EXIT_TAG", "LIQUIDATION", "Holdings", "is_exit", "is_liquidation", "look", "own"]
 
 EXIT_TAG = "lstm-strategy-exit"
 LIQUIDATION = "LIQUIDATION-"
@@ -64,6 +72,14 @@ def is_liquidation(event: Any) -> bool:
     return str(event.client_order_id.value).startswith(LIQUIDATION)
 
 
+def own(found: list[Any], instrument_id: InstrumentId, strategy_id: StrategyId) -> list[Any]:
+    """Return those of the open orders or positions that are one strategy's in one instrument.
+
+    The cache's own filter walks through every order that it ever knew, and is slower with each that is sent.
+    """
+    return [each for each in found if each.instrument_id == instrument_id and each.strategy_id == strategy_id]
+
+
 def look(
     cache: Any,
     portfolio: Any,
@@ -76,9 +92,8 @@ def look(
     spot: bool,
 ) -> Holdings:
     """Read the engine's cache; the last orders cover the moment between sending and the engine's taking note."""
-    wanted = {"instrument_id": instrument.id, "strategy_id": strategy_id}
-    orders = {order.client_order_id: order for order in cache.orders_open(**wanted)}
-    orders |= {order.client_order_id: order for order in cache.orders_inflight(**wanted)}
+    found = [*cache.orders_open(), *cache.orders_inflight()]
+    orders = {order.client_order_id: order for order in own(found, instrument.id, strategy_id)}
     for last in (last_order, last_exit):
         if last is not None and not last.is_closed:
             orders[last.client_order_id] = last
@@ -91,7 +106,7 @@ def look(
         left = order.leaves_qty.as_decimal()
         pending += left if order.side == OrderSide.BUY else -left
 
-    positions = cache.positions_open(**wanted)
+    positions = own(cache.positions_open(), instrument.id, strategy_id)
     position = sum((held.signed_decimal_qty() for held in positions), Decimal(0))
     entry = float(positions[0].avg_px_open) if positions else math.nan
     account = portfolio.account(instrument.id.venue)

@@ -12,7 +12,7 @@ from nautilus_trader.trading.strategy import Strategy
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig, ExitState, deviation, due, level_reached, open_exits, take_bar
 from lstm_strategy.forecast import Forecast
-from lstm_strategy.nautilus.account import EXIT_TAG, Holdings, is_exit
+from lstm_strategy.nautilus.account import EXIT_TAG, Holdings, is_exit, own
 from lstm_strategy.nautilus.engine import (
     EngineInstrument,
     Order,
@@ -167,7 +167,7 @@ class Guard:
         # What was written last may be older than what was sent last: a stop is never loosened.
         if self._state is None or not self._rests_stop:
             return
-        ours = self._strategy.cache.orders_open(instrument_id=self._instrument.id, strategy_id=self._strategy.id)
+        ours = own(self._strategy.cache.orders_open(), self._instrument.id, self._strategy.id)
         side = self._state.side
         found = _level_found([order for order in ours if is_exit(order)], side)
         if math.isfinite(found) and not (found - self._state.stop) * side <= float(self._tick):
