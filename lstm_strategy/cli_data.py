@@ -17,8 +17,10 @@ from lstm_strategy.cli_data_check import check_catalog, check_file, summary_of
 from lstm_strategy.cli_data_compare import check_against, is_file
 from lstm_strategy.cli_data_show import print_checked
 from lstm_strategy.console import console, emit_json
+from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument
-from lstm_strategy.sources.files import read_file
+from lstm_strategy.sources.files import read_file, read_rates
+from lstm_strategy.sources.funding import keep_funding
 from lstm_strategy.sources.holes import known_holes
 from lstm_strategy.sources.instruments import infer_instrument, on_grid, step_decimals
 from lstm_strategy.sources.lock import hold_catalog
@@ -63,6 +65,9 @@ def import_command(
     min_notional: Annotated[float | None, typer.Option(help="Smallest value of an order, in quote currency.")] = None,
     maker_fee: Annotated[float | None, typer.Option(help="Fraction of the value: 0.001 is 0.1 %.")] = None,
     taker_fee: Annotated[float | None, typer.Option(help="Fraction of the value: 0.001 is 0.1 %.")] = None,
+    funding: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Funding rates of a perpetual, as fractions.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite bars held with other values.")] = False,
     catalog: CatalogOption = Path("catalog"),
     as_json: JsonOption = False,
@@ -91,7 +96,12 @@ def import_command(
         if value is not None
     }
     market = _market(store, bars, named)
+    rates = None if funding is None else _rates(funding, market)
     result = _keep(store, bars, market, replace=replace)
+    if rates is not None:
+        with hold_catalog(catalog, f"data import of {instrument}"):
+            new = keep_funding(store, instrument, *rates)
+        console.print(f"{instrument}: {new:,} funding rates added, {len(rates[0]) - new:,} held already")
     _tell_instrument(market, named, held)
     _tell_result(bars, result, catalog, as_json=as_json)
 
@@ -215,6 +225,13 @@ def _market(store: RawStore, bars: Bars, named: dict[str, Any]) -> Instrument:
     # Prices must fit the tick; volumes need not fit the lot, which is a rule for orders.
     finer = {"tick": inferred.tick} if step_decimals(held.tick) < step_decimals(inferred.tick) else {}
     return msgspec.structs.replace(held, **(finer | named))
+
+
+def _rates(file: Path, market: Instrument) -> tuple[Any, Any]:
+    """Read funding rates before anything is written."""
+    if market.kind != "perpetual":
+        raise LSTMStrategyError(f"--funding is {file}, but {market.id} is {market.kind}: only perpetuals pay funding")
+    return read_rates(file)
 
 
 def _keep(store: RawStore, bars: Bars, market: Instrument, *, replace: bool) -> MergeResult:

@@ -14,6 +14,7 @@ from lstm_strategy.nautilus.catalog import read_instrument
 from lstm_strategy.replay.faults import Fault
 from lstm_strategy.replay.market import Funding as Recorded
 from lstm_strategy.replay.market import Market
+from lstm_strategy.sources.files import read_rates
 from lstm_strategy.sources.funding import keep_funding, read_funding
 from lstm_strategy.sources.store import RawStore
 
@@ -75,3 +76,37 @@ def test_what_is_held_stays_and_what_is_missing_is_told(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(LSTMStrategyError, match=r"funding\.parquet cannot be read"):
         read_funding(store, SWAP)
+
+
+def test_rates_come_from_a_file_beside_bars(tmp_path: Path) -> None:
+    bars, rates = tmp_path / "bars.csv", tmp_path / "rates.csv"
+    rows = [f"{parse_ns(START) // 10**6 + row * 3_600_000},100,101,99,100.{row},5" for row in range(1, 10)]
+    bars.write_text("\n".join(["open_time,open,high,low,close,volume", *rows]))
+    stamps = [parse_ns(START) // 10**6 + row * 28_800_000 for row in (2, 1, 1)]
+    text = "\n".join(["fundingTime,fundingRate", *(f"{ts},0.000{number}" for number, ts in enumerate(stamps, 1))])
+    rates.write_text(text)
+    catalog = tmp_path / "catalog"
+    given = ("data", "import", bars, "--instrument", SWAP, "--timeframe", "1h", "--catalog", catalog, "--json")
+    swap = ("--kind", "perpetual", "--base", "BTC", "--quote", "USDT", "--funding", rates)
+    assert "2 funding rates added, 0 held already" in cli(*given, *swap)[1]
+    held = read_funding(RawStore(catalog), SWAP)
+    assert held.ts.tolist() == [ts * 10**6 for ts in stamps[1::-1]]
+    assert held.rate.tolist() == [0.0002, 0.0001]
+    assert "0 funding rates added, 2 held already" in cli(*given, *swap)[1]
+    spot = (*given[:4], "BTCUSDT.BINANCE", *given[5:], *swap[-2:])
+    assert "only perpetuals pay funding" in cli(*spot, code=1)[1].replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ts,open\n1,2", "no column of rates"),
+        ("when,rate\n1,2", "no column of stamps"),
+        ("ts,rate\n2021-01-01,0.5", "rates are fractions"),
+        ("ts,rate\n2021-01-01,none", "not a number"),
+    ],
+)
+def test_a_file_that_holds_no_rates_is_told(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "rates.csv").write_text(text)
+    with pytest.raises(LSTMStrategyError, match=message):
+        read_rates(tmp_path / "rates.csv")

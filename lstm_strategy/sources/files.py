@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from lstm_strategy.bars import Bars, BarsError, Float, Stamps, Timeframe, format_ns, parse_ns
 from lstm_strategy.sources.store import Columns
 
-__all__ = ["MAX_ROWS", "Stamp", "commonest_step", "read_columns", "read_file", "step_text"]
+__all__ = ["MAX_ROWS", "Stamp", "commonest_step", "read_columns", "read_file", "read_rates", "step_text"]
 
 type Stamp = Literal["open", "close"]
 
@@ -37,6 +37,9 @@ _NUMBERS = {
     "close": ("close", "c", "close_price"),
     "volume": ("volume", "v", "vol", "base_volume", "volume_base"),
 }
+_FUNDING_STAMPS = ("funding_time", "fundingtime", "calc_time", *_STAMPS)
+_FUNDING_RATES = ("funding_rate", "fundingrate", "last_funding_rate", "rate")
+_LARGEST_RATE = 0.1  # beyond it a rate was written in per cent
 _EARLIEST, _LATEST = parse_ns("1900-01-01"), parse_ns("2200-01-01")
 _TWO_YEARS = 2 * 365 * 86_400_000_000_000
 _NS_PER_EPOCH_UNIT = (1_000_000_000, 1_000_000, 1_000, 1)  # s, ms, us, ns
@@ -83,6 +86,31 @@ def read_columns(path: Path, timeframe: Timeframe, stamp: Stamp) -> Columns:
         columns[field] = _numbers(path, table[name], name, ts)
     _mend_rounding(columns)
     return columns
+
+
+def read_rates(path: Path) -> tuple[Stamps, Float]:
+    """Read one file of funding rates: when each was paid (ns, rising), and what longs paid, as a fraction of value.
+
+    Raises
+    ------
+    BarsError
+        One line naming the file and the way out.
+    """
+    table = _read_table(path)
+    plain = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in table.column_names}
+    found = [
+        next((plain[name] for name in names if name in plain), None) for names in (_FUNDING_STAMPS, _FUNDING_RATES)
+    ]
+    stamp, rate = found
+    if stamp is None or rate is None:
+        missing, known = "stamps (ts, funding_time …)" if stamp is None else "rates (funding_rate, rate …)", list(plain)
+        raise BarsError(f"{path}: no column of {missing}; found {', '.join(known)}")
+    ts = _stamps_ns(path, table[stamp], stamp)
+    values = _numbers(path, table[rate], rate, ts)
+    if not (np.abs(values) <= _LARGEST_RATE).all():
+        raise BarsError(f"{path}: a rate is above {_LARGEST_RATE}; rates are fractions: 0.0001 is 0.01 %")
+    ts, first = np.unique(ts, return_index=True)
+    return ts, values[first]
 
 
 def commonest_step(stamps: Stamps) -> int | None:
