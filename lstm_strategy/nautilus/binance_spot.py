@@ -23,11 +23,12 @@ from nautilus_trader.adapters.binance.factories import (
 from nautilus_trader.adapters.binance.http.error import BinanceError, BinanceServerError
 from nautilus_trader.adapters.binance.spot.execution import BinanceSpotExecutionClient
 from nautilus_trader.core.uuid import UUID4
-from nautilus_trader.execution.messages import GeneratePositionStatusReports
-from nautilus_trader.execution.reports import ExecutionMassStatus, PositionStatusReport
+from nautilus_trader.execution.messages import GenerateOrderStatusReports, GeneratePositionStatusReports
+from nautilus_trader.execution.reports import ExecutionMassStatus, FillReport, OrderStatusReport, PositionStatusReport
 from nautilus_trader.live.factories import LiveExecClientFactory
-from nautilus_trader.model.enums import PositionSide
-from nautilus_trader.model.objects import Quantity
+from nautilus_trader.model.enums import LiquiditySide, OrderSide, OrderStatus, OrderType, TimeInForce
+from nautilus_trader.model.identifiers import TradeId, VenueOrderId
+from nautilus_trader.model.objects import Money, Quantity
 
 __all__ = ["SPOT_ENGINE", "BinanceSpotExecClientFactory", "CarefulSpotClient", "OutcomeUnknownError"]
 
@@ -71,47 +72,39 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
             raise ValueError("max_retries must not be set: an order that was sent again may be filled twice")
         super().__init__(config=config, **given)
         self._submit_order_method = {kind: _certain(method) for kind, method in self._submit_order_method.items()}
-        self._held: dict[str, Decimal] | None = None  # by currency, while the first reports are made
         self._started = False
 
     async def generate_mass_status(self, lookback_mins: int | None = None) -> ExecutionMassStatus | None:
-        """Report orders and trades, the first time with positions that were the same before and after them."""
+        """Report orders and trades; the first time, what the account holds beside them as one more trade."""
         if self._started:
             return await super().generate_mass_status(lookback_mins)
-        status = None
         for _ in range(_LOOKS):
-            self._held = await self._balances()
+            held = await self._balances()
             status = await super().generate_mass_status(lookback_mins)
-            if self._held == await self._balances():
+            if held == await self._balances():
                 break
-        self._held, self._started = None, True
+        self._started = True
+        if status is None:
+            return None
+        for instrument in self._instrument_provider.list_all():
+            if not self._cache.orders(instrument_id=instrument.id):  # else a database keeps what came before
+                await self._adopt(status, instrument, held.get(instrument.base_currency.code, Decimal(0)))
         return status
 
-    async def generate_position_status_reports(
-        self, command: GeneratePositionStatusReports
-    ) -> list[PositionStatusReport]:
-        """Report what the account holds while it starts, and nothing later: not even, as the adapter does, "flat"."""
-        held = self._held
-        if held is None:
-            return []
-        reports = []
-        for instrument in self._instrument_provider.list_all():
-            quantity = held.get(instrument.base_currency.code, Decimal(0))
-            trades = await self._http_account.query_user_trades(symbol=instrument.id.symbol.value)
-            now = self._clock.timestamp_ns()
-            reports.append(
-                PositionStatusReport(
-                    account_id=self.account_id,
-                    instrument_id=instrument.id,
-                    position_side=PositionSide.LONG if quantity else PositionSide.FLAT,
-                    quantity=Quantity(quantity, instrument.size_precision),
-                    avg_px_open=None if trades or not quantity else await self._last_price(instrument.id.symbol.value),
-                    report_id=UUID4(),
-                    ts_last=now,
-                    ts_init=now,
-                )
-            )
-        return reports
+    async def generate_order_status_reports(self, command: GenerateOrderStatusReports) -> list[OrderStatusReport]:
+        """Report orders; one that the venue took twice under one identifier keeps it once, the open one before all."""
+        reports = await super().generate_order_status_reports(command)
+        named: set[str] = set()
+        for report in sorted(reports, key=lambda report: not report.is_open):
+            name = "" if report.client_order_id is None else report.client_order_id.value
+            if name in named:
+                report.client_order_id = None
+            named.add(name)
+        return list(reports)
+
+    async def generate_position_status_reports(self, _: GeneratePositionStatusReports) -> list[PositionStatusReport]:
+        """Report nothing: not even, as the adapter does, "flat"."""
+        return []
 
     async def _get_binance_active_position_symbols(self, symbol: str | None = None) -> set[str]:
         loaded = {instrument.id.symbol.value for instrument in self._instrument_provider.list_all()}
@@ -126,10 +119,46 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
         account = await self._spot_http_account.query_spot_account_info(recv_window=str(self._recv_window))
         return {entry.asset: Decimal(entry.free) + Decimal(entry.locked) for entry in account.balances}
 
-    async def _last_price(self, symbol: str) -> Decimal:
-        """Return the price to count from where no trade tells of another: coins that were there before."""
-        (ticker,) = await self._http_market.query_ticker_price(symbol=symbol)
-        return Decimal(str(ticker.price))
+    async def _adopt(self, status: ExecutionMassStatus, instrument: Any, held: Decimal) -> None:
+        """Add the trade that brings the position that the reports make to what the account holds, at the last price."""
+        change = held - _position(status, instrument)
+        quantity = Quantity(abs(change), instrument.size_precision)
+        if not quantity.as_decimal():
+            return
+        (ticker,) = await self._http_market.query_ticker_price(symbol=instrument.id.symbol.value)
+        price, now = instrument.make_price(Decimal(str(ticker.price))), self._clock.timestamp_ns()
+        shared = {
+            "account_id": self.account_id,
+            "instrument_id": instrument.id,
+            "venue_order_id": VenueOrderId(f"adopted-{now}"),
+            "order_side": OrderSide.BUY if change > 0 else OrderSide.SELL,
+            "report_id": UUID4(),
+            "ts_init": now,
+        }
+        order = OrderStatusReport(
+            **shared,
+            order_type=OrderType.LIMIT,
+            time_in_force=TimeInForce.GTC,
+            order_status=OrderStatus.FILLED,
+            price=price,
+            quantity=quantity,
+            filled_qty=quantity,
+            avg_px=price.as_decimal(),
+            ts_accepted=now,
+            ts_last=now,
+        )
+        fill = FillReport(
+            **shared,
+            trade_id=TradeId(f"adopted-{now}"),
+            last_qty=quantity,
+            last_px=price,
+            commission=Money(0, instrument.quote_currency),
+            liquidity_side=LiquiditySide.NO_LIQUIDITY_SIDE,
+            ts_event=now,
+        )
+        status.add_order_reports([order])
+        status.add_fill_reports([fill])
+        self._log.warning(f"{instrument.id}: {change:+} that no order accounts for is taken into the position")
 
 
 class BinanceSpotExecClientFactory(LiveExecClientFactory):
@@ -169,6 +198,22 @@ class BinanceSpotExecClientFactory(LiveExecClientFactory):
             api_key=key,
             api_secret=secret,
         )
+
+
+def _position(status: ExecutionMassStatus, instrument: Any) -> Decimal:
+    """Return the position that the engine makes of reports: trades less commission in coins, or orders without them."""
+    position = Decimal(0)
+    for identity, order in status.order_reports.items():
+        if order.instrument_id != instrument.id:
+            continue
+        sign = 1 if order.order_side == OrderSide.BUY else -1
+        fills = status.fill_reports.get(identity, [])
+        traded = sum((fill.last_qty.as_decimal() for fill in fills), Decimal(0))
+        in_coins = [fill.commission for fill in fills if fill.commission.currency == instrument.base_currency]
+        if order.order_status in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED):
+            traded = max(traded, order.filled_qty.as_decimal())
+        position += sign * traded - sum((amount.as_decimal() for amount in in_coins), Decimal(0))
+    return position
 
 
 def _certain(method: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -2,7 +2,7 @@
 
 Usage: execution_node.py SETTINGS, a JSON object: http, ws, instrument, bar_type, and what the engine and the execution
 client are configured with. Keys come from BINANCE_API_KEY and BINANCE_API_SECRET. Each line of standard input is a
-command (JSON: ``do`` and its arguments), each line of standard output that begins with "{" an event or an answer.
+command (JSON: ``do`` and its arguments), each line of standard output an event or an answer; logs go to standard error.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ from nautilus_trader.trading.strategy import Strategy
 from lstm_strategy.nautilus.binance_spot import SPOT_ENGINE, BinanceSpotExecClientFactory
 
 SETTINGS = json.loads(sys.argv[1])
+OUT = os.fdopen(os.dup(1), "w")  # for us alone: the engine logs to both streams from a thread of its own
+os.dup2(2, 1)
 INSTRUMENT = InstrumentId.from_str(SETTINGS["instrument"])
 
 
 def say(**fields: Any) -> None:
-    print(json.dumps(fields, default=str), flush=True)
+    print(json.dumps(fields, default=str), file=OUT, flush=True)
 
 
 class Hand(Strategy):
