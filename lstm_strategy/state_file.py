@@ -1,4 +1,8 @@
-"""The content of a strategy's state file: numbered, hashed, bounded; and what puts it on the disk in its own time."""
+"""The content of a strategy's state file: numbered, hashed, bounded; and what puts it on the disk in its own time.
+
+A file is the line of the version, the content's length and SHA-256, then the content; what follows it is of no account,
+so that a shorter content may be written over a longer one.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,10 @@ from lstm_strategy.errors import LSTMStrategyError
 __all__ = ["LARGEST_FILE", "Kept", "SeatState", "Syncer", "decode", "encode", "unpack_seats"]
 
 _MAGIC = b"lstm-strategy state 1\n"
-_DIGEST = 32
+_LENGTH, _DIGEST = 8, 32
+_START = len(_MAGIC) + _LENGTH + _DIGEST
 _LARGEST = 256 * 2**20
-LARGEST_FILE = _LARGEST + len(_MAGIC) + _DIGEST
+LARGEST_FILE = _LARGEST + _START
 """Bytes beyond which a file is none of ours."""
 _FLUSH_S = 10.0
 
@@ -65,7 +70,7 @@ def encode(kept: Kept) -> bytes:
         raise LSTMStrategyError(
             f"the state of {kept.strategy_id} has {len(content)} bytes; at most {_LARGEST} are kept"
         )
-    return _MAGIC + hashlib.sha256(content).digest() + content
+    return _MAGIC + len(content).to_bytes(_LENGTH) + hashlib.sha256(content).digest() + content
 
 
 def decode(content: bytes) -> Kept:
@@ -76,13 +81,16 @@ def decode(content: bytes) -> Kept:
     LSTMStrategyError
         For anything else, saying what is wrong with it.
     """
-    start = len(_MAGIC) + _DIGEST
     if not content.startswith(_MAGIC):
         raise LSTMStrategyError("is torn" if _MAGIC.startswith(content) else "is no state file of this version")
-    if hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
+    length = int.from_bytes(content[len(_MAGIC) :][:_LENGTH])
+    found = content[_START : _START + length]
+    if len(found) < length:
+        raise LSTMStrategyError("is torn")
+    if hashlib.sha256(found).digest() != content[_START - _DIGEST : _START]:
         raise LSTMStrategyError("is torn or damaged: its hash differs")
     try:
-        return msgspec.msgpack.decode(content[start:], type=Kept)
+        return msgspec.msgpack.decode(found, type=Kept)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LSTMStrategyError(f"is of another kind ({error})") from None
 
@@ -109,6 +117,7 @@ class Syncer:
 
     def __init__(self, path: Path) -> None:
         self._path, self._change = path, threading.Condition()
+        self._folder = path.parent.stat().st_ino
         self._waiting: bytes | None = None
         self._busy = self._over = False
         self._error: LSTMStrategyError | None = None
@@ -137,6 +146,17 @@ class Syncer:
                 self._change.notify_all()
             self._thread.join(_FLUSH_S)
 
+    def _write(self, content: bytes) -> None:
+        folder = self._path.parent
+        try:
+            same = folder.stat().st_ino == self._folder
+        except OSError:
+            same = False
+        if not same:  # a new one would be nobody's
+            raise LSTMStrategyError(f"the state folder {folder} was taken away; start anew with one that stays")
+        with atomic_write(self._path) as temporary:
+            temporary.write_bytes(content)
+
     def _raise(self) -> None:
         error, self._error = self._error, None
         if error is not None:
@@ -152,8 +172,7 @@ class Syncer:
                 self._busy = True
             error = None
             try:
-                with atomic_write(self._path) as temporary:
-                    temporary.write_bytes(content)
+                self._write(content)
             except LSTMStrategyError as refused:
                 error = refused
             with self._change:

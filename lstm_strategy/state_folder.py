@@ -1,8 +1,9 @@
 """A strategy's own state folder: what a restart must know, written whole, kept by one process, halted by a file.
 
-``state`` is replaced after every change, before any other process can see what followed from it: it outlives a process
-that is killed at any moment. ``state.synced`` is the same, as far as the disk has confirmed it, milliseconds later:
-it outlives a machine that loses its power. Both carry a hash and a number; the later one that is whole is used.
+``state.0`` and ``state.1`` are written over in turn after every change (0.1 ms), before the venue can see what followed
+from it: a process that is killed at any moment leaves one of them whole, and what it was writing had no effect yet.
+``state.synced`` is the same as far as the disk has confirmed it (temporary file, fsync, rename: 10 ms, on another
+thread): it outlives a machine that loses its power. Each has a hash and a number; the latest that is whole is used.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ __all__ = ["KILL", "FolderHeldError", "StateFolder", "one_line"]
 
 KILL = "KILL"
 """Name of the file that halts; its text is the reason."""
-_REQUEST, _AUDIT, _STATE, _SYNCED, _LOCK = "RESUME", "resumed.jsonl", "state", "state.synced", "lock"
+_REQUEST, _AUDIT, _LOCK = "RESUME", "resumed.jsonl", "lock"
+_TURNS, _SYNCED = ("state.0", "state.1"), "state.synced"
 _LONGEST_REASON = 200
 _LARGEST_NOTE = 4096  # bytes read of a file that somebody wrote by hand
 
@@ -45,6 +47,7 @@ class StateFolder:
         self.path = path
         self._lock: int | None = None
         self._number = 0
+        self._turns: list[int] = []  # descriptors
         self._syncer: Syncer | None = None
 
     @property
@@ -55,7 +58,7 @@ class StateFolder:
     @property
     def known(self) -> bool:
         """Whether there is a state, or a kill file."""
-        states = any((self.path / name).is_file() for name in (_STATE, _SYNCED))
+        states = any((self.path / name).is_file() for name in (*_TURNS, _SYNCED))
         return states or (self.path / KILL).exists()
 
     def acquire(self, who: str) -> None:
@@ -90,33 +93,37 @@ class StateFolder:
 
     def release(self) -> None:
         """Wait until what was written is on the disk, then give the lock back."""
-        syncer, lock = self._syncer, self._lock
-        self._syncer = self._lock = None
+        syncer, lock, turns = self._syncer, self._lock, self._turns
+        self._syncer, self._lock, self._turns = None, None, []
         try:
             if syncer is not None:
                 syncer.end()
         finally:
-            if lock is not None:
-                os.close(lock)
+            for descriptor in turns if lock is None else [*turns, lock]:
+                os.close(descriptor)
 
     def write(self, kept: Kept) -> None:
-        """Replace the state; on the disk's surface at once, in its depth some milliseconds later.
+        """Write the state; for other processes to read at once, on the disk some milliseconds later.
 
         Raises
         ------
         LSTMStrategyError
             Where the system refuses, now or with the last one.
         """
+        if not self._number:  # it must be later than what is there
+            with suppress(LSTMStrategyError):
+                self.read()
         self._number += 1
         content = encode(msgspec.structs.replace(kept, number=self._number))
-        temporary = self.path / f".{_STATE}.tmp"  # one writer, one name
         try:
-            temporary.write_bytes(content)
-            os.replace(temporary, self.path / _STATE)
+            if self._syncer is None:
+                self._turns = [os.open(self.path / turn, os.O_WRONLY | os.O_CREAT, 0o644) for turn in _TURNS]
+                self._syncer = Syncer(self.path / _SYNCED)
+            written, turn = 0, self._turns[self._number % 2]
+            while written < len(content):
+                written += os.pwrite(turn, memoryview(content)[written:], written)
         except OSError as error:
-            raise LSTMStrategyError(f"cannot write {self.path / _STATE}: {error.strerror or error}") from None
-        if self._syncer is None:
-            self._syncer = Syncer(self.path / _SYNCED)
+            raise LSTMStrategyError(f"cannot write a state to {self.path}: {error.strerror or error}") from None
         self._syncer.hand(content)
 
     def flush(self) -> None:
@@ -131,7 +138,7 @@ class StateFolder:
             self._syncer.flush()
 
     def read(self) -> tuple[Kept | None, str]:
-        """Return the later of the states that are whole, None without any file, and what was wrong with the other.
+        """Return the latest of the states that are whole, None without any file, and what was wrong with the others.
 
         Raises
         ------
@@ -140,15 +147,14 @@ class StateFolder:
         """
         found: list[Kept] = []
         wrong: list[str] = []
-        missing = 0
-        for name in (_STATE, _SYNCED):
+        for name in (*_TURNS, _SYNCED):
             file = self.path / name
             try:
                 if file.stat().st_size > LARGEST_FILE:
                     raise LSTMStrategyError("is too large to be one")
                 found.append(decode(file.read_bytes()))
             except FileNotFoundError:
-                missing += 1
+                continue
             except OSError as error:
                 wrong.append(f"{file} cannot be read ({error.strerror or error})")
             except LSTMStrategyError as error:
@@ -164,7 +170,7 @@ class StateFolder:
         self._number = max(self._number, kept.number)
         if not wrong:
             return kept, ""
-        return kept, f"{'; '.join(wrong)}; going on from the other one, of {format_ns(kept.saved_ns)}"
+        return kept, f"{'; '.join(wrong)}; going on from the latest that is whole, of {format_ns(kept.saved_ns)}"
 
     def kill_reason(self) -> str | None:
         """Return why the strategy is to halt, None without a kill file; one that cannot be read halts, too."""
