@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import typer
 
-from lstm_strategy import artefact
 from lstm_strategy.atomic import atomic_write
-from lstm_strategy.bars import Timeframe, format_ns, parse_ns
+from lstm_strategy.bars import Timeframe
+from lstm_strategy.cli_jobs import Places, job_of, recorded_job
 from lstm_strategy.cli_options import (
     CATALOG,
     MODELS,
@@ -26,24 +25,18 @@ from lstm_strategy.cli_options import (
     ModelsOption,
     RunsOption,
     WorkersOption,
-    instrument_of,
-    model_folder,
-    model_of,
-    warn_of_other_training,
 )
 from lstm_strategy.cli_tables import print_backtest
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
-from lstm_strategy.schedule import Schedule, newest_evaluation, walk_forward_schedule
-from lstm_strategy.sources.store import RawStore
+from lstm_strategy.schedule import Schedule
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.backtest import BacktestSettings
-    from lstm_strategy.nautilus.grid import Outcome
-    from lstm_strategy.nautilus.panel_backtest import PanelSettings
+    from lstm_strategy.nautilus.grid import Job
 
-__all__ = ["backtest_command", "run_experiment", "run_panel_experiment", "settings_of"]
+__all__ = ["backtest_command", "run_experiment"]
 
 
 def backtest_command(
@@ -71,11 +64,7 @@ def backtest_command(
     """
     setup = load_experiment(experiment)
     flags = {"in_sample": in_sample, "beside": beside, "sensitivity": sensitivity}
-    if instrument is None and len(setup.data.instruments) > 1:
-        summary = run_panel_experiment(setup, model, catalog, models, runs, **flags)
-    else:
-        name = instrument_of(setup, instrument)
-        summary = run_experiment(setup, name, model, catalog, models, runs, workers=workers, **flags)
+    summary = run_experiment(setup, instrument, Places(catalog, models, runs, model), workers=workers, **flags)
     print_backtest(summary)
     if as_json:
         emit_json(summary)
@@ -83,61 +72,37 @@ def backtest_command(
 
 def run_experiment(
     setup: Experiment,
-    instrument_id: str,
-    model: str | None,
-    catalog: Path,
-    models: Path,
-    runs: Path,
+    instrument: str | None,
+    places: Places,
     *,
     in_sample: bool = False,
     beside: bool = True,
     sensitivity: bool = False,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Backtest one instrument and write the report; return the summary as it stands in the run folder."""
+    """Backtest one instrument, or all on one account, and write the report.
+
+    Returns
+    -------
+    dict
+        The summary as it stands in the run folder.
+    """
     from lstm_strategy.nautilus.backtest import run_backtest
-
-    settings, version = settings_of(setup, instrument_id, model, catalog, models, runs, in_sample=in_sample)
-    folder = _run_folder(setup, version, runs)
-    settings = msgspec.structs.replace(settings, run_folder=folder)
-    with console.status("the engine runs"):
-        summary = run_backtest(settings).summary
-    told: dict[str, Any] = {}
-    if beside:
-        with console.status("the engine runs what stands beside it"):
-            told |= {"beside": _beside(settings, folder)}
-    if sensitivity:
-        told |= {"sensitivity": _sensitivity(settings, folder, workers)}
-    return _report(summary, told, folder)
-
-
-def run_panel_experiment(
-    setup: Experiment,
-    model: str | None,
-    catalog: Path,
-    models: Path,
-    runs: Path,
-    *,
-    in_sample: bool = False,
-    beside: bool = True,
-    sensitivity: bool = False,
-) -> dict[str, Any]:
-    """Backtest all instruments on one account and write the report; return the summary as it stands in the folder."""
     from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
 
-    if sensitivity:
-        raise LSTMStrategyError("--sensitivity runs one instrument over and over; name it with --instrument")
-    pairs = [
-        settings_of(setup, name, model, catalog, models, runs, in_sample=in_sample) for name in setup.data.instruments
-    ]
-    folder = _run_folder(setup, pairs[0][1], runs)
-    settings = PanelSettings(members=tuple(member for member, _ in pairs), portfolio=setup.portfolio, run_folder=folder)
+    job, version = job_of(setup, instrument, places, in_sample=in_sample)
+    folder = _run_folder(setup, version, places.runs)
+    job = msgspec.structs.replace(job, run_folder=folder)
     with console.status("the engine runs"):
-        summary = run_panel(settings).summary
+        summary = run_panel(job).summary if isinstance(job, PanelSettings) else run_backtest(job).summary
     told: dict[str, Any] = {}
+    if beside or sensitivity:
+        job = recorded_job(job, folder / "forecasts.parquet")
     if beside:
         with console.status("the engine runs what stands beside it"):
-            told |= {"beside": _beside_panel(settings, folder)}
+            told |= {"beside": _beside(job, folder)}
+    if sensitivity:
+        told |= {"sensitivity": _sensitivity(job, workers)}
     return _report(summary, told, folder)
 
 
@@ -159,125 +124,49 @@ def _report(summary: dict[str, Any], told: dict[str, Any], folder: Path) -> dict
     return summary
 
 
-def settings_of(
-    setup: Experiment,
-    instrument_id: str,
-    model: str | None,
-    catalog: Path,
-    models: Path,
-    runs: Path,
-    *,
-    in_sample: bool = False,
-) -> tuple[BacktestSettings, str]:
-    """Return what an experiment's backtest runs, and the version that it runs on; refuse bars the model has seen."""
-    from lstm_strategy.nautilus.backtest import BacktestSettings
+def _beside(job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Run the companions one after the other; keep their equity by bar, and say of each what came of it.
 
-    start, end = setup.split.spans()["test"]
-    source: Path | Schedule
-    if setup.model.source == "walk_forward" and model is None:
-        source = _walk_forward(setup, instrument_id, runs)
-        version = source.label
-        start, end = source.turns[0].first - 1, source.turns[-1].last
-    else:
-        loaded = model_of(setup, models, model)
-        loaded.require_instrument(instrument_id)
-        source, version = model_folder(setup, models, model), loaded.manifest.version
-        start = parse_ns(setup.backtest.start) if setup.backtest.start else start
-        if not in_sample and (start is None or start < loaded.trained_until):
-            begins, last = format_ns(start) if start else "the first bar", format_ns(loaded.trained_until)
-            raise LSTMStrategyError(
-                f"the backtest starts at {begins}, but model {loaded.label} was trained on bars up to {last}:"
-                " its results would flatter; start later, or say --in-sample"
-            )
-    settings = BacktestSettings(
-        catalog=catalog,
-        instrument_id=instrument_id,
-        timeframe=setup.data.timeframe,
-        model=source,
-        sizing=setup.sizing,
-        calibration=setup.calibration,
-        limits=setup.limits,
-        exits=setup.exits,
-        execution=setup.execution,
-        costs=setup.costs.of(RawStore(catalog).read_instrument(instrument_id)),
-        start=parse_ns(setup.backtest.start) if setup.backtest.start else start,
-        end=parse_ns(setup.backtest.end) if setup.backtest.end else end,
-        cash=setup.backtest.cash,
-        account=setup.backtest.account,
-        delay=setup.backtest.delay,
-        funding=setup.backtest.funding,
-        borrow=setup.backtest.borrow,
-        maintenance=setup.backtest.maintenance,
-        liquidation_fee=setup.backtest.liquidation_fee,
-        participation=setup.backtest.participation,
-    )
-    return settings, version
+    Several instruments have each companion together; the best classical forecaster may be another for each of them.
+    """
+    from lstm_strategy.exits import ExitsConfig
+    from lstm_strategy.nautilus.grid import members_of, with_members
 
-
-def _walk_forward(setup: Experiment, instrument_id: str, runs: Path) -> Schedule:
-    evaluation = newest_evaluation(runs, setup.name, setup.model.evaluation)
-    recorded = setup.model.forecasts == "recorded"
-    schedule = walk_forward_schedule(evaluation, instrument_id, seed=setup.model.seed, recorded=recorded)
-    loaded = artefact.load(Path(str(schedule.turns[0].folder)))
-    loaded.require(timeframe=setup.data.timeframe, features=setup.features)
-    loaded.shrinkage(setup.sizing.horizon)
-    warn_of_other_training(setup, loaded)
-    return schedule
-
-
-def _recorded(settings: BacktestSettings, folder: Path) -> Schedule:
-    """Return what the finished run in ``folder`` forecast, to be said again without a network."""
-    from lstm_strategy.nautilus.source import recorded_from
-
-    model = settings.model if isinstance(settings.model, Schedule) else artefact.load(settings.model)
-    return recorded_from(model, settings.instrument_id, folder / "forecasts.parquet")
-
-
-def _beside(settings: BacktestSettings, folder: Path) -> list[dict[str, Any]]:
-    """Run the companions one after the other; keep their equity by bar, and say of each what came of it."""
-    from lstm_strategy.nautilus.grid import run_grid
-
+    found: dict[str, list[BacktestSettings]] = {}
     with TemporaryDirectory(prefix="lstm-strategy-") as place:
-        jobs = _companions(settings, folder, Path(place))
-        return _run_beside({name: partial(run_grid, {name: job}) for name, job in jobs.items()}, folder)
-
-
-def _beside_panel(settings: PanelSettings, folder: Path) -> list[dict[str, Any]]:
-    """Run each companion on all instruments at once; the best classical forecaster may be another for each."""
-    from lstm_strategy.nautilus.grid import run_panel_job
-    from lstm_strategy.nautilus.panel_backtest import PanelSettings
-
-    members: dict[str, list[BacktestSettings]] = {}
-    with TemporaryDirectory(prefix="lstm-strategy-") as place:
-        for number, member in enumerate(settings.members):
+        members = members_of(job)
+        for number, member in enumerate(members):
             own = Path(place) / str(number)
             own.mkdir()
-            for name, job in _companions(member, folder, own).items():
-                members.setdefault(name.partition(":")[0], []).append(job)
+            for name, made in _companions(member, own).items():
+                found.setdefault(name if len(members) == 1 else name.partition(":")[0], []).append(made)
         jobs = {}
-        for name, found in members.items():
-            same = [msgspec.structs.replace(job, sizing=found[0].sizing) for job in found]
-            jobs[name] = partial(run_panel_job, name, PanelSettings(members=tuple(same), portfolio=settings.portfolio))
+        for name, same in found.items():
+            exits = same[0].exits if all(made.exits == same[0].exits for made in same) else ExitsConfig()
+            shared = [msgspec.structs.replace(made, sizing=same[0].sizing, exits=exits) for made in same]
+            jobs[name] = with_members(job, shared)
         return _run_beside(jobs, folder)
 
 
-def _companions(settings: BacktestSettings, folder: Path, place: Path) -> dict[str, BacktestSettings]:
+def _companions(settings: BacktestSettings, place: Path) -> dict[str, BacktestSettings]:
     from lstm_strategy.nautilus.beside import companions
     from lstm_strategy.nautilus.catalog import read_catalog
 
     bars = read_catalog(settings.catalog, settings.instrument_id, Timeframe.parse(settings.timeframe))
-    return companions(settings, _recorded(settings, folder), bars, place)
+    return companions(settings, cast("Schedule", settings.model), bars, place)
 
 
-def _run_beside(jobs: Mapping[str, Callable[[], dict[str, Outcome]]], folder: Path) -> list[dict[str, Any]]:
+def _run_beside(jobs: Mapping[str, Job], folder: Path) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from lstm_strategy.nautilus.grid import run_job
 
     told: list[dict[str, Any]] = []
     lines: dict[str, Any] = {}
     for name, job in jobs.items():
         try:
-            outcome = job()[name]
+            outcome = run_job(job)
         except LSTMStrategyError as error:
             told.append({"name": name, "error": str(error)})
             continue
@@ -289,12 +178,12 @@ def _run_beside(jobs: Mapping[str, Callable[[], dict[str, Outcome]]], folder: Pa
     return told
 
 
-def _sensitivity(settings: BacktestSettings, folder: Path, workers: int) -> dict[str, Any]:
+def _sensitivity(job: Job, workers: int) -> dict[str, Any]:
     """Run again over the recorded forecasts at other costs and delays: Sharpe ratios by multiple (row) and delay."""
     from lstm_strategy.nautilus.grid import DELAYS, MULTIPLES, run_grid, sensitivity_grid
 
     began = time.perf_counter()
-    jobs = sensitivity_grid(msgspec.structs.replace(settings, model=_recorded(settings, folder)))
+    jobs = sensitivity_grid(job)
     with console.status("the engine runs again") as status:
         done: list[str] = []
 

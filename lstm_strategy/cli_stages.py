@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lstm_strategy import artefact
 from lstm_strategy.bars import Bars, Timeframe, format_ns
 from lstm_strategy.cli_backtest import run_experiment
+from lstm_strategy.cli_jobs import Places
 from lstm_strategy.cli_options import (
     CATALOG,
     MODELS,
@@ -133,7 +134,7 @@ def demo_command(
     console.rule("3/4 the newest forecast")
     forecast_command(_demo_experiment(), None, None, catalog, models, False)
     console.rule("4/4 backtest on bars that the model never saw")
-    summary = run_experiment(setup, instrument_id, None, catalog, models, runs)
+    summary = run_experiment(setup, instrument_id, Places(catalog, models, runs))
     print_backtest(summary)
     summary["demo_seconds"] = round(time.perf_counter() - started, 1)
     console.print(f"the whole way took {summary['demo_seconds']:.0f} s")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
 from rich import box
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,20 +22,18 @@ from rich.table import Table
 from lstm_strategy import artefact
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.cli_backtest import settings_of
+from lstm_strategy.cli_evaluate import RayOption, WorkersOption
+from lstm_strategy.cli_jobs import Places, job_of, recorded_job
 from lstm_strategy.cli_options import (
     CATALOG,
     MODELS,
     RUNS,
     CatalogOption,
     ExperimentArgument,
-    InstrumentOption,
     JsonOption,
     ModelOption,
     ModelsOption,
     RunsOption,
-    WorkersOption,
-    instrument_of,
 )
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
@@ -44,51 +44,60 @@ from lstm_strategy.schedule import Schedule
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.backtest import BacktestSettings
-    from lstm_strategy.nautilus.grid import Outcome
+    from lstm_strategy.nautilus.grid import Job, Outcome
 
 __all__ = ["sweep_command"]
 
 _BLOCKS, _SHOWN = 16, 20
+# Of a backtest's settings what the results do not depend on, or what is told in another way.
+_APART = ("catalog", "instrument_id", "model", "sizing", "limits", "run_folder", "tearsheet")
 
 
 def sweep_command(
     experiment: ExperimentArgument,
-    instrument: InstrumentOption = None,
+    instrument: Annotated[str | None, typer.Option(help="One of the experiment's; all on one account else.")] = None,
     model: ModelOption = None,
     catalog: CatalogOption = CATALOG,
     models: ModelsOption = MODELS,
     runs: RunsOption = RUNS,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = None,
+    ray: RayOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run every combination of the experiment's \\[sweep] over forecasts that are made once.
 
     \\[sweep] lists values by dotted key, such as "sizing.target_volatility" = \\[0.2, 0.35, 0.5]. The best is judged as
     the best of many: deflated Sharpe ratio, probability of backtest overfitting. An interrupted sweep goes on where it
-    was when the same command is run again.
+    was when the same command is run again. With --ray the settings are run on a cluster that shares no disc.
 
     [bold]Example[/bold]: lstm-strategy sweep backtests/btcusdt_1h.toml --workers 2
     """
+    from msgspec.structs import replace
+
+    from lstm_strategy.nautilus.grid import members_of, with_members
+
     began = time.perf_counter()
     setup = load_experiment(experiment)
     if len(chosen := setup.policies()) < 2:
         raise LSTMStrategyError(
             f'{experiment}: [sweep] lists {len(chosen)} setting; give values to compare, such as "sizing.tilt" = [0, 1]'
         )
-    instrument_id = instrument_of(setup, instrument)
-    settings, _ = settings_of(setup, instrument_id, model, catalog, models, runs)
-    folder = runs / setup.name / f"sweep-{_hash([_identity(settings), setup.sizing.horizon])}"
-    schedule = _forecasts(settings, folder)
+    job, _ = job_of(setup, instrument, Places(catalog, models, runs, model))
+    folder = runs / setup.name / f"sweep-{_hash([_identity(job), setup.sizing.horizon])}"
+    job, schedule = _forecasts(job, folder)
     jobs = {
-        label: msgspec.structs.replace(settings, model=schedule, sizing=sizing, limits=limits)
+        label: with_members(job, [replace(member, sizing=sizing, limits=limits) for member in members_of(job)])
         for label, (sizing, limits) in chosen.items()
     }
-    rows = _run(jobs, folder, workers)
+    rows, hands = _run(jobs, folder, workers, ray)
+    names = [member.instrument_id for member in members_of(job)]
     summary = _judge(rows, schedule.trials) | {
         "name": setup.name,
-        "instrument": instrument_id,
+        "instrument": names[0] if len(names) == 1 else None,
+        "instruments": names,
         "model": schedule.label,
-        "workers": workers,
+        "workers": hands,
+        "ray": ray,
         "seconds": round(time.perf_counter() - began, 1),
         "path": str(folder / "summary.json"),
     }
@@ -99,8 +108,7 @@ def sweep_command(
         emit_json(summary)
 
 
-def _identity(settings: BacktestSettings) -> list[Any]:
-    """What the results depend on, beside the policy: model, bars, costs, dates, account."""
+def _identity_of(settings: BacktestSettings) -> list[Any]:
     from lstm_strategy.nautilus.catalog import read_catalog
 
     bars = read_catalog(settings.catalog, settings.instrument_id, Timeframe.parse(settings.timeframe))
@@ -108,49 +116,74 @@ def _identity(settings: BacktestSettings) -> list[Any]:
     data = hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
     model = settings.model
     made = [artefact.load(model).manifest.digest] if isinstance(model, Path) else [turn.version for turn in model.turns]
-    money = [settings.costs, settings.cash, settings.account, settings.delay, settings.volume_share]
-    money += [settings.funding, settings.borrow]
-    money += [settings.calibration] if settings.calibration.adaptive else []
-    return [settings.instrument_id, data, made, settings.start, settings.end, *money]
+    told: list[Any] = [settings.instrument_id, data, made]
+    return [*told, *(getattr(settings, name) for name in settings.__struct_fields__ if name not in _APART)]
 
 
-def _forecasts(settings: BacktestSettings, folder: Path) -> Schedule:
-    """Return the recorded forecasts: an evaluation's, or those of one run that steps, made once and kept."""
-    from lstm_strategy.nautilus.backtest import trade
-    from lstm_strategy.nautilus.source import recorded_from
+def _identity(job: Job) -> list[Any]:
+    """What the results depend on, beside the policy: models, bars, costs, dates, account, and how it is shared."""
+    from lstm_strategy.nautilus.grid import members_of
+
+    found: list[Any] = [_identity_of(member) for member in members_of(job)]
+    return [*found, getattr(job, "portfolio", None)]
+
+
+def _forecasts(job: Job, folder: Path) -> tuple[Job, Schedule]:
+    """Return the job on recorded forecasts, an evaluation's or those of one run that steps, made once and kept."""
+    from lstm_strategy.nautilus.grid import forecasts_of, members_of
 
     path = folder / "forecasts.parquet"
-    if isinstance(settings.model, Schedule):
-        return recorded_from(settings.model, settings.instrument_id, path)
-    if not path.exists():
-        with console.status("the model steps once through the bars"):
-            table = trade(settings).tables["forecasts"]
+    if not all(isinstance(member.model, Schedule) for member in members_of(job)) and not path.exists():
+        with console.status("the models step once through the bars"):
+            table = forecasts_of(job)
         with atomic_write(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
-    return recorded_from(artefact.load(settings.model), settings.instrument_id, path)
+    job = recorded_job(job, path)
+    return job, cast("Schedule", members_of(job)[0].model)
 
 
-def _run(jobs: dict[str, BacktestSettings], folder: Path, workers: int) -> dict[str, dict[str, Any]]:
-    """Return each setting's figures and daily returns; what a former run finished is read."""
-    from lstm_strategy.nautilus.grid import run_grid
+def _run(
+    jobs: dict[str, Job], folder: Path, workers: int | None, ray: str | None
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return each setting's figures and daily returns, and how many worked; what a former run finished is read."""
+    from lstm_strategy.nautilus.grid import members_of, run_grid
 
+    policies = {label: members_of(job)[0] for label, job in jobs.items()}
     paths = {
-        label: folder / "settings" / f"{_hash([settings.sizing, settings.limits])}.parquet"
-        for label, settings in jobs.items()
+        label: folder / "settings" / f"{_hash([policy.sizing, policy.limits])}.parquet"
+        for label, policy in policies.items()
     }
     found = {label: _read(path) for label, path in paths.items()}
-    waiting = {label: settings for label, settings in jobs.items() if found[label] is None}
+    waiting = {label: job for label, job in jobs.items() if found[label] is None}
+    hands = workers or 1
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("settings", total=len(jobs), completed=len(jobs) - len(waiting))
 
         def on_done(label: str, outcome: Outcome) -> None:
-            _write(paths[label], outcome, jobs[label].cash)
+            _write(paths[label], outcome, policies[label].cash)
             progress.advance(task)
 
-        run_grid(waiting, workers=workers, on_done=on_done)
+        if ray is None:
+            run_grid(waiting, workers=hands, on_done=on_done)
+        elif waiting:
+            hands = _run_away(waiting, workers, ray, on_done)
     rows = {label: _read(path) for label, path in paths.items()}
-    return {label: row for label, row in rows.items() if row is not None}
+    return {label: row for label, row in rows.items() if row is not None}, hands
+
+
+def _run_away(jobs: dict[str, Job], workers: int | None, ray: str, on_done: Callable[[str, Outcome], None]) -> int:
+    """Run the jobs on a Ray cluster; return how many of them it runs at a time."""
+    from lstm_strategy.nautilus.parcel import pack, run_away
+    from lstm_strategy.research.parallel import Job as Task
+    from lstm_strategy.research.parallel import open_pool, run_all
+
+    files, sent = pack(jobs)
+    with open_pool(files, workers, ray) as pool:
+        console.print(f"working on {escape(pool.where)}", highlight=False, soft_wrap=True)
+        tasks = [Task(label, run_away, (job,)) for label, job in sent.items()]
+        run_all(pool, tasks, lambda done, total, task, outcome: on_done(task.label, outcome))
+        return pool.size
 
 
 def _write(path: Path, outcome: Outcome, cash: float) -> None:
@@ -205,7 +238,9 @@ def _judge(rows: dict[str, dict[str, Any]], trials: int) -> dict[str, Any]:
 
 def _print(summary: dict[str, Any]) -> None:
     settings = summary["settings"]
-    title = f"{len(settings):,} settings on {escape(summary['instrument'])}, by Sharpe ratio after costs"
+    names = summary["instruments"]
+    on = escape(names[0]) if len(names) == 1 else f"{len(names)} instruments, one account"
+    title = f"{len(settings):,} settings on {on}, by Sharpe ratio after costs"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     keys = [part.partition("=")[0] for part in settings[0]["setting"].split(" ")]
     for key in keys:

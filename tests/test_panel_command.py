@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +16,15 @@ import pytest
 from test_schedule import Constant
 
 from lstm_strategy import cli
+from lstm_strategy.cli_jobs import Places, job_of, recorded_job
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.experiment import load_experiment
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, WalkForwardConfig
+from lstm_strategy.nautilus import grid
 from lstm_strategy.nautilus.catalog import write_catalog
+from lstm_strategy.nautilus.parcel import pack, run_away
+from lstm_strategy.research import parallel
 from lstm_strategy.research.evaluate import evaluate
 from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
@@ -164,14 +174,110 @@ def test_what_cannot_be_is_one_line(
     assert "Traceback" not in err
 
 
-def test_sensitivity_is_of_one_instrument(
+def test_costs_and_delays_are_tried_on_all_of_them_together(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(grid, "MULTIPLES", (0.0, 1.0))
+    monkeypatch.setattr(grid, "DELAYS", (0, 2))
+    path = tmp_path / "two.toml"
+    path.write_text(EXPERIMENT)
+    places = ("--catalog", str(walked / "catalog"), "--runs", str(walked / "runs"))
+    words = ("backtest", str(path), *places, "--no-beside", "--sensitivity", "--json")
+    code, out, err = run_cli(monkeypatch, capsys, *words)
+    assert code == 0, err
+    summary = json.loads(out)
+    table = summary["sensitivity"]["sharpe"]
+    assert table[1][0] == summary["sharpe"]
+    assert table[0][0] > table[1][0]
+    assert table[1][1] != table[1][0]
+    assert "Costs and delays" in Path(summary["report"]).read_text()
+
+
+def test_exits_rest_for_all_of_them(
     walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "two.toml"
-    path.write_text(EXPERIMENT)
-    code, _, err = run_cli(monkeypatch, capsys, "backtest", str(path), "--sensitivity", "--runs", str(walked / "runs"))
-    assert code == 1
-    assert "--instrument" in err
+    path.write_text(EXPERIMENT.replace("[model]", "[exits]\nstop = 1.0\npause_bars = 3\n[model]"))
+    places = ("--catalog", str(walked / "catalog"), "--runs", str(walked / "runs"))
+    code, out, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    fills = pq.read_table(Path(summary["run_path"]) / "fills.parquet")
+    exits = fills.filter(fills["exit"])
+    assert set(exits["instrument"].to_pylist()) == {"A.SIM", "B.SIM"}
+    assert summary["execution"]["exits"] == len(exits) > 4
+    assert not any(row["error"] for row in summary["beside"])
+
+
+def test_a_sweep_runs_all_of_them_on_one_account_anywhere(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(EXPERIMENT + '[sweep]\n"limits.max_gross" = [0.7, 0.9]\n')
+    places = ("--catalog", str(walked / "catalog"), "--runs", str(walked / "runs"))
+    code, out, err = run_cli(monkeypatch, capsys, "sweep", str(path), *places, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["instruments"] == ["B.SIM", "A.SIM"]
+    assert "2 settings on 2 instruments, one account" in err
+    code, out, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--no-beside", "--json")
+    assert code == 0, err
+    alone = json.loads(out)
+    (row,) = [row for row in summary["settings"] if row["setting"] == "limits.max_gross=0.9"]
+    assert (row["sharpe"], row["orders"], row["fees"]) == (alone["sharpe"], alone["orders"], alone["fees"])
+
+    # What a machine without this one's folders is sent gives the same, to the last bit.
+    setup = load_experiment(path)
+    job, _ = job_of(setup, None, Places(walked / "catalog", walked / "models", walked / "runs"))
+    job = recorded_job(job, tmp_path / "none.parquet")
+    files, sent = pack({"it": job})
+    here = grid.run_job(job)
+    hidden = walked.rename(walked.with_name("hidden"))
+    try:
+        away = run_away(*pickle.loads(pickle.dumps((files, sent["it"]))))  # noqa: S301 - our own
+    finally:
+        hidden.rename(walked)
+    assert away.figures == here.figures
+    np.testing.assert_array_equal(away.equity, here.equity)
+    assert here.figures["sharpe"] == alone["sharpe"]
+    assert not any(str(walked) in str(value) for value in (sent["it"],))
+    with pytest.raises(LSTMStrategyError, match="only recorded forecasts can be sent"):
+        pack(
+            {
+                "it": job_of(setup, None, Places(walked / "catalog", walked / "models", walked / "runs"))[
+                    0
+                ].__replace__(members=tuple(member.__replace__(model=tmp_path) for member in job.members))
+            }
+        )
+
+
+def test_a_sweep_on_ray_finds_what_one_process_does(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray's own workers are tried elsewhere; here a pool in their place, which gets all as a worker does: as bytes."""
+    asked: list[tuple[int | None, str | None]] = []
+    whole = parallel.open_pool
+
+    @contextmanager
+    def pool_of(shared: object, workers: int | None, ray: str | None) -> Iterator[parallel.Pool]:
+        asked.append((workers, ray))
+        with whole(pickle.loads(pickle.dumps(shared))) as pool:  # noqa: S301 - our own
+            yield pool
+
+    monkeypatch.setattr(parallel, "open_pool", pool_of)
+    path = tmp_path / "two.toml"
+    path.write_text(EXPERIMENT + '[sweep]\n"limits.max_gross" = [0.7, 0.9]\n')
+    found = []
+    places = ("--catalog", str(walked / "catalog"), "--runs", str(walked / "runs"))
+    for words in ((), ("--ray", "auto", "--workers", "3")):
+        for done in (walked / "runs" / "two").glob("sweep-*"):
+            shutil.rmtree(done)
+        code, out, err = run_cli(monkeypatch, capsys, "sweep", str(path), *places, *words, "--json")
+        assert code == 0, err
+        found.append(json.loads(out)["settings"])
+        assert ("working on this process" in err) == bool(words)
+    assert found[0] == found[1]
+    assert asked == [(3, "auto")]
 
 
 def test_a_method_whose_package_is_missing_is_refused(

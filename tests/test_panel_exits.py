@@ -20,6 +20,8 @@ from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.joint_limits import Resting, join
 from lstm_strategy.nautilus.panel_backtest import PanelRun
+from lstm_strategy.sources.funding import keep_funding
+from lstm_strategy.sources.store import RawStore
 
 THIRD = SizingConfig(mode="fixed_fraction", fraction=0.3, no_trade_band=0.0)
 ONCE = msgspec.structs.replace(LOOSE, orders_per_day=3)  # one order a name, no topping up
@@ -210,3 +212,28 @@ def test_nothing_counts_on_another_orders_filling() -> None:
         for resting in (Resting(), Resting(orders=True))
     ]
     assert both == [[0.2, 0.4], [0.2, 0.0]]
+
+
+def test_the_account_says_what_of_its_funding_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three perpetuals: rates of all bars, of the first day alone, of none."""
+    tell_each(monkeypatch, lambda *_: 1e-3)
+    panel = [market([FLAT] * 96, coin) for coin in (AAA, BBB, CCC)]
+    for coin, days in ((AAA, 4), (BBB, 1)):
+        ts = np.arange(1, 3 * days + 1, dtype=np.int64) * 8 * HOUR.ns
+        keep_funding(RawStore(tmp_path / "catalog"), coin.id, ts, np.full(len(ts), 0.001))
+    options = {"sizing": THIRD, "limits": ONCE, "account": "margin"}
+    summary = run_on(tmp_path, panel, SEPARATE, FUTURE, **options).summary
+    notes = [note for note in summary["notes"] if "Funding" in note]
+    assert [note.partition(":")[0] for note in notes] == [BBB.id, CCC.id]
+    assert "1970-01-02T00:00:00Z alone" in notes[0]
+    assert "Funding is not included" in notes[1]
+    parts = {part["instrument"]: part["result"] for part in summary["instruments"]}
+    paid = {name: round(-result / 30.0) for name, result in parts.items()}  # 0.001 of about 30,000 each time
+    assert paid == {AAA.id: 11, BBB.id: 3, CCC.id: 0}  # the last is due after the last event
+    assert summary["carry"]["funding_paid"] == pytest.approx(-sum(parts.values()), rel=1e-9)
+    assert [room["participation"] for room in summary["capacity"]] == [0.01, 0.05, 0.1]
+    parts_room = [part["capacity"][0]["equity"] for part in summary["instruments"]]
+    assert summary["capacity"][0]["equity"] == min(parts_room)
+    none = run_on(tmp_path / "none", panel, SEPARATE, FUTURE, **options).summary
+    assert sum("Funding is not included" in note for note in none["notes"]) == 1
+    assert not any(note.startswith("AAA") for note in none["notes"])

@@ -509,7 +509,7 @@ def test_a_sweep_judges_its_best_and_goes_on_where_it_was(
     assert (row["sharpe"], row["orders"]) == (alone["sharpe"], alone["orders"])
 
     ran: list[str] = []
-    monkeypatch.setattr(grid, "_run", lambda settings: ran.append(settings) or grid.trade(settings))
+    monkeypatch.setattr(grid, "run_job", lambda job: ran.append(job) or grid.trade(job))
     code, out, _ = run_cli(monkeypatch, capsys, *words)
     assert code == 0
     assert not ran

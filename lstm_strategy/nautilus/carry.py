@@ -137,6 +137,7 @@ def carry_module(
         actor_path=f"{_HERE}:CarryModule",
         config_path=f"{_HERE}:CarryModuleConfig",
         config={
+            "component_id": f"CarryModule-{instrument.id.value}",  # several names have one each
             "instrument_id": instrument.id.value,
             "funding_ts": funding_ts,
             "funding_rates": funding_rates,

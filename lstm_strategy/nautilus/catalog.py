@@ -31,6 +31,7 @@ from lstm_strategy.nautilus.instruments import from_engine, price_precision, to_
 
 __all__ = [
     "bar_type",
+    "files_of",
     "read_catalog",
     "read_engine_instrument",
     "read_instrument",
@@ -152,6 +153,14 @@ def require_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> Non
     folder = _folder(root, str(bar_type(instrument_id, timeframe)))
     if not any(folder.glob("*.parquet")):
         raise LSTMStrategyError(f"{root} has no bars {folder.name}; import them with 'lstm-strategy data import'")
+
+
+def files_of(root: Path, instrument_id: str, timeframe: Timeframe) -> list[Path]:
+    """Return the files of one instrument and its bars of one timeframe, and what marks the catalog as one."""
+    name = instrument_id.replace("/", "")
+    bars = _folder(root, str(bar_type(instrument_id, timeframe))).glob("*.parquet")
+    others = (root / "data").glob(f"*/{name}/*.parquet")
+    return [root / _MARK, *sorted(bars), *sorted(others)]
 
 
 def _folder(root: Path, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,7 +16,21 @@ from lstm_strategy.nautilus.backtest import BacktestSettings, trade
 from lstm_strategy.nautilus.panel_backtest import PanelSettings, trade_panel
 from lstm_strategy.nautilus.summary import results, turnover
 
-__all__ = ["DELAYS", "MULTIPLES", "Outcome", "run_grid", "run_panel_job", "sensitivity_grid"]
+__all__ = [
+    "DELAYS",
+    "MULTIPLES",
+    "Job",
+    "Outcome",
+    "forecasts_of",
+    "members_of",
+    "run_grid",
+    "run_job",
+    "sensitivity_grid",
+]
+__all__ += ["with_members"]
+
+type Job = BacktestSettings | PanelSettings
+"""A backtest of one instrument, or of several on one account."""
 
 MULTIPLES = (0.0, 0.5, 1.0, 2.0, 4.0)
 DELAYS = (0, 1, 2, 3)
@@ -32,7 +46,7 @@ class Outcome:
 
 
 def run_grid(
-    jobs: dict[str, BacktestSettings],
+    jobs: Mapping[str, Job],
     *,
     workers: int = 1,
     on_done: Callable[[str, Outcome], None] = lambda name, outcome: None,
@@ -47,13 +61,13 @@ def run_grid(
     found: dict[str, Outcome] = {}
     if workers == 1 or len(jobs) < 2:
         for name, settings in jobs.items():
-            found[name] = _run(settings)
+            found[name] = run_job(settings)
             on_done(name, found[name])
         return found
     # Spawned, since a fork of a process with threads may hang.
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
     try:
-        waiting = {pool.submit(_run, settings): name for name, settings in jobs.items()}
+        waiting = {pool.submit(run_job, settings): name for name, settings in jobs.items()}
         for future in as_completed(waiting):
             name = waiting[future]
             found[name] = future.result()
@@ -63,37 +77,52 @@ def run_grid(
     return {name: found[name] for name in jobs}
 
 
-def sensitivity_grid(settings: BacktestSettings) -> dict[str, BacktestSettings]:
+def sensitivity_grid(job: Job) -> dict[str, Job]:
     """Return the runs at multiples of the costs and with delays, by ``multiple/delay``.
 
-    The decisions count on ``settings.costs`` all the while: what changes is what the venue charges, and how late it
+    The decisions count on the costs as they are all the while: what changes is what the venue charges, and how late it
     fills.
     """
 
-    def charged(multiple: float) -> Costs:
-        costs = settings.costs
+    def charged(costs: Costs, multiple: float) -> Costs:
         return Costs(fee=costs.fee * multiple, spread=costs.spread * multiple, slippage=costs.slippage * multiple)
 
     return {
-        f"{multiple:g}/{delay}": replace(settings, charged=charged(multiple), delay=delay, run_folder=None)
+        f"{multiple:g}/{delay}": with_members(
+            job,
+            [
+                replace(member, charged=charged(member.costs, multiple), delay=delay, run_folder=None)
+                for member in members_of(job)
+            ],
+        )
         for multiple in MULTIPLES
         for delay in DELAYS
     }
 
 
-def run_panel_job(name: str, settings: PanelSettings) -> dict[str, Outcome]:
-    """Run several instruments on one account; return what came of it by the job's name, as `run_grid` does."""
-    return {name: _outcome(trade_panel(settings).tables, settings.shared.cash)}
+def members_of(job: Job) -> tuple[BacktestSettings, ...]:
+    """Return the settings of each of its instruments."""
+    return job.members if isinstance(job, PanelSettings) else (job,)
 
 
-def _run(settings: BacktestSettings) -> Outcome:
-    return _outcome(trade(settings).tables, settings.cash)
+def with_members(job: Job, members: Sequence[BacktestSettings]) -> Job:
+    """Return the job with other settings for its instruments; nothing is written."""
+    if isinstance(job, PanelSettings):
+        return replace(job, members=tuple(members), run_folder=None)
+    return members[0]
 
 
-def _outcome(tables: dict[str, pa.Table], cash: float) -> Outcome:
+def forecasts_of(job: Job) -> pa.Table:
+    """Run a job whose models step; return what they said, as `recorded_from` takes it."""
+    return (trade_panel(job) if isinstance(job, PanelSettings) else trade(job)).tables["forecasts"]
+
+
+def run_job(job: Job) -> Outcome:
+    """Run one backtest, and bring it down to what is kept of it. Raises as `run_backtest` does."""
+    tables = trade_panel(job).tables if isinstance(job, PanelSettings) else trade(job).tables
     equity, fills = tables["equity"], tables["fills"]
     ts_close, own = equity["ts_close"].cast(pa.int64()).to_numpy(), equity["equity"].to_numpy()
-    figures = results(ts_close, own, cash) | {
+    figures = results(ts_close, own, members_of(job)[0].cash) | {
         "orders": float(len(tables["orders"])),
         "fees": float(fills["fee"].to_numpy().sum()),
         "turnover": turnover(ts_close, own, fills),

@@ -14,7 +14,15 @@ from lstm_strategy.bars import Float, Stamps, format_ns, utc_day
 from lstm_strategy.decision import HALTS
 from lstm_strategy.decision_log import STAMP
 from lstm_strategy.nautilus.record import RunRecord
-from lstm_strategy.nautilus.summary import capacity, losses_of_margin, results, scores, turnover
+from lstm_strategy.nautilus.summary import (
+    capacity,
+    execution,
+    funding_notes,
+    losses_of_margin,
+    results,
+    scores,
+    turnover,
+)
 from lstm_strategy.overfitting import figures
 from lstm_strategy.portfolio import FALLBACK
 
@@ -66,6 +74,7 @@ def sum_up_panel(traded: TradedPanel, *, cash: float, method: str) -> dict[str, 
     rows = [_of_instrument(name, traded, stamps, own, cash) for name in records]
     in_sample = source.trained_until is not None and bool(stamps[0] <= source.trained_until)
     lost, notes = losses_of_margin(traded.liquidations, first.instrument.quote_currency.code)
+    notes += _funding_notes(traded)
     fallen = sum(FALLBACK in decision.bound for decision in next(iter(records.values())).decisions)
     if fallen:
         notes.append(f"At {fallen} closes the method {method} could not be solved: equal risk took its place.")
@@ -103,12 +112,31 @@ def sum_up_panel(traded: TradedPanel, *, cash: float, method: str) -> dict[str, 
         "buy_and_hold": results(stamps, equity["buy_and_hold"].to_numpy(), cash),
         "overfitting": figures(stamps, own, cash, trials=source.trials),
         "turnover": turnover(stamps, own, tables["fills"]),
-        "capacity": [],
+        "capacity": _smallest([row["capacity"] for row in rows if row["capacity"]]),
+        "execution": execution(tables["fills"]),
         "carry": {name: sum(getattr(carry, name) for carry in told) for name in msgspec.structs.asdict(told[0])},
         "in_sample": in_sample,
         "notes": notes,
         "instruments": rows,
     }
+
+
+def _funding_notes(traded: TradedPanel) -> list[str]:
+    """Return what the figures leave out of the funding, with the names where it is not all of them."""
+    names: dict[str, list[str]] = {}
+    for name, market in traded.markets.items():
+        for note in funding_notes(market.instrument, market.bars, market.funding_known):
+            names.setdefault(note, []).append(name)
+    everyone = len(traded.markets)
+    return [note if len(of) == everyone else f"{', '.join(of)}: {note}" for note, of in names.items()]
+
+
+def _smallest(capacities: list[list[dict[str, float]]]) -> list[dict[str, float]]:
+    """Return, for each participation, the equity at which the name that has least room comes to it."""
+    return [
+        {"participation": same[0]["participation"], "equity": min(one["equity"] for one in same)}
+        for same in zip(*capacities, strict=True)
+    ]
 
 
 def _of_instrument(name: str, traded: TradedPanel, stamps: Stamps, own: Float, cash: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.source import Source
 from lstm_strategy.overfitting import figures
 
-__all__ = ["capacity", "execution", "losses_of_margin", "results", "scores", "sum_up", "turnover"]
+__all__ = ["capacity", "execution", "funding_notes", "losses_of_margin", "results", "scores", "sum_up", "turnover"]
 
 _PARTICIPATIONS = (0.01, 0.05, 0.1)
 _FUNDING_NS = 24 * 3_600 * 10**9  # longest time between fundings
@@ -57,7 +57,7 @@ def sum_up(
     fees = tables["fills"]["fee"].to_numpy()
     in_sample = source.trained_until is not None and bool(bars.ts_close[0] <= source.trained_until)
     lost, notes = losses_of_margin(liquidations, instrument.quote_currency.code)
-    notes += _notes(instrument, bars, funding_known)
+    notes += funding_notes(instrument, bars, funding_known)
     if in_sample:
         until = format_ns(source.trained_until or 0)
         notes.append(f"In sample: the model was trained on bars up to {until}; the results flatter.")
@@ -163,8 +163,8 @@ def losses_of_margin(liquidations: list[Liquidated], currency: str) -> tuple[dic
     ]
 
 
-def _notes(instrument: EngineInstrument, bars: Bars, funding_known: tuple[int, int] | None) -> list[str]:
-    """Return what the figures leave out, in plain sentences."""
+def funding_notes(instrument: EngineInstrument, bars: Bars, funding_known: tuple[int, int] | None) -> list[str]:
+    """Return what the figures leave out of a perpetual's funding, in plain sentences."""
     notes = []
     if from_engine(instrument).kind == "perpetual":
         first, last = funding_known or (0, 0)
