@@ -113,10 +113,25 @@ def _locate(what: Path, runs: Path) -> Path:
     from lstm_strategy.experiment import load_experiment
 
     name = load_experiment(what).name
-    places = [runs / name / mode / "state" for mode in ("live", "paper")]
-    found = [place for place in places if place.is_dir() and StateFolder(place).known]
-    if len(found) == 1:
-        return found[0]
+    live, paper = runs / name / "live", runs / name / "paper"
+    last = sorted(paper.glob("*/state"))[-1:]  # a paper run has a folder of its own, named by its time
+    found = [place for place in (live / "state", paper / "state", *last) if StateFolder(place).known]
+    meant = found if len(found) < 2 else [place for place in found if _is_halted(StateFolder(place))]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        raise LSTMStrategyError(f"{name} is halted in {' and '.join(map(str, meant))}: name the folder meant")
     if found:
-        raise LSTMStrategyError(f"{name} has state of two modes, {found[0]} and {found[1]}: name the folder meant")
-    raise LSTMStrategyError(f"{name} has kept no state in {places[0]} or {places[1]}; name its state_dir")
+        raise LSTMStrategyError(f"nothing is latched in {' or '.join(map(str, found))}")
+    raise LSTMStrategyError(f"{name} has kept no state in {live} or {paper}; name its state_dir")
+
+
+def _is_halted(folder: StateFolder) -> bool:
+    """Say whether something is to be lifted there, or may be."""
+    try:
+        kept, _ = folder.read()
+        risks = {} if kept is None else risks_of(kept)
+    except LSTMStrategyError:
+        return True
+    ordered = "" if kept is None else kept.ordered
+    return bool(latched(risks, ordered)) or bool(ordered) or folder.kill_reason() is not None

@@ -598,11 +598,24 @@ def test_resume_finds_the_state_of_an_experiment(tmp_path: Path) -> None:
     words = (experiment, "--reason", "looked at it", "--runs", str(tmp_path))
     code, told = resume(*words)
     assert (code, "has kept no state" in told) == (1, True)
-    for mode in ("paper", "live"):
-        folder = StateFolder(tmp_path / "btcusdt_1h" / mode / "state")
+    live, older, paper = (tmp_path / "btcusdt_1h" / name / "state" for name in ("live", "paper/2024", "paper/2025"))
+
+    def keep(place: Path, ordered: str) -> None:
+        folder = StateFolder(place)
         folder.acquire("a test")
-        folder.write(msgspec.structs.replace(KEPT, ordered="a drill"))
+        folder.write(msgspec.structs.replace(KEPT, ordered=ordered))
         folder.release()
+
+    keep(older, "forgotten")
+    for place, other in ((paper, None), (live, paper)):  # the one that is halted
+        keep(place, "a drill")
         code, told = resume(*words)
-        assert (code, "ordered" in told) == ((0, True) if mode == "paper" else (1, False)), told
-    assert "two modes" in told
+        assert (code, "ordered" in told) == (0, True), told
+        assert StateFolder(place).read()[0] == msgspec.structs.replace(KEPT, number=2)
+        if other is not None:
+            code, told = resume(*words)
+            assert (code, told) == (1, f"nothing is latched in {live} or {paper}")
+    for place in (paper, live):
+        keep(place, "both")
+    code, told = resume(*words)
+    assert (code, told) == (1, f"btcusdt_1h is halted in {live} and {paper}: name the folder meant")
