@@ -61,7 +61,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         if await _until_stopped(wait_until_reached(settings, observers), stop):
             raise LSTMStrategyError("stopped before the venue could be reached; nothing was sent")
         built = build_node(settings, stage, files)
-        stack.callback(built.node.kernel.dispose)
+        stack.callback(_dispose, built)
         stop.listen()  # the engine has taken the signals for itself, without regard for what is to be flattened
         await _start(settings, built, observers)
         for record in built.records.values():
@@ -115,7 +115,11 @@ async def _until_stopped(work: Any, stop: _Signals) -> bool:
 async def _start(settings: NodeSettings, built: Built, observers: Observers) -> None:
     """Connect, reconcile, start the strategy; its refusals come out of here."""
     node = built.node
-    await node.kernel.start_async()
+    try:
+        await node.kernel.start_async()
+    except BaseException:
+        await node.kernel.stop_async()
+        raise
     if not node.trader.is_running:
         if not node.kernel.data_engine.check_connected():
             what = "its market data did not come up"
@@ -207,3 +211,11 @@ async def _stop(settings: NodeSettings, built: Built) -> None:
         await asyncio.sleep(_POLL_S)
     if node.kernel.is_running():
         await node.kernel.stop_async()
+
+
+def _dispose(built: Built) -> None:
+    """Leave nothing behind; what refused to start cannot be taken apart, and ends with the process."""
+    if built.venue is not None:
+        built.venue.give_back()
+    if not any(str(state) == "STARTING" for state in built.node.trader.strategy_states().values()):
+        built.node.kernel.dispose()

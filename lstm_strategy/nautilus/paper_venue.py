@@ -161,7 +161,6 @@ class PaperVenue(SandboxExecutionClient):
             book_type=BookType.L1_MBP,
             bar_execution=False,
         )
-        AccountFactory.deregister_cash_borrowing(config.venue)
         self._client = BacktestExecClient(
             exchange=self.exchange,
             msgbus=msgbus,
@@ -188,6 +187,10 @@ class PaperVenue(SandboxExecutionClient):
             self._msgbus.deregister(endpoint, getattr(engine, method))
             at_once = _bound(getattr(kind, method), engine)
             self._msgbus.register(endpoint, self._on_data if kind is DataEngine else at_once)
+
+    def give_back(self) -> None:
+        """Give back the permission to borrow, which the engine keeps for the whole process and gives only once."""
+        AccountFactory.deregister_cash_borrowing(self._settings.venue)
 
     def connect(self) -> None:
         """Stand ready; the instruments are known when their first bar comes."""

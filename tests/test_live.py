@@ -1,0 +1,512 @@
+"""The node: paper on a replay equals the backtest, real orders at the local exchange, signals, keys, and bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from trading_support import HMAC_SECRET, KEY, trading
+from typer.testing import CliRunner
+
+from lstm_strategy import artefact
+from lstm_strategy.bars import Timeframe
+from lstm_strategy.cli import app
+from lstm_strategy.cli_jobs import Places, settings_of
+from lstm_strategy.decision import Shrinkage
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.experiment import load_experiment
+from lstm_strategy.live_config import VENUES, LiveConfig
+from lstm_strategy.nautilus.adapters import ADAPTERS, Wiring, adapter_for, require_keys, require_offered
+from lstm_strategy.nautilus.backtest import run_backtest
+from lstm_strategy.nautilus.catalog import write_catalog
+from lstm_strategy.nautilus.node_settings import hold_trader
+from lstm_strategy.nautilus.pace import REAL_TIME, Pace
+from lstm_strategy.nautilus.status import Decided, Observers
+from lstm_strategy.replay.recordings import market_from_catalog
+from lstm_strategy.replay.server import ReplayConfig, serve
+from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
+from lstm_strategy.sources.store import RawStore
+
+BTC = "BTCUSDT.BINANCE"
+HISTORY, BARS = 1_000, 120
+CENTRE = -0.13  # of the means, in units of σ
+EXPERIMENT = """
+name = "tiny"
+[data]
+instruments = ["{names}"]
+timeframe = "1h"
+[split]
+fit_end = 2020-06-01
+stop_end = 2020-09-01
+calibrate_end = 2022-02-11T16:00:00Z
+[target]
+horizons = [1, 4]
+[sizing]
+mode = "mean_variance"
+horizon = 1
+kelly_fraction = 0.05
+no_trade_band = 0.0
+[costs]
+fee = 0.0004
+[limits]
+max_exposure = 1.0
+daily_loss = 1.0
+max_drawdown = 1.0
+{more}
+"""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A folder as a user has it: a catalog, a model, experiments."""
+
+    folder: Path
+    model: Path
+
+    def experiment(self, more: str = "", names: str = BTC, name: str = "experiment") -> Path:
+        path = self.folder / f"{name}.toml"
+        path.write_text(EXPERIMENT.format(more=more, names=names))
+        return path
+
+    def words(self, verb: str, experiment: Path, *more: str) -> list[str]:
+        places = {"catalog": self.folder / "catalog", "runs": self.folder / "runs", "model": self.model}
+        return [
+            verb,
+            str(experiment),
+            *(word for key, path in places.items() for word in (f"--{key}", str(path))),
+            *more,
+        ]
+
+    def run(self, verb: str, experiment: Path, *more: str) -> dict[str, Any]:
+        done = CliRunner().invoke(app, self.words(verb, experiment, *more, "--json"))
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == 0, done.output
+        found: dict[str, Any] = msgspec.json.decode(done.stdout)
+        return found
+
+    def backtest(self, experiment: Path) -> dict[str, Any]:
+        """As the command does it, less the report and the tearsheet, which take seconds."""
+        setup = load_experiment(experiment)
+        places = Places(self.folder / "catalog", self.folder, self.folder / "runs", str(self.model))
+        settings, _ = settings_of(setup, BTC, places)
+        folder = self.folder / "runs" / f"backtest-{time.time_ns()}"
+        return run_backtest(msgspec.structs.replace(settings, run_folder=folder, tearsheet=False)).summary
+
+    def diff(self, a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+        done = CliRunner().invoke(app, ["explain", "--diff", a["run_path"], b["run_path"], "--json"])
+        found: dict[str, Any] = msgspec.json.decode(done.stdout)
+        return found
+
+    def start(self, verb: str, experiment: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            "-c",
+            "from lstm_strategy.cli import main; main()",
+            *self.words(verb, experiment, *more),
+        ]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
+        )
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Desk:
+    folder = tmp_path_factory.mktemp("desk")
+    tiny = artefact.load(tiny_artefact)
+    # Untrained as it is, its means lie on one side; around their own average they change it often.
+    shrinkage = [Shrinkage(1.0, CENTRE, 0.001), Shrinkage()]
+    manifest = msgspec.structs.replace(tiny.manifest, shrinkage=shrinkage)
+    model = artefact.save(folder, manifest, tiny.graph, (tiny_artefact / "weights.safetensors").read_bytes())
+    config = SimulationConfig(instrument_id=BTC, timeframe="1h", bars=HISTORY + BARS, seed=5, start="2022-01-01")
+    bars, described = simulate(config), simulated_instrument(config)
+    store = RawStore(folder / "catalog")
+    store.write_instrument(described)
+    store.merge(bars, replace=True)
+    write_catalog(folder / "catalog", bars, described)
+    return Desk(folder, model)
+
+
+@contextmanager
+def exchange(desk: Desk, **options: Any) -> Iterator[Any]:
+    """A local exchange in a thread, moved by hand: yields its URL and what steps it."""
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    found: dict[str, Any] = {}
+    market = market_from_catalog(desk.folder / "catalog", BTC, Timeframe.parse("1h"))
+    config = ReplayConfig(
+        markets=(market,), step=True, shift=True, start=str(HISTORY), unfinished=False, updates=0, **options
+    )
+
+    async def run() -> None:
+        found["stop"] = asyncio.Event()
+        async with serve(config) as server:
+            found["server"] = server
+            ready.set()
+            await found["stop"].wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    assert ready.wait(20)
+
+    class Handle:
+        url = found["server"].http_url
+        server = found["server"]
+
+        @staticmethod
+        def step(bars: int = 1) -> None:
+            asyncio.run_coroutine_threadsafe(found["server"].step(bars), loop).result(20)
+
+    try:
+        yield Handle
+    finally:
+        loop.call_soon_threadsafe(found["stop"].set)
+        thread.join(20)
+        loop.close()
+
+
+def read_until(process: subprocess.Popen[str], word: str, told: list[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        told.append(line)
+        if word in line:
+            return line
+    raise AssertionError(f"{word!r} was never said:\n{''.join(told)}")
+
+
+# -- paper -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "orders"),
+    [
+        ("", 60),
+        ("[backtest]\ndelay = 1\n", 20),
+        ("[backtest]\nparticipation = 0.00001\n", 60),
+        ('[exits]\nstop = 2.0\ntake_profit = 2.0\n[execution]\nmode = "post_only"\n', 20),
+        ('[backtest]\naccount = "margin"\nborrow = 0.1\n', 60),
+    ],
+    ids=["market", "delay", "participation", "exits", "margin"],
+)
+def test_paper_on_a_replay_is_the_backtest_to_the_last_bit(desk: Desk, more: str, orders: int) -> None:
+    experiment = desk.experiment(more)
+    backtest = desk.backtest(experiment)
+    paper = desk.run("paper", experiment, "--replay", "--speed", "1e9")
+    found = desk.diff(backtest, paper)
+    assert found["same"], found
+    assert found["compared"] == BARS
+    assert paper["orders"] == backtest["orders"] >= orders
+    assert (paper["ended"], paper["mode"], paper["decisions"]) == ("replay", "replay", BARS)
+    for key in ("net_return", "fees", "fills", "pinball", "carry", "liquidated"):
+        assert paper[key] == backtest[key], key
+    a, b = (pq.read_table(Path(run["run_path"]) / "fills.parquet") for run in (backtest, paper))
+    for column in ("ts_filled", "side", "quantity", "price", "fee", "exit", "decided_price", "shortfall"):
+        assert a[column].to_pylist() == b[column].to_pylist(), column
+    names = {path.name for path in Path(backtest["run_path"]).iterdir()} - {"tearsheet.html", "report.html"}
+    assert names <= {path.name for path in Path(paper["run_path"]).iterdir()}
+
+
+def test_bars_may_be_fewer_and_a_run_of_none_leaves_its_log_alone(desk: Desk) -> None:
+    experiment = desk.experiment()
+    paper = desk.run("paper", experiment, "--replay", "--speed", "1e9", "--bars", "7")
+    assert paper["decisions"] == 7
+    assert (Path(paper["run_path"]) / "experiment.toml").read_text() == experiment.read_text()
+    one = desk.run("paper", experiment, "--replay", "--speed", "1e9", "--bars", "1")
+    assert (one["decisions"], "net_return" in one) == (1, False)
+
+
+def test_a_replay_takes_the_time_that_its_speed_says(desk: Desk) -> None:
+    began = time.monotonic()
+    desk.run("paper", desk.experiment(), "--replay", "--speed", "7200", "--bars", "4")
+    assert time.monotonic() - began > 2.0  # four hours
+
+
+def test_holes_in_the_bars_are_asked_for_once_and_change_nothing(desk: Desk, tmp_path: Path) -> None:
+    shutil.copytree(desk.folder / "catalog", tmp_path / "catalog")
+    store = RawStore(tmp_path / "catalog")
+    hour = Timeframe.parse("1h")
+    bars = store.read(BTC, hour)
+    rows = np.ones(len(bars), bool)
+    rows[[HISTORY + 20, HISTORY + 21, HISTORY + 60]] = False
+    described = store.read_instrument(BTC)
+    shutil.rmtree(tmp_path / "catalog")
+    kept = type(bars)(
+        BTC, hour, *(c[rows] for c in (bars.ts_close, bars.open, bars.high, bars.low, bars.close, bars.volume))
+    )
+    store.write_instrument(described)
+    store.merge(kept, replace=True)
+    write_catalog(tmp_path / "catalog", kept, described)
+    other = Desk(tmp_path, desk.model)
+    experiment = other.experiment()
+    backtest = other.backtest(experiment)
+    paper = other.run("paper", experiment, "--replay", "--speed", "1e9")
+    assert other.diff(backtest, paper)["same"]
+    assert paper["decisions"] == BARS - 3
+
+
+# -- signals ---------------------------------------------------------------------------------------------------------
+
+
+def test_signals_halt_and_end_a_node_in_a_stated_time(desk: Desk) -> None:
+    node = desk.start("paper", desk.experiment(), "--replay", "--speed", "36000", "--json")
+    told: list[str] = []
+    read_until(node, " buy ", told)
+    assert [line.split()[1] for line in told if line.startswith("✓")] == [
+        "model:",
+        "instrument:",
+        "account:",
+        "history:",
+    ]
+    node.send_signal(signal.SIGUSR1)
+    read_until(node, "halt_ordered", told)
+    began = time.monotonic()
+    node.send_signal(signal.SIGTERM)
+    rest, _ = node.communicate(timeout=20)
+    assert time.monotonic() - began < 5.0
+    assert node.returncode == 0, rest
+    summary = msgspec.json.decode(rest.strip().splitlines()[-1])
+    assert summary["ended"] == "signal"
+    assert summary["halts"]
+    log = (Path(summary["run_path"]) / "node.jsonl").read_text().splitlines()
+    assert all("message" in msgspec.json.decode(line) for line in log)
+
+
+# -- live, on the local exchange -------------------------------------------------------------------------------------
+
+LIVE = """
+[live]
+mode = "live"
+flatten_on_stop = true
+start_timeout = 1
+"""
+KEYS = {"BINANCE_API_KEY": KEY, "BINANCE_API_SECRET": HMAC_SECRET}
+
+
+def secrets_in(*places: Path | str) -> list[str]:
+    """Where a key or a secret stands."""
+    files = [file for place in places if isinstance(place, Path) for file in place.rglob("*") if file.is_file()]
+    found = [str(file) for file in files if any(word.encode() in file.read_bytes() for word in KEYS.values())]
+    return found + [text for text in places if isinstance(text, str) and any(word in text for word in KEYS.values())]
+
+
+def test_live_orders_reach_the_venue_and_a_stop_closes_the_position(desk: Desk) -> None:
+    with exchange(desk, trading=trading()) as venue:
+        words = ("--yes-trade-real-money", "--base-url", venue.url, "--json")
+        node = desk.start("live", desk.experiment(LIVE, name="live"), *words, **KEYS)
+        told: list[str] = []
+        read_until(node, "history:", told)
+        for _ in range(30):
+            venue.step()
+            time.sleep(0.05)
+            if venue.server.exchange.trading.account.total("BTC"):
+                break
+        bought = venue.server.exchange.trading.account.total("BTC")
+        assert bought > 0, "".join(told)
+        node.send_signal(signal.SIGTERM)
+        rest, _ = node.communicate(timeout=30)
+        assert node.returncode == 0, rest
+        assert venue.server.exchange.trading.account.total("BTC") < bought / 1000
+        summary = msgspec.json.decode(rest.strip().splitlines()[-1])
+        assert (summary["mode"], summary["ended"]) == ("live", "signal")
+        assert not secrets_in(Path(summary["run_path"]), desk.folder / "runs", rest, *told)
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_wrong_keys_are_refused_in_the_venues_words_and_told_to_nobody(desk: Desk, debug: tuple[str, ...]) -> None:
+    with exchange(desk, trading=trading("another-secret-9876543210")) as venue:
+        words = ("--yes-trade-real-money", "--base-url", venue.url, *debug)
+        node = desk.start("live", desk.experiment(LIVE, name="live"), *words, **KEYS)
+        said, _ = node.communicate(timeout=60)
+        assert node.returncode == 1, said
+        assert "error: binance: it did not let the account in" in said
+        assert "-1022" in said
+        assert "✓ account" not in said
+        assert not secrets_in(desk.folder / "runs", said)
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
+
+
+def refused(desk: Desk, verb: str, experiment: Path, *more: str) -> str:
+    with pytest.raises(LSTMStrategyError) as error:
+        desk.run(verb, experiment, *more)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_real_money_needs_two_words_and_keys(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
+    assert 'needs mode = "live"' in refused(desk, "live", desk.experiment(), "--yes-trade-real-money")
+    experiment = desk.experiment(LIVE, name="live")
+    assert "--yes-trade-real-money" in refused(desk, "live", experiment)
+    assert "BINANCE_API_KEY and BINANCE_API_SECRET" in refused(desk, "live", experiment, "--yes-trade-real-money")
+    monkeypatch.setenv("BINANCE_API_KEY", KEY)
+    told = refused(desk, "live", experiment, "--yes-trade-real-money")
+    assert "BINANCE_API_SECRET" in told
+    assert KEY not in told
+    monkeypatch.setenv("BINANCE_API_SECRET", HMAC_SECRET)
+    told = refused(desk, "live", experiment, "--yes-trade-real-money", "--base-url", "http://example.com:80")
+    assert "must be on this machine" in told
+
+
+def test_a_venue_that_is_down_is_waited_for_and_then_given_up(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = desk.experiment("[live]\nstart_timeout = 0.5\n", name="down")
+    told = refused(desk, "paper", experiment, "--base-url", "http://127.0.0.1:9")
+    assert "binance cannot be reached" in told
+    assert "live.start_timeout" in told
+
+
+def test_what_does_not_fit_is_one_line_before_anything_is_connected(desk: Desk, tmp_path: Path) -> None:
+    short = '[live]\naccount = "cash"\n[backtest]\naccount = "margin"\n'
+    text = desk.experiment(short, name="short").read_text().replace("[limits]", '[limits]\nside = "long_short"')
+    (tmp_path / "short.toml").write_text(text)
+    assert "cannot short" in refused(desk, "paper", tmp_path / "short.toml")
+    assert "kraken" in refused(desk, "paper", desk.experiment('[live]\nvenue = "kraken"\n', name="kraken"))
+    assert "must be one of" in refused(desk, "paper", desk.experiment('[live]\nvenue = "mtgox"\n', name="mtgox"))
+    assert "belong to --replay" in refused(desk, "paper", desk.experiment(), "--speed", "2")
+    (tmp_path / "gone.toml").write_text(desk.experiment().read_text())
+    with pytest.raises(LSTMStrategyError, match="no model"):
+        Desk(desk.folder, tmp_path / "none").run("paper", desk.experiment(), "--replay")
+    with pytest.raises(LSTMStrategyError, match=r"data\.timeframe is 7m; kraken offers"):
+        require_offered(ADAPTERS["kraken"], Timeframe.parse("7m"))
+    with pytest.raises(LSTMStrategyError, match="no test network"):
+        adapter_for("kraken", ("BTC/USDT.KRAKEN",), {"spot"}, testnet=True)
+    with pytest.raises(LSTMStrategyError, match="trades spot, not perpetual"):
+        adapter_for("binance", ("BTCUSDT-PERP.BINANCE",), {"perpetual"}, testnet=False)
+    with pytest.raises(LSTMStrategyError, match="no adapter trades equity at XNAS"):
+        adapter_for(None, ("AAPL.XNAS",), {"equity"}, testnet=False)
+
+
+def test_an_instrument_that_the_venue_does_not_list_is_named(desk: Desk) -> None:
+    store, hour = RawStore(desk.folder / "catalog"), Timeframe.parse("1h")
+    other = msgspec.structs.replace(store.read_instrument(BTC), id="NOSUCHUSDT.BINANCE", base="NOSUCH")
+    store.write_instrument(other)
+    manifest = desk.model / "manifest.json"
+    with exchange(desk) as venue:
+        experiment = desk.experiment(names="NOSUCHUSDT.BINANCE", name="nosuch")
+        told = refused(desk, "paper", experiment, "--base-url", venue.url)
+
+
+def test_one_process_holds_a_trader_id(tmp_path: Path, desk: Desk) -> None:
+    with hold_trader(tmp_path, "DESK-001"):
+        with pytest.raises(LSTMStrategyError, match="trader DESK-001 runs already"), hold_trader(tmp_path, "DESK-001"):
+            pass
+        with hold_trader(tmp_path, "DESK-002"):
+            pass
+    with hold_trader(tmp_path, "DESK-001"):
+        pass
+    with hold_trader(desk.folder / "runs" / ".traders", "tiny-PAPER"):
+        assert "live.trader_id" in refused(desk, "paper", desk.experiment(), "--replay", "--bars", "2")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"venue": "nowhere"},
+        {"trader_id": "no tag"},
+        {"silence": 0.5},
+        {"grace": -1.0},
+        {"start_timeout": float("nan")},
+        {"history": 0.0},
+    ],
+)
+def test_live_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(LSTMStrategyError, match=f"live.{next(iter(wrong))} is"):
+        LiveConfig(**wrong)
+
+
+# -- venues ----------------------------------------------------------------------------------------------------------
+
+LISTED = {
+    "binance": ("BTCUSDT.BINANCE",),
+    "binance_futures": ("BTCUSDT-PERP.BINANCE",),
+    "bybit": ("BTCUSDT-SPOT.BYBIT", "BTCUSDT-LINEAR.BYBIT"),
+    "okx": ("BTC-USDT.OKX", "BTC-USDT-SWAP.OKX"),
+    "kraken": ("BTC/USDT.KRAKEN",),
+    "hyperliquid": ("BTC-USD-PERP.HYPERLIQUID",),
+}
+
+
+@pytest.mark.parametrize("name", VENUES)
+@pytest.mark.parametrize("testnet", [False, True])
+def test_every_venue_has_typed_configurations_without_keys(
+    name: str, testnet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nautilus_trader.config import LiveDataClientConfig, LiveExecClientConfig, TradingNodeConfig
+    from nautilus_trader.live.factories import LiveDataClientFactory, LiveExecClientFactory
+
+    adapter = ADAPTERS[name]
+    if testnet and not adapter.testnet_ping:
+        pytest.skip("the venue has no test network")
+    keys = adapter.testnet_keys if testnet else adapter.keys
+    for key in keys:
+        monkeypatch.delenv(key, raising=False)
+    with pytest.raises(LSTMStrategyError, match=" and ".join(keys)):
+        require_keys(adapter, testnet=testnet)
+    for key in keys:
+        monkeypatch.setenv(key, KEY)
+    require_keys(adapter, testnet=testnet)
+    for instrument_id in LISTED[name]:
+        clients = adapter.clients(Wiring((instrument_id,), testnet))
+        assert isinstance(clients.data, LiveDataClientConfig)
+        assert isinstance(clients.execution, LiveExecClientConfig)
+        assert issubclass(clients.data_factory, LiveDataClientFactory)
+        assert issubclass(clients.execution_factory, LiveExecClientFactory)
+        assert {str(one) for one in clients.data.instrument_provider.load_ids} == {instrument_id}
+        assert KEY not in repr(clients)
+        assert "TESTNET" in repr(clients) or "DEMO" in repr(clients) or not testnet
+        TradingNodeConfig(data_clients={"X": clients.data}, exec_clients={"X": clients.execution})
+
+
+# -- time and telling ------------------------------------------------------------------------------------------------
+
+
+def test_waits_shrink_with_speed_but_machines_do_not_race() -> None:
+    assert REAL_TIME.now(7) == 7
+    assert REAL_TIME.wall_s(30.0) == 30.0
+    fast = Pace(lambda: 99, 3600.0)
+    assert fast.now(7) == 99
+    assert fast.wall_s(7200.0) == 2.0
+    assert fast.wall_s(30.0) == 1.0
+    assert fast.wall_s(0.2) == 0.2
+    assert fast.wall_s(30.0, least=0.05) == 0.05
+
+
+def test_an_observer_that_fails_harms_nobody() -> None:
+    class Watching:
+        def __init__(self) -> None:
+            self.told: list[Any] = []
+
+        def on_step(self, step: str, text: str) -> None:
+            self.told.append(step)
+
+        def on_decided(self, told: Decided) -> None:
+            self.told.append(told.instrument)
+
+        def on_trouble(self, text: str) -> None:
+            self.told.append(text)
+
+    class Failing(Watching):
+        def on_decided(self, told: Decided) -> None:
+            raise ValueError("oh")
+
+    good, bad = Watching(), Failing()
+    observers = Observers([bad, good])
+    for _ in range(2):
+        observers.decided("X", None, None, None, 0.0, 1.0, 1.0)  # type: ignore[arg-type]
+    assert good.told == ["an observer failed and is left out: ValueError: oh", "X", "X"]
