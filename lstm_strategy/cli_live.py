@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import typer
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["live_command", "paper_command"]
 
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option("--base-url", help="An exchange on this machine in the venue's place, such as http://127.0.0.1:8080."),
+]
+
 
 def paper_command(
     experiment: ExperimentArgument,
@@ -46,6 +53,7 @@ def paper_command(
     replay: Annotated[bool, typer.Option("--replay", help="On the catalog's bars, without any network.")] = False,
     speed: Annotated[float, typer.Option(min=0.001, max=1e9, help="With --replay: 3600 is an hour a second.")] = 1.0,
     bars: Annotated[int | None, typer.Option(min=1, help="With --replay: end after so many bars.")] = None,
+    base_url: BaseUrlOption = None,
     catalog: CatalogOption = CATALOG,
     models: ModelsOption = MODELS,
     runs: RunsOption = RUNS,
@@ -61,11 +69,14 @@ def paper_command(
 
     lstm-strategy paper backtests/btcusdt_1h.toml --replay --speed 3600
     """
+    if replay and base_url is not None:
+        raise LSTMStrategyError("--replay brings its own exchange; leave --base-url out")
     if not replay and (speed != 1.0 or bars is not None):
         raise LSTMStrategyError("--speed and --bars belong to --replay; a venue's bars come when they come")
     setup = load_experiment(experiment)
+    mode: Literal["replay", "paper"] = "replay" if replay else "paper"
     settings = _settings(
-        setup, instrument, model, catalog, models, runs, mode="replay" if replay else "paper", speed=speed, bars=bars
+        setup, instrument, model, catalog, models, runs, mode=mode, speed=speed, bars=bars, base_url=_local(base_url)
     )
     _run(settings, experiment, runs, as_json=as_json)
 
@@ -77,6 +88,7 @@ def live_command(
     agreed: Annotated[
         bool, typer.Option("--yes-trade-real-money", help="Without it nothing is done; with it orders cost money.")
     ] = False,
+    base_url: BaseUrlOption = None,
     catalog: CatalogOption = CATALOG,
     models: ModelsOption = MODELS,
     runs: RunsOption = RUNS,
@@ -93,8 +105,24 @@ def live_command(
         raise LSTMStrategyError(f'live.mode is "{setup.live.mode}" in {experiment}; real money needs mode = "live"')
     if not agreed:
         raise LSTMStrategyError("this trades real money: say --yes-trade-real-money, or use `lstm-strategy paper`")
-    settings = _settings(setup, instrument, model, catalog, models, runs, mode="live")
+    settings = _settings(setup, instrument, model, catalog, models, runs, mode="live", base_url=_local(base_url))
     _run(settings, experiment, runs, as_json=as_json)
+
+
+def _local(url: str | None) -> str | None:
+    """Refuse an address that is not this machine's: bars from elsewhere are not the venue's, and keys are its alone."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    try:
+        local = parts.scheme == "http" and ipaddress.ip_address(parts.hostname or "").is_loopback and parts.port
+    except ValueError:
+        local = False
+    if not local:
+        raise LSTMStrategyError(
+            f"--base-url is {url[:80]!r}; it must be on this machine, such as http://127.0.0.1:8080"
+        )
+    return url.rstrip("/")
 
 
 def _settings(
