@@ -7,17 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from engine_support import FREE, HOUR, PERPETUAL, SIGN, run, tell
 
-from lstm_strategy.bars import Bars, format_ns
+from lstm_strategy.bars import Bars, format_ns, parse_ns
 from lstm_strategy.decision import LimitsConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.nautilus.backtest import BacktestRun
 from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.liquidation import liquidation_price
+from lstm_strategy.sources.files import read_file
+from lstm_strategy.sources.instruments import on_grid
 
 BOLD = LimitsConfig(
     side="long_short", max_exposure=2.0, max_step=4.0, daily_loss=1.0, max_drawdown=1.0, drift_tolerance=10.0
@@ -224,3 +227,24 @@ def test_caps_that_no_margin_allows_are_refused(name: str, value: float) -> None
         )
     assert LimitsConfig(initial_margin=0.2).within_margin.max_gross == 5.0
     assert LimitsConfig(initial_margin=0.2, max_gross=2.0).within_margin.max_gross == 2.0
+
+
+def test_six_times_long_does_not_survive_may_2021(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_folder: Path
+) -> None:
+    """Bitcoin's perpetual fell by 18 % within one hour of 19 May 2021; brought back to 6 times equity at each close."""
+    whole = read_file(data_folder / "perp" / "BTCUSDT_PERP-1h.parquet", PERPETUAL.id, HOUR, "open")
+    bars = on_grid(whole.between(parse_ns("2021-05-18T20:00"), parse_ns("2021-05-20T00:00")))[0]
+    instrument = msgspec.structs.replace(PERPETUAL, tick="0.01")
+    limits = msgspec.structs.replace(BOLD, max_exposure=6.0)
+    tell(monkeypatch, lambda _: 1e-3)
+    finished = run(tmp_path, bars, instrument, SIGN, account="margin", limits=limits, liquidation_fee=0.0125)
+    lost = finished.summary["liquidations"][0]
+    row = int(np.searchsorted(bars.ts_close, parse_ns(lost["ts_close"])))
+    assert lost["ts_close"].startswith("2021-05-19")
+    assert bars.low[row] <= lost["price"] <= bars.open[row]
+    before, quantity = finished.record.equities[row - 1], lost["quantity"]
+    assert lost["price"] == pytest.approx((quantity * bars.open[row] - before) / (quantity * 0.95), rel=1e-3)
+    assert lost["fee"] == pytest.approx(0.0125 * quantity * lost["price"])
+    assert 0.0 < lost["equity"] < before
+    assert finished.tables["decisions"]["reason"].to_pylist()[row] == "liquidated"

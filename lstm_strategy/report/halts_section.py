@@ -24,6 +24,7 @@ def halts_section(halts: tuple[HaltTold, ...]) -> dict[str, Any]:
         "verdict": verdict if held == len(halts) else f"BROKEN: only {verdict}",
         "left_out": len(halts) - len(shown),
         "rows": [_row(halt) for halt in shown],
+        "broken": [f"{halt.ts_close}: {halt.words}" for halt in shown if not halt.held],
     }
 
 
@@ -32,6 +33,7 @@ def _row(halt: HaltTold) -> tuple[str, ...]:
     return (
         when,
         _KINDS.get(halt.kind, halt.kind),
+        "held" if halt.held else "BROKEN" if halt.ts_flat else "not closed",
         fixed(halt.reference, 0),
         fixed(halt.equity, 0),
         fixed(halt.allowed, 0),
@@ -43,5 +45,4 @@ def _row(halt: HaltTold) -> tuple[str, ...]:
         fixed(halt.bound, 0),
         fixed(halt.loss, 0),
         whole(halt.bars) if halt.ts_flat else "never",
-        halt.words,
     )
