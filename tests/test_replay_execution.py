@@ -16,9 +16,10 @@ from replay_support import simulated
 from trading_support import KEY, new_secret, trading
 
 from lstm_strategy.replay.faults import Fault
+from lstm_strategy.replay.market import Market
 from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
 
-SCRIPT = Path(__file__).parent / "live" / "execution_node.py"
+LIVE = Path(__file__).parent / "live"
 MARKET = simulated(bars=60)
 OPEN = float(MARKET.bars.open[20])
 LOWEST = float(MARKET.bars.low[20:].min()) / OPEN
@@ -81,12 +82,14 @@ class Node:
 
 
 @asynccontextmanager
-async def node_on(server: ReplayServer, secret: str, **settings: Any) -> AsyncIterator[Node]:
+async def node_on(
+    server: ReplayServer, secret: str, script: str = "execution_node.py", **settings: Any
+) -> AsyncIterator[Node]:
     """A node from its start to its death by kill -9."""
     asked = {"http": server.http_url, "ws": server.ws_url, "instrument": "BTCUSDT.BINANCE", "engine": FAST} | settings
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(SCRIPT),
+        str(LIVE / script),
         json.dumps(asked),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -108,8 +111,9 @@ async def node_on(server: ReplayServer, secret: str, **settings: Any) -> AsyncIt
 
 
 @asynccontextmanager
-async def exchange(secret: str) -> AsyncIterator[ReplayServer]:
-    config = ReplayConfig(markets=(MARKET,), step=True, start="20", updates=0, trading=trading(secret, spread=0.0002))
+async def exchange(secret: str, market: Market = MARKET, start: str = "20") -> AsyncIterator[ReplayServer]:
+    account = trading(secret, spread=0.0002)
+    config = ReplayConfig(markets=(market,), step=True, start=start, updates=0, unfinished=False, trading=account)
     async with serve(config) as server:
         yield server
         assert server.state()["unknown"] == {}, "the adapter asks for what is not served"
@@ -321,12 +325,109 @@ def test_a_fill_that_no_order_accounts_for_shows_at_the_next_start() -> None:
                 await node.told(bought, SENT, TAKEN, FILLED, TAKEN)
                 assert (await node.state())["position"] == {"HAND-1": "0.09990000"}, "the second is refused here"
             assert held(server) == Decimal("0.1998")
-            async with node_on(server, secret) as node:
-                assert (await node.state())["position"] == {"HAND-1": "0.19980000"}
             assert server.trading is not None
             server.trading.account.receive("BTC", Decimal("0.5"))
             async with node_on(server, secret) as node:
                 assert (await node.state())["position"] == {"HAND-1": "0.69980000"}
             assert len(at_venue(server)) == 2
+
+    asyncio.run(work())
+
+
+# -- the strategy ----------------------------------------------------------------------------------------------------
+
+
+def exposure(server: ReplayServer) -> tuple[Decimal, list[Decimal]]:
+    """Coins in the account, and what each open order at the venue would sell of them."""
+    assert server.trading is not None
+    book = server.trading.books[SYMBOL]
+    assert all(order.type == "STOP_LOSS_LIMIT" and order.side == "SELL" for order in book.open.values())
+    return held(server), [order.left for order in book.open.values()]
+
+
+async def settled(node: Node, *, protected: bool = True) -> dict[str, Any]:
+    """Wait until nothing of the strategy's is on its way, and a stop rests; return what it knows then."""
+    for _ in range(400):
+        known = await node.state()
+        assert known["failure"] is None
+        moving = known["in_flight"] or known["working"]
+        whole = sum(Decimal(quantity) for _, quantity in known["stops"]) > Decimal(known["position"]) - Decimal("0.001")
+        if not moving and (whole or not protected):
+            return known
+        await asyncio.sleep(0.02)
+    heard = [text for text in node.text if '"answer"' not in text]
+    raise AssertionError(f"{known}\n" + "\n".join(heard[-40:]))
+
+
+async def close_a_bar(server: ReplayServer, node: Node) -> None:
+    bars = sum(entry.get("event") == "Bar" for entry in node.said)
+    assert await server.step() == 1
+    await node.until(lambda: sum(entry.get("event") == "Bar" for entry in node.said) > bars)
+
+
+def check_whole(server: ReplayServer, known: dict[str, Any], missed: str = "0") -> None:
+    """Position and stop are one and the same, here and at the venue: nothing doubled, nothing orphaned.
+
+    ``missed``: commission that no fill told of.
+    """
+    coins, stops = exposure(server)
+    assert 0 <= Decimal(known["position"]) - coins <= Decimal(missed)
+    assert [Decimal(quantity) for _, quantity in known["stops"]] == stops
+    assert len(stops) == 1
+    assert 0 <= coins - stops[0] < Decimal("0.001"), "the stop covers all that can be sold"
+
+
+def test_the_strategy_survives_kill_and_faults(tiny_artefact: Path, tmp_path: Path) -> None:
+    """Entry, a trailing stop at the venue, kill -9 and restart, then one fault after the other at each close."""
+    market = simulated(bars=640)
+    faults = [
+        on_request("answer_lost"),
+        on_request("answer_failed"),
+        on_request("drop"),
+        on_request("twice", "DELETE"),
+        on_request("answer_failed", "DELETE"),
+        Fault(kind="partial", on="orders", nth=1, amount=0.5, path="MARKET"),
+        on_stream("skip", TRADE),
+        on_stream("drop", "executionReport CANCELED"),
+        Fault(kind="reject", on="orders", nth=1, path="STOP_LOSS_LIMIT"),
+    ]
+
+    async def work() -> None:
+        secret = new_secret()
+        async with exchange(secret, market, "600") as server:
+            settings = {"model": str(tiny_artefact), "state_dir": str(tmp_path / "state"), "now": 0}
+
+            @asynccontextmanager
+            async def strategy() -> AsyncIterator[Node]:
+                settings["now"] = server.exchange.now()
+                async with node_on(server, secret, "strategy_node.py", **settings) as node:
+                    while (await node.state())["collecting"]:
+                        await asyncio.sleep(0.02)
+                    yield node
+
+            async with strategy() as node:
+                for _ in range(3):
+                    await close_a_bar(server, node)
+                    known = await settled(node)
+                check_whole(server, known)
+                first = known
+            count = len(at_venue(server))
+            async with strategy() as node:
+                known = await settled(node)
+                assert known["position"] == first["position"]
+                assert known["stops"] == first["stops"], "the very order"
+                assert len(at_venue(server)) == count, "a start sends nothing"
+                for fault in [None, *faults, None, None]:
+                    if fault is not None:
+                        server.exchange.faults.add(fault)
+                    await close_a_bar(server, node)
+                    # An order that was lost or refused is a stop's at times: the next one is tried at the next bar.
+                    known = await settled(node, protected=fault is None or fault.kind not in ("drop", "reject"))
+                    coins, stops = exposure(server)
+                    assert sum(stops, Decimal(0)) <= coins, fault
+                check_whole(server, known, missed="0.0002")  # of the fill that was not told
+                assert server.exchange.faults.injected.total() == len(faults)
+            async with strategy() as node:
+                check_whole(server, await settled(node))
 
     asyncio.run(work())

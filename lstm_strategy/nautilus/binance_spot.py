@@ -49,6 +49,7 @@ venue at all is told by the check of orders in flight.
 
 _UNKNOWN = (-1006, -1007)
 _DUPLICATE = (-2010, "Duplicate order sent.")
+_BALANCES_FOLLOW_S = 0.05  # at most, after an order event; in the same burst of messages, as a rule
 _LOOKS = 3  # at orders and balances, until the latter stood still meanwhile
 
 
@@ -57,11 +58,13 @@ class OutcomeUnknownError(Exception):
 
 
 class CarefulSpotClient(BinanceSpotExecutionClient):
-    """The adapter's client, with four differences.
+    """The adapter's client, with five differences.
 
     - An order whose outcome is unknown stays in flight until the engine's own check has asked for it, and is not sent
       again: ``max_retries`` must not be set, since the venue takes a market order twice.
     - Trades and orders are asked for by the instruments that were loaded.
+    - Balances are taken in before the order events that changed them, though the venue tells them after: who sizes an
+      order when another was cancelled must not count on what that one had locked.
     - After the user-data stream was lost the balances are asked for as well.
     - At the start the position is what the account holds of the base currency, free and locked; so the account must be
       the strategy's own. Later, orders and trades alone tell.
@@ -73,6 +76,7 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
         super().__init__(config=config, **given)
         self._submit_order_method = {kind: _certain(method) for kind, method in self._submit_order_method.items()}
         self._started = False
+        self._told: list[bytes] = []  # order events whose balances are not known yet
 
     async def generate_mass_status(self, lookback_mins: int | None = None) -> ExecutionMassStatus | None:
         """Report orders and trades; the first time, what the account holds beside them as one more trade."""
@@ -106,14 +110,31 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
         """Report nothing: not even, as the adapter does, "flat"."""
         return []
 
+    def _handle_execution_report(self, raw: bytes) -> None:
+        if not self._told:
+            self._loop.call_later(_BALANCES_FOLLOW_S, self._pass_on)
+        self._told.append(raw)
+
+    def _handle_account_update(self, raw: bytes) -> None:
+        super()._handle_account_update(raw)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        told, self._told = self._told, []
+        for raw in told:
+            try:
+                super()._handle_execution_report(raw)
+            except Exception as error:
+                self._log.exception(f"Error on handling {raw!r}", error)
+
     async def _get_binance_active_position_symbols(self, symbol: str | None = None) -> set[str]:
         loaded = {instrument.id.symbol.value for instrument in self._instrument_provider.list_all()}
         return loaded if symbol is None else loaded & {symbol}
 
     async def _reconcile_after_resubscribe(self) -> None:
-        """Ask for orders, trades and, as the adapter does not, for the balances: none of it was told meanwhile."""
-        await super()._reconcile_after_resubscribe()
+        """Ask for balances, which the adapter does not, then for orders and trades: none of it was told meanwhile."""
         await self._update_account_state()
+        await super()._reconcile_after_resubscribe()
 
     async def _balances(self) -> dict[str, Decimal]:
         account = await self._spot_http_account.query_spot_account_info(recv_window=str(self._recv_window))
