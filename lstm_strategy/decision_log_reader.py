@@ -126,12 +126,11 @@ class Log:
 def read_log(run: Path, instrument: str | None = None) -> Log:
     """Read the log of one instrument; the run's only one where none is named. Raises as `read_logs` does."""
     found = _find(run)
-    if instrument is None and len(found) == 1:
-        return _open(run, *found.values())
-    if instrument not in found:
-        told = f"{run} holds decisions of {', '.join(found)}"
-        raise LSTMStrategyError(f"{told}; name one of them" + ("" if instrument is None else f", not {instrument}"))
-    return _open(run, found[instrument])
+    name = next(iter(found)) if instrument is None and len(found) == 1 else instrument
+    if name not in found:
+        told = f"{run} holds decisions of {', '.join(found)}; name one of them"
+        raise LSTMStrategyError(told if name is None else f"{told}, not {name}")
+    return _open(run, found[name])
 
 
 def read_logs(run: Path) -> dict[str, Log]:

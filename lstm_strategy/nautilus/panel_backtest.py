@@ -25,8 +25,9 @@ from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.bar_path import path_module, path_quotes
 from lstm_strategy.nautilus.carry import Carried, carried, charges
 from lstm_strategy.nautilus.catalog import bar_type
-from lstm_strategy.nautilus.engine import Quantity, QuoteTick
+from lstm_strategy.nautilus.engine import QuoteTick
 from lstm_strategy.nautilus.halted import halts_told
+from lstm_strategy.nautilus.joint_quotes import LATE_NS, LATENCY_NS, OPENED_NS, joint_quotes
 from lstm_strategy.nautilus.liquidation import Liquidated, liquidated
 from lstm_strategy.nautilus.market import Market, open_market, venue_modules
 from lstm_strategy.nautilus.panel_summary import account_table, sum_up_panel
@@ -37,12 +38,7 @@ from lstm_strategy.nautilus.tables import fills_table, orders_table, positions_t
 from lstm_strategy.nautilus.tearsheet import write_tearsheet
 from lstm_strategy.portfolio import PortfolioConfig, require_portfolio
 
-__all__ = ["PanelRun", "PanelSettings", "TradedPanel", "joint_quotes", "panel_strategy_of", "run_panel", "trade_panel"]
-
-# A close's decisions reach the venue 3 ns later, those that waited for an absent name 4 ns later: after the quotes of
-# every name's open (2 ns), and before the event that makes the venue look at them (4 ns). What that leads to is then
-# answered at once, and so is what happens inside bars.
-_LATENCY_NS, _TRIGGER_NS, _LATE_NS, _OPENED_NS = 3, 2, 1, 4
+__all__ = ["PanelRun", "PanelSettings", "TradedPanel", "panel_strategy_of", "run_panel", "trade_panel"]
 
 
 class PanelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,9 +160,9 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
     inside: tuple[Any, ...] = ()
     if shared.inside_bars:
         for name, market in markets.items():
-            paths[name] = path_quotes(market.bars, market.instrument, shared.volume_share, _LATENCY_NS)
+            paths[name] = path_quotes(market.bars, market.instrument, shared.volume_share, LATENCY_NS)
         away = {name: market.charged.spread / 2.0 + market.charged.slippage for name, market in markets.items()}
-        inside = (path_module(bar_ns, away, _LATENCY_NS, _OPENED_NS),)
+        inside = (path_module(bar_ns, away, LATENCY_NS, OPENED_NS),)
     types = [bar_type(name, first.bars.timeframe) for name in markets]
     with _on_disk(settings) as models:
         simulation = Simulation(
@@ -178,7 +174,7 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
             inside_bars=shared.inside_bars,
             strategy=panel_strategy_of(settings, models, log),
             start=int(closes[0]) - bar_ns if shared.start is None else shared.start,
-            end=int(closes[-1]) + _LATE_NS + 1,  # the last close may have to wait for an absent name
+            end=int(closes[-1]) + LATE_NS + 1,  # the last close may have to wait for an absent name
             cash=shared.cash,
             account=shared.account,
             delay_ns=shared.delay * bar_ns,
@@ -191,7 +187,7 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
                 *inside,
                 *venue_modules(shared, list(markets)),
             ),
-            latency_ns=_LATENCY_NS,
+            latency_ns=LATENCY_NS,
         )
         with simulate(simulation) as engine:
             (strategy,) = engine.trader.strategies()
@@ -229,53 +225,6 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
     return TradedPanel(markets, records, carry, tables, lowest, lost, paid)
 
 
-def joint_quotes(markets: list[Market], paths: dict[str, list[QuoteTick]] | None = None) -> list[QuoteTick]:
-    """Return all names' quotes, and at each stamp one more, after the orders of that close have arrived.
-
-    The engine looks at waiting orders after each event: at the first of several quotes of one stamp it would fill the
-    other names at the opens of the bar before. So orders arrive after all of them (`_LATENCY_NS`), and the repeated
-    quote of one name makes the engine look. A name without an open there has an empty quote: its order is rejected,
-    rather than filled at a price that was.
-
-    ``paths`` are the quotes inside the bars by name (`path_quotes`), where orders rest there.
-    """
-    paths = paths or {}
-    stamps = sorted({int(quote.ts_init) for market in markets for quote in market.quotes})
-    quotes: list[QuoteTick] = []
-    for market in markets:
-        quotes += market.quotes
-        path = paths.get(market.instrument.id.value, [])
-        quotes += [*path, *_empty(market, stamps, path)]
-    last = {int(quote.ts_init): quote for market in markets for quote in market.quotes}
-    again = [
-        QuoteTick(
-            quote.instrument_id,
-            quote.bid_price,
-            quote.ask_price,
-            quote.bid_size,
-            quote.ask_size,
-            ts + _TRIGGER_NS,
-            ts + _TRIGGER_NS,
-        )
-        for ts, quote in last.items()
-    ]
-    return sorted([*quotes, *again], key=lambda quote: int(quote.ts_init))
-
-
-def _empty(market: Market, stamps: list[int], path: list[QuoteTick]) -> list[QuoteTick]:
-    """Return a quote of nothing at every stamp where this name has none, from its first one on, at its last price."""
-    own = {int(quote.ts_init) for quote in market.quotes}
-    known = sorted([*market.quotes, *path], key=lambda quote: int(quote.ts_init))
-    rows = np.searchsorted([int(quote.ts_init) for quote in known], stamps, side="right") - 1
-    empty = []
-    nothing = Quantity(0, market.instrument.size_precision)
-    for ts, row in zip(stamps, rows.tolist(), strict=True):
-        if row >= 0 and ts not in own:
-            bid, ask = known[row].bid_price, known[row].ask_price
-            empty.append(QuoteTick(market.instrument.id, bid, ask, nothing, nothing, ts, ts))
-    return empty
-
-
 @contextmanager
 def _on_disk(settings: PanelSettings) -> Iterator[dict[str, Path]]:
     with ExitStack() as stack:
@@ -308,6 +257,7 @@ def panel_strategy_of(settings: PanelSettings, models: dict[str, Path], log: Pat
             "execution": msgspec.to_builtins(shared.execution),
             "delay_bars": shared.delay,
             "refill_holes": False,  # the catalog holds all that there is
+            "parity_every": shared.parity_every,
             "record": True,
             "decision_log": None if log is None else str(log),
         },

@@ -29,6 +29,7 @@ from lstm_strategy.nautilus.portfolio_config import (
 )
 from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
 from lstm_strategy.nautilus.seat import Seat
+from lstm_strategy.nautilus.table import adds, mark, members_of, shares
 from lstm_strategy.panel import Panel, Weighed
 from lstm_strategy.portfolio import require_portfolio
 from lstm_strategy.state_file import unpack_seats
@@ -153,17 +154,10 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self._observe(panel, ts_close)
         for name, arrival in due.arrived.items():
             seats[name].bar = arrival.bar
-        equity = self._mark(due)
-        since = ts_close - self.settings.portfolio.absent_bars * self._bar_ns
-        states = {name: seat.state for name, seat in seats.items() if seat.state is not None}
-        lead = {name: _lead(state.exposure, state.pending) for name, state in states.items()}
-        gross, net = sum(abs(value) for value in lead.values()), sum(lead.values())
-        members = []
-        for name, seat in seats.items():
-            others = {"other_gross": gross - abs(lead[name]), "other_net": net - lead[name]}
-            members.append(seat.member(due.arrived.get(name), since, **others))
+        mark(self, seats, due, self.settings.limits)
+        members = members_of(seats, due, ts_close - self.settings.portfolio.absent_bars * self._bar_ns)
         decisions = dict(zip(seats, panel.decide(members), strict=True))
-        self._tell(panel, decisions, equity)
+        self._tell(panel, decisions)
         failures = self._act(due, decisions, dict(zip(seats, panel.weighed, strict=True)))
         self.keeper.keep()
         if failures:
@@ -178,37 +172,16 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             if ts > panel.covariance.last_ts:
                 panel.observe(ts, np.array([closes.get(name, math.nan) for name in self.seats]))
 
-    def _mark(self, due: Round) -> float:
-        """Return the account's equity at the last closes, having told every name of it."""
-        seats = self.seats.values()
-        first = next(iter(seats))
-        account = self.portfolio.account(first.settings.instrument_id.venue)
-        currency = self.cache.instrument(first.settings.instrument_id).quote_currency
-        total = None if account is None else account.balance_total(currency)
-        balance = math.nan if total is None else float(total.as_double())
-        equity = balance + sum(seat.look(balance) for seat in seats)
-        for name, seat in self.seats.items():
-            seat.mark(due.ts_close, equity, self.settings.limits, due.arrived.get(name))
-        return equity
-
     def _act(self, due: Round, decisions: dict[str, Decision], weighed: dict[str, Weighed]) -> list[Exception]:
         """Carry the decisions out; what fails for one name keeps no other from being closed. Return what failed."""
-        wants = {name: seat.wants(decisions[name]) for name, seat in self.seats.items()}
-        reserved = sum(seat.reserved(unlocked=True) for seat in self.seats.values())
-        total, failures = sum(wants.values()), []
+        spendable, failures = shares(self.seats, decisions), []
         # Sales are sent first, but nothing counts on them: they may fill later than the purchases.
-        for name in sorted(decisions, key=lambda name: (_adds(decisions[name]), name)):
+        for name in sorted(decisions, key=lambda name: (adds(decisions[name]), name)):
             seat, decision, arrival = self.seats[name], decisions[name], due.arrived.get(name)
             quantity, action = Decimal(0), Action.NOT_READY
             try:
-                held = seat.held
-                spendable = None
-                if held is not None and held.spendable is not None:
-                    # Whose orders are open keeps what they were given; what is left is shared.
-                    left = max(held.spendable - reserved, 0.0)
-                    spendable = seat.reserved() + left * (wants[name] / total if total else 0.0)
                 if decision.reason in HALTS or seat.feed.armed or abs(decision.target) < abs(decision.exposure):
-                    quantity, action = seat.act(decision, spendable)
+                    quantity, action = seat.act(decision, spendable[name])
                 seat.tend()
             except Exception as error:
                 self.log.error(f"{name}:\n{''.join(traceback.format_exception(error))}")
@@ -216,12 +189,13 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             seat.note(arrival, weighed[name], decision, action, quantity)
         return failures
 
-    def _tell(self, panel: Panel, decisions: dict[str, Decision], equity: float) -> None:
+    def _tell(self, panel: Panel, decisions: dict[str, Decision]) -> None:
         """Log a halt when it begins, and a solver that failed, once until it works again."""
         for name, decision in decisions.items():
             reason = decision.reason
             if reason != self._told.get(name) and (reason in HALTS or reason == Reason.INVALID_FORECAST):
-                risk = self.seats[name].risk
+                risk, state = self.seats[name].risk, self.seats[name].state
+                equity = math.nan if state is None else state.equity
                 told = f"{name} {format_ns(decision.ts_close)}: {reason.value} at an equity of {equity:.10g}"
                 self.log.warning(f"{told}. {'' if risk is None else risk.halt_text}")
             self._told[name] = reason
@@ -320,12 +294,3 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             # Its correlations need the whole past again, and so do the forecasters that it comes with.
             return {}
         return snapshots
-
-
-def _lead(exposure: float, pending: float) -> float:
-    """Return the larger of what is held and of where open orders lead."""
-    return exposure + pending if abs(exposure + pending) > abs(exposure) else exposure
-
-
-def _adds(decision: Decision) -> bool:
-    return decision.exposure * decision.target < 0.0 or abs(decision.target) > abs(decision.exposure)

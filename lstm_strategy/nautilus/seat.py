@@ -89,6 +89,11 @@ class Seat:
             return float(position.avg_px_open)
         return math.nan
 
+    @property
+    def set_aside(self) -> float:
+        """What a purchase keeps back for its costs and a higher fill, as a fraction of its value."""
+        return self.session.desk.set_aside(self._scale())
+
     def arrival(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> Arrival:
         """Return its bar for a round, with all that the forecaster knows at this bar alone."""
         step = None if self.journal is None else step_of(self.session.model, waiting=waiting)
@@ -159,25 +164,6 @@ class Seat:
             latest=latest,
             conditions=conditions,
         )
-
-    def wants(self, decision: Decision) -> float:
-        """Return what a decision's purchase may cost beyond what open orders have reserved, in quote currency."""
-        held, desk = self.held, self.session.desk
-        if held is None or (held.working and not desk.attentive):  # no order is replaced
-            return 0.0
-        return max(decision.target * held.equity - float(held.position) * self.price - self.reserved(), 0.0)
-
-    def reserved(self, *, unlocked: bool = False) -> float:
-        """Return what open purchases may still cost, in quote currency.
-
-        ``unlocked``: only what the account has not set aside: of market orders, and of orders on their way.
-        """
-        value = 0.0
-        for order in () if self.held is None else self.held.working:
-            locked = order.is_open and order.has_price
-            if order.side == OrderSide.BUY and not (unlocked and locked):
-                value += float(order.leaves_qty) * (float(order.price) if locked else self.price)
-        return value * (1.0 + self._reserve())
 
     def act(self, decision: Decision, spendable: float | None) -> tuple[Decimal, Action]:
         """Send, cancel or wait, spending no more than this name's part of the cash."""
@@ -252,6 +238,10 @@ class Seat:
         return self.session.model.label
 
     def flatten(self) -> None:
+    def light(self) -> tuple[Any, ...]:
+        """What an event may change of its state."""
+        return self.risk, self._flows, self.session.desk.exits_state(), self.session.desk.uncounted
+
         """Cancel and close while the strategy runs on."""
         if self.closing is None:
             self.closing = Closing(self._view, self.session.desk, flatten=True)
@@ -309,6 +299,3 @@ class Seat:
 
     def _scale(self) -> float:
         return 0.0 if self.latest is None else self.latest.scale
-
-    def _reserve(self) -> float:
-        return self.session.desk.set_aside(self._scale())
