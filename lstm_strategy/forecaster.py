@@ -14,7 +14,7 @@ from lstm_strategy.artefact import Artefact
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.conformal import STATIC, CalibrationConfig, Conformal
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.features import EMPTY_CONTEXT, Context, Features
+from lstm_strategy.features import EMPTY_CONTEXT, Context, FeatureMatrix, Features
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
 
 __all__ = ["Forecaster"]
@@ -42,10 +42,11 @@ class Forecaster:
     def __init__(self, artefact: Artefact, instrument_id: str, calibration: CalibrationConfig = STATIC) -> None:
         manifest = artefact.manifest
         fit = artefact.require_instrument(instrument_id)
-        self.artefact, self.instrument_id = artefact, instrument_id
+        self.artefact, self.instrument_id, self.calibration = artefact, instrument_id, calibration
         self.timeframe = Timeframe.parse(manifest.timeframe)
         self.features = Features(manifest.features, self.timeframe, fit.tick, fit.scale_floor)
-        self.warmup_bars = max(manifest.warmup_bars, manifest.features.warmup)
+        self._first_row = manifest.features.warmup
+        self.warmup_bars = max(manifest.warmup_bars, self._first_row)
         self._calibration_HQ = np.array(manifest.calibration, np.float32)
         hole_ns = max(self.timeframe.ns, manifest.features.closed_ns)
         conformal = Conformal(calibration, manifest.horizons, manifest.levels, hole_ns)
@@ -115,7 +116,7 @@ class Forecaster:
         x_F, scale = row
         self._x_F = x_F
         buffers = self._buffers
-        if self.features.count == self.features.config.warmup:
+        if self.features.count == self._first_row:
             buffers.reset()
         raw_HQ = buffers.step(x_F).reshape(self._calibration_HQ.shape)
         if self.features.count < self.warmup_bars:
@@ -135,6 +136,31 @@ class Forecaster:
 
     def run_with_raw(self, bars: Bars, *, exact: bool = False) -> tuple[Forecasts, Forecasts]:
         """Do as `run`; return the forecasts, and beside them what they were before calibration."""
+        matrix, raw_THQ, position_T = self.trace(bars, exact=exact)
+        manifest, held_T = self.artefact.manifest, position_T if self._buffers.has_position else None
+
+        def of(quantiles_THQ: Float32) -> Forecasts:
+            columns = (bars.ts_close, quantiles_THQ, matrix.scale_T, held_T)
+            return Forecasts(self.instrument_id, manifest.horizons, manifest.levels, *columns)
+
+        scale_T1 = matrix.scale_T[:, None]
+        raw = self._to_returns(raw_THQ, scale_T1, np.zeros_like(self._calibration_HQ))
+        calibrated = of(self._to_returns(raw_THQ, scale_T1, self._calibration_HQ))
+        if self._conformal is not None:
+            calibrated = self._conformal.run(calibrated, bars.close)
+        return calibrated, of(raw)
+
+    def trace(self, bars: Bars, *, exact: bool = False) -> tuple[FeatureMatrix, Float32, Float32]:
+        """Do as `run`, but make no forecasts of it: an adaptive calibration does not notice.
+
+        Returns
+        -------
+        matrix : FeatureMatrix
+        raw_THQ : float32 [T, H, Q]
+            The network's quantiles before calibration in units of σ√h, NaN while warming up.
+        position_T : float32 [T]
+            NaN while warming up, and where the network says none.
+        """
         if bars.instrument_id != self.instrument_id or bars.timeframe.ns != self.timeframe.ns:
             wanted = f"{self.instrument_id} {self.timeframe}"
             raise LSTMStrategyError(
@@ -149,27 +175,24 @@ class Forecaster:
         shape = (len(bars), *self._calibration_HQ.shape)
         raw_THQ, position_T = np.full(shape, np.nan, np.float32), np.full(len(bars), np.nan, np.float32)
         stepped = exact and self.artefact.manifest.network.kind != "lstm"
-        starts = np.flatnonzero(matrix.count_T == self.features.config.warmup)
+        starts = np.flatnonzero(matrix.count_T == self._first_row)
         valid = np.flatnonzero(matrix.valid_T)
         for rows in np.split(valid, np.searchsorted(valid, starts)):
             if len(rows):
-                if matrix.count_T[rows[0]] == self.features.config.warmup:
+                if matrix.count_T[rows[0]] == self._first_row:
                     self._buffers.reset()
                 raw_TN, position_T[rows] = self._buffers.run(matrix.x_TF[rows], stepped)
                 raw_THQ[rows] = raw_TN.reshape(-1, *shape[1:])
         raw_THQ[matrix.count_T < self.warmup_bars] = position_T[matrix.count_T < self.warmup_bars] = np.nan
-        manifest, held_T = self.artefact.manifest, position_T if self._buffers.has_position else None
+        return matrix, raw_THQ, position_T
 
-        def of(quantiles_THQ: Float32) -> Forecasts:
-            columns = (bars.ts_close, quantiles_THQ, matrix.scale_T, held_T)
-            return Forecasts(self.instrument_id, manifest.horizons, manifest.levels, *columns)
+    def take_over(self, other: Forecaster) -> None:
+        """Continue with the features and the network of another forecaster of the same model, which has seen the bars.
 
-        scale_T1 = matrix.scale_T[:, None]
-        raw = self._to_returns(raw_THQ, scale_T1, np.zeros_like(self._calibration_HQ))
-        calibrated = of(self._to_returns(raw_THQ, scale_T1, self._calibration_HQ))
-        if self._conformal is not None:
-            calibrated = self._conformal.run(calibrated, bars.close)
-        return calibrated, of(raw)
+        What an adaptive calibration has learned stays.
+        """
+        self.features.restore(other.features.state())
+        self._buffers.restore(other._buffers.state())
 
     def warm_up(self, bars: Bars) -> None:
         """Take a history without looking at its forecasts; the state is the same to the last bit as after `update`."""

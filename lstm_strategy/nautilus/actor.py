@@ -34,7 +34,7 @@ class ForecastActorConfig(ActorConfig, frozen=True, kw_only=True):
         The artefact's folder, ``models/<name>/<version>``.
     calibration
         As in `lstm_strategy.conformal`.
-    history_timeout_s, history_attempts, refill_holes
+    history_timeout_s, history_attempts, refill_holes, parity_every, parity_tolerance
         As of `LSTMStrategyConfig`.
     catalog : str, optional
         Folder of the NautilusTrader catalog that keeps what is published; those it has already are left as they are.
@@ -49,6 +49,8 @@ class ForecastActorConfig(ActorConfig, frozen=True, kw_only=True):
     history_timeout_s: float = 30.0
     history_attempts: int = 10
     refill_holes: bool = True
+    parity_every: int = 24
+    parity_tolerance: float = 0.001
     catalog: str | None = None
     catalog_bars: int = 256
 
@@ -104,12 +106,11 @@ class ForecastActor(Actor):  # type: ignore[misc]
             self._feed.add(bar)
 
     def _on_closed(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
-        if forecast is None or waiting or self._stream is None:
+        if forecast is None or waiting or self._stream is None or self._feed is None:
             return
         settings = self.settings
-        data = ForecastData.of(
-            forecast, settings.instrument_id, self._stream.model.version, self.clock.timestamp_ns(), proved=True
-        )
+        who, now, proved = self._stream.model.version, self.clock.timestamp_ns(), self._feed.proved
+        data = ForecastData.of(forecast, settings.instrument_id, who, now, proved=proved)
         self.publish_data(forecast_type(settings.instrument_id), data)
         self.published += 1
         if settings.catalog is not None and data.ts_init > self._kept_until:

@@ -209,6 +209,7 @@ def strategy_of(
             "execution": msgspec.to_builtins(settings.execution),
             "delay_bars": settings.delay,
             "refill_holes": False,  # the catalog holds all that there is
+            "parity_every": settings.parity_every,
             "record": True,
             "decision_log": None if log is None else str(log),
         },

@@ -59,6 +59,8 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
         below it inside a bar loses the position there (see `liquidation`). 0 lets it go on without any.
     liquidation_fee : float
         Fraction of the value, charged in the place of ``costs.fee`` on what is liquidated.
+    parity_every : int
+        Bars between two proofs of parity; live there are more (see `TradingConfig`).
     run_folder : Path, optional
         Where the results go; it must not exist yet. Nothing is written where None.
     tearsheet : bool
@@ -87,6 +89,7 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     borrow: float = 0.0
     maintenance: float = 0.05
     liquidation_fee: float = 0.0125
+    parity_every: int = 240
     run_folder: Path | None = None
     tearsheet: bool = True
 

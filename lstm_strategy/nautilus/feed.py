@@ -11,6 +11,7 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
 from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
+from lstm_strategy.nautilus.parity import Monitor, ParitySettings
 from lstm_strategy.nautilus.session import Stream
 
 __all__ = ["Closed", "Feed", "HistorySettings"]
@@ -23,15 +24,13 @@ class Closed(Protocol):
         """Decide, or hold."""
 
 
-class HistorySettings(Protocol):
+class HistorySettings(ParitySettings, Protocol):
     """The part of a strategy's settings that says how history is asked for (see `LSTMStrategyConfig`)."""
 
     @property
     def history_timeout_s(self) -> float: ...
     @property
     def history_attempts(self) -> int: ...
-    @property
-    def refill_holes(self) -> bool: ...
 
 
 class Feed:
@@ -69,6 +68,7 @@ class Feed:
         self._strategy, self._session, self._bar_type = strategy, session, bar_type
         self._on_closed, self._on_past, self._least_ns = on_closed, on_past, least_ns
         self._refill, self._first_ts = settings.refill_holes, 0
+        self._monitor = Monitor(strategy, session, bar_type, settings)
         self._backfill = Backfill(
             strategy,
             bar_type,
@@ -83,6 +83,11 @@ class Feed:
         return self._backfill.history is not None
 
     @property
+    def proved(self) -> bool:
+        """Whether parity of what is stepped with what is made offline is proved, where anything is stepped."""
+        return self._monitor.proved
+
+    @property
     def progress(self) -> tuple[int | None, int, int]:
         """The last bar taken, the bars of a warm-up, and how many of them are still to come."""
         forecaster = self._session.model.forecaster
@@ -93,9 +98,11 @@ class Feed:
     def start(self, restored: bytes | None) -> None:
         """Go on from a snapshot where there is one; subscribe, then ask for history."""
         strategy, forecaster = self._strategy, self._session.model.forecaster
+        self._monitor.start(restored=False)
         if restored is not None:
             try:
                 forecaster.restore(restored)
+                self._monitor.start(restored=True)
             except LSTMStrategyError as error:
                 strategy.log.warning(f"{error}; warming up from history")
         strategy.subscribe_bars(self._bar_type)
@@ -110,15 +117,19 @@ class Feed:
         self._strategy.fail(where, error)
 
     def add_past(self, data: Any) -> None:
-        """Keep a bar of the requested history; everything else, and everything later, is somebody else's."""
+        """Keep a bar of a requested history, or hold it against what was used; anything else is somebody else's."""
         history = self._backfill.history
-        if history is None or not isinstance(data, EngineBar) or data.bar_type != self._bar_type:
+        if not isinstance(data, EngineBar) or data.bar_type != self._bar_type:
             return
         ts_close = on_grid(data.ts_event, self._session.timeframe)
         # A venue's newest bar may still be forming: it is no bar yet.
         if ts_close is not None and self._first_ts <= ts_close <= self._now():
             try:
-                history.add_past(to_bar(data, ts_close))
+                bar = to_bar(data, ts_close)
+                if history is None:
+                    self._monitor.told(bar)
+                else:
+                    history.add_past(bar)
             except BarsError as error:
                 self._strategy.log.warning(f"Skipped a bar of the history: {error}")
 
@@ -131,14 +142,15 @@ class Feed:
         if ts_close is None:
             log.warning(f"Ignored a bar stamped {format_ns(bar.ts_event)}: not a close of {session.timeframe}")
             return
-        last_ts = session.model.forecaster.last_ts
-        if last_ts is not None and ts_close <= last_ts:
-            log.debug(f"Ignored a repeated or late bar of {format_ns(ts_close)}")
-            return
         try:
             closed = to_bar(bar, ts_close)
         except BarsError as error:
             log.warning(f"Skipped, as if it were missing: {error}")
+            return
+        last_ts = session.model.forecaster.last_ts
+        if last_ts is not None and ts_close <= last_ts:
+            log.debug(f"Ignored a repeated or late bar of {format_ns(ts_close)}")
+            self._monitor.told(closed)
             return
         if backfill.history is not None:
             backfill.history.add_live(closed)
@@ -172,17 +184,32 @@ class Feed:
         """Take the history and the live bars that came before it; only the newest bar may lead to an order."""
         session = self._session
         forecaster = session.model.forecaster
+        for bar in history.past_until(forecaster.last_ts):
+            self._monitor.told(bar)
         past, live = history.merged(forecaster.last_ts)
+        if not history.answered and forecaster.last_ts is not None:
+            self._miss([*past, *live])
         if past:
             if self._on_past is not None:
                 self._on_past(past)
-            forecaster.warm_up(to_bars(self._bar_type.instrument_id.value, session.timeframe, past))
+            known = to_bars(self._bar_type.instrument_id.value, session.timeframe, past)
+            self._monitor.past(known)
+            forecaster.warm_up(known)
         if not forecaster.ready:
             self._strategy.log.warning(
                 f"History is too short: {len(past)} bars; the warm-up takes {forecaster.warmup_bars}"
             )
         for bar in live:
             self._take(bar, newest=bar is live[-1])
+
+    def _miss(self, bars: list[Bar]) -> None:
+        """Tell of the first hole that is left when nobody has answered."""
+        last, longest = self._session.model.forecaster.last_ts, self._session.hole_ns
+        for bar in bars:
+            if last is not None and bar.ts_close - last > longest:
+                self._monitor.missed(bar.ts_close)
+                return
+            last = bar.ts_close
 
     def _take(self, bar: Bar, *, newest: bool) -> None:
         """Forecast, and tell where this is the newest bar. Earlier ones were marked to market as they came."""
@@ -193,5 +220,6 @@ class Feed:
             self._strategy.log.warning(f"Skipped, as if it were missing: {error}")
             return
         self.armed = self.armed or forecaster.ready
+        self._monitor.took(bar, forecast, self._now())
         if newest:
             self._on_closed(bar, forecast, waiting=False)

@@ -60,6 +60,7 @@ class History:
     """What arrives before the warm-up is complete: late, repeated, out of order. The last word on a stamp counts."""
 
     def __init__(self) -> None:
+        self.answered = False  # or else somebody has lost patience
         self._past: dict[int, Bar] = {}
         self._live: dict[int, Bar] = {}
 
@@ -75,6 +76,10 @@ class History:
     def live_bars(self) -> int:
         """How many live bars are waiting."""
         return len(self._live)
+
+    def past_until(self, ts_close: int | None) -> list[Bar]:
+        """Return the bars of the history up to one; none where that is None."""
+        return [] if ts_close is None else [self._past[ts] for ts in sorted(self._past) if ts <= ts_close]
 
     def merged(self, after: int | None) -> tuple[list[Bar], list[Bar]]:
         """Return history and, separately, the live bars later than it; sorted, unique, later than ``after``.
@@ -157,6 +162,7 @@ class Backfill:
     @loud
     def _on_answer(self, history: History) -> None:
         if history is self.history:
+            history.answered = True
             self.finish()
 
     @loud

@@ -146,6 +146,7 @@ class Seat:
         stale = arrival is None or arrival.waiting
         conditions = Conditions(
             ready=forecast is None or self.feed.armed,
+            parity=forecast is None or self.feed.proved,
             stale=stale,
             outside_range=arrival is not None and arrival.outside_range,
         )

@@ -47,7 +47,12 @@ class Stream:
     def misses_bars_before(self, ts_close: int) -> bool:
         """Say whether there is a hole between the last bar taken and one closed at ``ts_close``."""
         last = self.model.forecaster.last_ts
-        return last is not None and ts_close - last > max(self.timeframe.ns, self.model.closed_ns)
+        return last is not None and ts_close - last > self.hole_ns
+
+    @property
+    def hole_ns(self) -> int:
+        """More than this between two closes is a hole."""
+        return max(self.timeframe.ns, self.model.closed_ns)
 
 
 @dataclass(slots=True)

@@ -126,6 +126,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         watch = session.desk.watch(held, bar.ts_close, bar.close, forecast, model.closed_ns)
         conditions = Conditions(
             ready=ready,
+            parity=forecast is None or self._feed is None or self._feed.proved,
             outside_range=outside,
             unprotected=watch.unprotected,
             paused=watch.paused,

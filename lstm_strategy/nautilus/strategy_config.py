@@ -38,6 +38,13 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
         Requests after which it goes on with live bars alone.
     refill_holes : bool
         Whether bars that are missing between live ones are asked for. A backtest has all that there are.
+    parity_every : int
+        Bars between two proofs that features and raw quantiles are those made offline from the same bars; until one
+        has succeeded, and after one has failed, nothing may be opened or added. Where `refill_holes`, the venue is
+        asked as often whether it still says the same of the bars used.
+    parity_tolerance : float
+        Beyond this they differ where a start lies further back than the bars held, in standard deviations of a feature
+        and in units of σ√h; else they must be equal to the last bit (hybrid networks: within 1e-5).
     record : bool
         Whether to keep every bar's decision in memory (backtests).
     decision_log : str, optional
@@ -61,6 +68,8 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
     history_timeout_s: float = 30.0
     history_attempts: int = 10
     refill_holes: bool = True
+    parity_every: int = 24
+    parity_tolerance: float = 0.001
     record: bool = False
     decision_log: str | None = None
     state_dir: str | None = None

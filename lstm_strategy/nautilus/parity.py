@@ -1,0 +1,116 @@
+"""The parity monitor: watches one forecaster on the engine, asks the venue what it says of bars used, and tells."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from lstm_strategy.bars import Bar, Bars
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.nautilus.engine import BarType
+from lstm_strategy.nautilus.session import Stream
+from lstm_strategy.parity import Parity
+
+__all__ = ["Monitor", "ParitySettings"]
+
+
+class ParitySettings(Protocol):
+    """The part of the settings that parity is proved by (see `TradingConfig`)."""
+
+    @property
+    def parity_every(self) -> int: ...
+    @property
+    def parity_tolerance(self) -> float: ...
+    @property
+    def refill_holes(self) -> bool: ...
+
+
+class Monitor:
+    """Proves parity while bars come in, wherever a forecaster steps; what was recorded has nothing to be proved.
+
+    Every ``parity_every`` bars the venue is asked for the last of them again, where holes are refilled: a bar that it
+    tells otherwise than it was used is a problem until the forecaster goes on from what the venue tells now.
+
+    Attributes
+    ----------
+    parity : Parity or None
+    """
+
+    def __init__(self, owner: Any, stream: Stream, bar_type: BarType, settings: ParitySettings) -> None:
+        if settings.parity_every < 1 or not 1e-5 < settings.parity_tolerance <= 0.1:
+            told = f"parity_every is {settings.parity_every}, parity_tolerance {settings.parity_tolerance}"
+            raise LSTMStrategyError(f"{told}; they must be 1 bar or more, and above 0.00001, at most 0.1")
+        self.parity: Parity | None = None
+        self._owner, self._stream, self._bar_type, self._settings = owner, stream, bar_type, settings
+        self._told, self._since_audit, self._audits = "", 0, 0
+
+    @property
+    def proved(self) -> bool:
+        """Whether forecasts may lead to new risk."""
+        return self.parity is None or self.parity.proved
+
+    def start(self, *, restored: bool) -> None:
+        """Begin with the stream's model, which has seen no bar, or goes on from a snapshot, or from the bars held."""
+        forecaster, settings, before = self._stream.model.forecaster, self._settings, self.parity
+        self.parity = None
+        if not isinstance(forecaster, Forecaster):
+            return
+        self.parity = Parity(forecaster, every=settings.parity_every, tolerance=settings.parity_tolerance)
+        if restored:
+            self.parity.restored(before)
+
+    def past(self, bars: Bars) -> None:
+        """Take a history that the forecaster takes at once."""
+        if self.parity is not None:
+            self.parity.past(bars)
+
+    def took(self, bar: Bar, forecast: Forecast | None, ts_now: int) -> None:
+        """Check after a bar that the forecaster has taken."""
+        parity, settings = self.parity, self._settings
+        if parity is None:
+            return
+        parity.took(bar, math.nan if forecast is None else forecast.position)
+        self._tell()
+        self._since_audit += 1
+        if settings.refill_holes and (parity.wants_past or self._since_audit >= settings.parity_every):
+            self._audit(parity, ts_now)
+
+    def told(self, bar: Bar) -> None:
+        """Hear what the venue says of a bar that was used, or should have been."""
+        if self.parity is not None:
+            self.parity.told(bar)
+            self._tell()
+
+    def missed(self, before: int) -> None:
+        """Note a hole that nobody has answered for."""
+        if self.parity is not None:
+            self.parity.missed(before)
+            self._tell()
+
+    def _audit(self, parity: Parity, ts_now: int) -> None:
+        """Ask for the last bars, and, where some are missing or too few, for all that should be held."""
+        whole = parity.wants_past
+        bars = parity.keep if whole else 2 * self._settings.parity_every
+        self._since_audit, self._audits = 0, self._audits + 1
+        since, audit = max(ts_now - (bars + 1) * self._stream.timeframe.ns, 0), self._audits
+
+        def on_answer(_: Any) -> None:
+            parity.mend()
+            if whole and audit == self._audits and self.parity is parity:
+                parity.nothing_more()
+                self._tell()
+
+        start = datetime.fromtimestamp(since / 1e9, UTC)
+        self._owner.request_bars(self._bar_type, start=start, callback=on_answer)
+
+    def _tell(self) -> None:
+        """Say once what is wrong, and that it is over."""
+        text = "" if self.parity is None else "; ".join(self.parity.problems.values())
+        if text and text != self._told:
+            self._owner.log.error(f"Parity is not proved, and no new risk is taken: {text}")
+        elif self._told and not text:
+            self._owner.log.info("Parity is proved again")
+        self._told = text

@@ -1,0 +1,362 @@
+"""Parity while trading: what is stepped equals what is made offline, and what does not is named, halts, and mends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_support import SPOT, random_bars
+from test_strategy import LateHistory, config, engine_bars, engines, play  # noqa: F401 - engines is a fixture
+
+from lstm_strategy import artefact
+from lstm_strategy.artefact import Artefact
+from lstm_strategy.bars import Bar, Bars, format_ns
+from lstm_strategy.decision import LimitsConfig, SizingConfig
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.features import Features
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.nautilus.backtest import BacktestSettings, run_backtest
+from lstm_strategy.nautilus.catalog import write_catalog
+from lstm_strategy.nautilus.parity import Monitor
+from lstm_strategy.parity import Parity
+
+BARS = random_bars(900)
+WARM = 550  # bars of history, before the live ones
+EVERY, TOLERANCE = 8, 1e-3
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_artefact: Path) -> Artefact:
+    return artefact.load(tiny_artefact)
+
+
+class Pair:
+    """A forecaster and its proof, as a feed drives them."""
+
+    def __init__(self, model: Artefact, history: Bars | None = BARS[:WARM]) -> None:
+        self.live = Forecaster(model, SPOT.id)
+        self.parity = Parity(self.live, every=EVERY, tolerance=TOLERANCE)
+        self.forecasts: list[Forecast | None] = []
+        if history is not None:
+            self.parity.past(history)
+            self.live.warm_up(history)
+
+    def take(self, bars: Bars) -> None:
+        for bar in bars:
+            forecast = self.live.update(bar)
+            self.forecasts.append(forecast)
+            self.parity.took(bar, np.nan if forecast is None else forecast.position)
+
+
+def without(bars: Bars, row: int) -> Bars:
+    kept = np.delete(np.arange(len(bars)), row)
+    columns = ("ts_close", "open", "high", "low", "close", "volume")
+    return Bars(bars.instrument_id, bars.timeframe, *(getattr(bars, name)[kept] for name in columns))
+
+
+def bar_of(row: int, **changes: float) -> Bar:
+    return next(iter(BARS[row : row + 1]))._replace(**changes)
+
+
+# -- the proof itself --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["history", "nothing", "snapshot", "hole"])
+def test_parity_is_proved_at_once_and_stays_so(tiny: Artefact, start: str) -> None:
+    pair = Pair(tiny, None if start in ("nothing", "snapshot") else BARS[:WARM])
+    bars = without(BARS, 600) if start == "hole" else BARS
+    if start == "snapshot":
+        before = Forecaster(tiny, SPOT.id)
+        before.warm_up(BARS[:WARM])
+        pair.live.restore(before.state())
+        pair.parity.restored()
+    assert not pair.parity.proved
+    first = 0 if start == "nothing" else WARM
+    for row in range(first, len(bars)):
+        pair.take(bars[row : row + 1])
+        assert pair.parity.proved, pair.parity.problems
+        assert pair.parity._exact
+    assert pair.parity._checks >= (len(bars) - first) // EVERY
+
+
+def corrupt(live: Forecaster, when: Callable[[int], bool], column: int = 3, by: float = 0.25) -> str:
+    """Plant a bug in live stepping alone; return the feature's name."""
+    stepped = live.features.update
+
+    def wrong(bar: Bar, *context: Any) -> Any:
+        row = stepped(bar, *context)
+        if row is not None and when(bar.ts_close):
+            row[0][column] += np.float32(by)
+        return row
+
+    live.features.update = wrong  # type: ignore[method-assign]
+    return live.artefact.manifest.features.names[column]
+
+
+@pytest.mark.parametrize("by", [0.25, 1e-5])
+def test_a_bug_in_live_stepping_is_found_and_named(tiny: Artefact, by: float) -> None:
+    pair, since = Pair(tiny), int(BARS.ts_close[613])
+    name = corrupt(pair.live, lambda ts: ts >= since, by=by)
+    pair.take(BARS[WARM:613])
+    assert pair.parity.proved
+    pair.take(BARS[613 : 613 + EVERY])
+    problem = pair.parity.problems["differs"]
+    assert problem.startswith(f"feature {name} at the bar closed at {format_ns(since)} is ")
+    pair.take(BARS[613 + EVERY : 700])
+    if by > 0.1:
+        assert not pair.parity.proved  # as long as it lasts
+
+
+def test_a_bug_that_is_over_is_lifted_when_the_network_has_forgotten_it(tiny: Artefact) -> None:
+    pair, at = Pair(tiny), int(BARS.ts_close[600])
+    corrupt(pair.live, lambda ts: ts == at, by=3.0)
+    proved = []
+    for row in range(WARM, 900):
+        pair.take(BARS[row : row + 1])
+        proved.append(pair.parity.proved)
+    halted = np.flatnonzero(~np.array(proved)) + WARM
+    assert 600 <= halted[0] < 600 + EVERY
+    assert len(halted) >= EVERY
+    assert (np.diff(halted) == 1).all()
+    assert proved[-1]
+
+
+def test_a_damaged_network_is_found_and_its_quantile_named(tiny: Artefact) -> None:
+    pair = Pair(tiny)
+    pair.take(BARS[WARM:600])
+    for array in pair.live._buffers._states[pair.live._buffers._turn]:
+        array += 0.1
+    pair.take(BARS[600:610])
+    assert pair.parity.problems["differs"].startswith("raw quantile 0.01 at horizon 1 at the bar closed at ")
+
+
+def test_a_cold_start_does_not_trust_what_is_remembered(tiny: Artefact) -> None:
+    """The snapshot was damaged before it was hashed: whoever starts from it agrees with it."""
+    broken, history = Forecaster(tiny, SPOT.id), 780
+    broken.warm_up(BARS[:100])
+    broken.features._floats[2] *= 2.0  # the EW sum of squared returns
+    broken.features._settings[0] /= 50.0  # which then hardly decays
+    broken.warm_up(BARS[100:history])
+    pair = Pair(tiny, None)
+    pair.live.restore(broken.state())
+    pair.parity.restored()
+    pair.take(BARS[history : history + 2])
+    assert pair.parity.proved
+    assert pair.parity.wants_past
+    for bar in BARS[:history]:
+        pair.parity.told(bar)
+    pair.parity.nothing_more()
+    assert not pair.parity.wants_past
+    assert pair.parity.proved
+    assert pair.parity.bars_held == history + 2
+    pair.take(BARS[history + 2 : history + 12])
+    assert pair.parity.problems["cold"].startswith("after a cold start, feature ")
+
+
+def test_what_is_held_is_bounded(tiny: Artefact) -> None:
+    pair = Pair(tiny, None)
+    pair.parity.keep = 100
+    pair.take(BARS)
+    assert 100 <= pair.parity.bars_held <= 100 + 256
+    assert len(pair.parity._held) == len(pair.parity._stamps)
+    assert len(pair.parity._new) < EVERY
+
+
+# -- the venue tells otherwise -----------------------------------------------------------------------------------------
+
+
+def test_a_bar_revised_after_use_halts_until_it_is_mended(tiny: Artefact) -> None:
+    pair = Pair(tiny)
+    pair.take(BARS[WARM:610])
+    pair.parity.told(bar_of(605))  # as it was
+    assert pair.parity.proved
+    revised = bar_of(605, close=bar_of(605).low, volume=7.0)
+    pair.parity.told(revised)
+    when = format_ns(revised.ts_close)
+    told = pair.parity.problems["revised"]
+    assert told == (f"the bar closed at {when} was revised after use: close {revised.close}, used {bar_of(605).close}")
+    assert not pair.parity.proved
+    pair.take(BARS[610:611])
+    assert not pair.parity.proved  # this bar's forecast is still made of what was
+    pair.take(BARS[611:613])
+    assert pair.parity.proved
+    assert pair.parity.mended == 1
+    truth = Forecaster(tiny, SPOT.id)
+    columns = {name: getattr(BARS, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    for name, column in columns.items():
+        column[605] = getattr(revised, name)
+    wanted = truth.run(Bars(SPOT.id, BARS.timeframe, BARS.ts_close, *columns.values())[:613])
+    assert pair.forecasts[-1] is not None
+    np.testing.assert_array_equal(pair.forecasts[-1].quantiles_HQ, wanted.quantiles_THQ[612])
+    pair.take(BARS[613:700])
+    assert pair.parity.proved
+
+
+def test_the_newest_bar_may_still_change(tiny: Artefact) -> None:
+    pair = Pair(tiny)
+    pair.take(BARS[WARM:610])
+    pair.parity.told(bar_of(609, volume=3.0))
+    assert pair.parity.proved
+
+
+def test_a_bar_that_comes_too_late_takes_its_place(tiny: Artefact) -> None:
+    pair = Pair(tiny)
+    pair.take(BARS[WARM:600])
+    pair.parity.missed(int(BARS.ts_close[601]))
+    assert "missing" in pair.parity.problems
+    pair.take(BARS[601:605])
+    assert not pair.parity.proved
+    assert pair.parity.wants_past
+    pair.parity.told(bar_of(600))
+    pair.parity.mend()
+    pair.take(BARS[605:606])
+    assert pair.parity.proved
+    wanted = Forecaster(tiny, SPOT.id).run(BARS[:606])
+    assert pair.forecasts[-1] is not None
+    np.testing.assert_array_equal(pair.forecasts[-1].quantiles_HQ, wanted.quantiles_THQ[605])
+
+
+def test_a_hole_that_the_venue_has_itself_is_no_problem(tiny: Artefact) -> None:
+    pair = Pair(tiny)
+    pair.take(BARS[WARM:600])
+    pair.parity.missed(int(BARS.ts_close[601]))
+    pair.take(BARS[601:603])
+    pair.parity.nothing_more()
+    assert pair.parity.proved
+
+
+@pytest.mark.parametrize(("every", "tolerance"), [(0, 1e-3), (24, 0.0), (24, 1.0)])
+def test_it_cannot_be_set_aside(every: int, tolerance: float) -> None:
+    settings = SimpleNamespace(parity_every=every, parity_tolerance=tolerance, refill_holes=True)
+    with pytest.raises(LSTMStrategyError, match="parity_every is"):
+        Monitor(None, SimpleNamespace(), None, settings)  # type: ignore[arg-type]
+
+
+# -- on the engine -----------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_bug_ends_new_risk_in_a_backtest(
+    tmp_path: Path, tiny_artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    since, column, stepped = int(BARS.ts_close[700]), 3, Features.update
+
+    def wrong(self: Features, bar: Bar, *context: Any) -> Any:
+        row = stepped(self, bar, *context)
+        if row is not None and bar.ts_close >= since:
+            row[0][column] += np.float32(0.25)
+        return row
+
+    monkeypatch.setattr(Features, "update", wrong)
+    write_catalog(tmp_path / "catalog", BARS, SPOT)
+    run = run_backtest(
+        BacktestSettings(
+            catalog=tmp_path / "catalog",
+            instrument_id=SPOT.id,
+            timeframe="1h",
+            model=tiny_artefact,
+            sizing=SizingConfig(horizon=4, no_trade_band=0.0),
+            limits=LimitsConfig(daily_loss=0.9, max_drawdown=0.9),
+            start=int(BARS.ts_close[599]),
+            parity_every=20,
+            tearsheet=False,
+        )
+    )
+    decisions = run.record.decisions
+    blocked = [decision.ts_close for decision in decisions if "parity_unproved" in decision.bound]
+    assert since <= min(blocked) < since + 24 * BARS.timeframe.ns
+    found = min(blocked)
+    assert any(decision.target > decision.exposure for decision in decisions if decision.ts_close < since)
+    assert not any(decision.target > decision.exposure + 1e-9 for decision in decisions if decision.ts_close >= found)
+
+
+class Watched(LateHistory):
+    """Notes at each bar that closed whether parity is proved, and what was forecast; answers when it is told to."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.seen: dict[int, tuple[bool, Forecast | None]] = {}
+        self.answers: dict[int, list[Any]] = {}  # bars that answer the newest request, by the bar before which they do
+
+    def on_bar(self, bar: Any) -> None:
+        if bar.ts_event in self.answers:
+            for past in self.answers[bar.ts_event]:
+                self.on_historical_data(past)
+            self.callbacks[-1](None)
+        super(LateHistory, self).on_bar(bar)
+
+    def _on_closed(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
+        if not waiting:
+            assert self._feed is not None
+            self.seen[bar.ts_close] = (self._feed.proved, forecast)
+        super()._on_closed(bar, forecast, waiting=waiting)
+
+
+def watched(model: Path, **changes: Any) -> Watched:
+    sizing = SizingConfig(horizon=4, no_trade_band=0.0)
+    settings = {"parity_every": EVERY, "history_timeout_s": 1e9} | changes
+    return Watched(config(model=str(model), sizing=sizing, **settings))
+
+
+def test_a_gap_that_is_refilled_leaves_the_forecasts_of_a_run_without_one(
+    engines: list[Any],  # noqa: F811
+    tiny_artefact: Path,
+    tiny: Artefact,
+) -> None:
+    strategy, data = watched(tiny_artefact), engine_bars(BARS)
+    first, before, after = (int(BARS.ts_close[row]) for row in (WARM, 603, 606))
+    strategy.answers = {first: data[:WARM], after + BARS.timeframe.ns: data[600:606]}
+    play(engines, strategy, [*data[WARM:603], *data[606:650]])
+    assert strategy.failure is None
+    wanted = Forecaster(tiny, SPOT.id).run(BARS[:650])
+    assert before not in strategy.seen
+    assert sorted(strategy.seen)[-1] == int(BARS.ts_close[649])
+    for row in [*range(WARM, 603), *range(607, 650)]:
+        proved, forecast = strategy.seen[int(BARS.ts_close[row])]
+        assert proved
+        assert forecast is not None
+        np.testing.assert_array_equal(forecast.quantiles_HQ, wanted.quantiles_THQ[row])
+
+
+def test_a_gap_that_nobody_answers_for_halts_and_an_answer_later_heals_it(
+    engines: list[Any],  # noqa: F811
+    tiny_artefact: Path,
+    tiny: Artefact,
+) -> None:
+    strategy = watched(tiny_artefact, history_timeout_s=1.5 * 3600, history_attempts=2)
+    data = engine_bars(BARS)
+    strategy.answers = {int(BARS.ts_close[WARM]): data[:WARM], int(BARS.ts_close[620]): data[590:619]}
+    play(engines, strategy, [*data[WARM:603], *data[606:650]])
+    assert strategy.failure is None
+    state = {row: strategy.seen.get(int(BARS.ts_close[row])) for row in range(WARM, 650)}
+    halted = [row for row, seen in state.items() if seen is not None and not seen[0]]
+    assert halted
+    assert min(halted) > 606
+    assert max(halted) <= 620
+    wanted = Forecaster(tiny, SPOT.id).run(BARS[:650])
+    for row in range(621, 650):
+        proved, forecast = strategy.seen[int(BARS.ts_close[row])]
+        assert proved
+        assert forecast is not None
+        np.testing.assert_array_equal(forecast.quantiles_HQ, wanted.quantiles_THQ[row])
+
+
+def test_a_bar_that_the_venue_revises_is_found_when_it_is_asked_again(
+    engines: list[Any],  # noqa: F811
+    tiny_artefact: Path,
+) -> None:
+    strategy, data = watched(tiny_artefact), engine_bars(BARS)
+    other = engine_bars(random_bars(900, seed=1))
+    asked = int(BARS.ts_close[WARM + 3 * EVERY + 1])
+    revised = [*data[WARM + 2 * EVERY : WARM + 2 * EVERY + 5], other[WARM + 2 * EVERY + 5]]
+    strategy.answers = {int(BARS.ts_close[WARM]): data[:WARM], asked: revised}
+    play(engines, strategy, data[WARM : WARM + 60])
+    assert strategy.failure is None
+    halted = [ts for ts, (proved, _) in sorted(strategy.seen.items()) if not proved]
+    assert halted == []  # mended before the next bar was decided on
+    assert strategy._feed._monitor.parity.mended == 1
+    assert len(strategy.callbacks) >= 1 + 59 // EVERY
