@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -500,6 +501,38 @@ def test_a_halt_before_the_first_bar_holds_and_a_stop_does_not_undo_it(
     assert stopped[0].seen == [("buy", "filled"), ("sell", "filled")]
     risk = RiskState.decode(kept_in(tmp_path / "second").parts["risk"])
     assert (risk.ordered_halt, risk.halt_text) == (True, "leave")
+
+
+@pytest.mark.parametrize("how", ["kill file", "button"])
+def test_who_was_stopped_by_an_exception_can_still_be_flattened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It held its position, with its stop; whoever looks at it in the night can end that."""
+    tell(monkeypatch, lambda _: 1e-3)
+    failed: list[Any] = []
+
+    def fail(strategy: LSTMStrategy) -> None:
+        failed.append(strategy)
+        strategy.fail("a test", RuntimeError("gone"))
+        if how == "kill file":
+            put_kill_file(strategy)
+        else:
+            when = strategy.clock.utc_now() + timedelta(minutes=5)
+            strategy.clock.set_time_alert("button", when, lambda _: strategy.order_halt("the button"))
+
+    with pytest.raises(RuntimeError, match="gone"):
+        trade(
+            tmp_path,
+            monkeypatch,
+            steady(9, instrument=PERPETUAL),
+            PERPETUAL,
+            account="margin",
+            exits=ExitsConfig(stop=6.0),
+            after={4: fail},
+            settings={"state_poll_s": 420.0 if how == "kill file" else 0.0},
+        )
+    assert failed[0].seen == [("buy", "filled"), ("sell", "canceled"), ("sell", "filled")]
+    assert RiskState.decode(kept_in(tmp_path).parts["risk"]).ordered_halt
 
 
 def test_a_running_strategy_takes_up_a_request_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ class Closing:
     """
 
     def __init__(self, strategy: Strategy, desk: Desk, *, flatten: bool) -> None:
-        self._strategy, self._desk, self._flatten = strategy, desk, flatten
+        self._strategy, self._desk, self.flattens = strategy, desk, flatten
         self._retries = 0
         self._over = False
 
@@ -47,7 +47,7 @@ class Closing:
             return
         log = self._strategy.log
         try:
-            action = self._desk.close(flatten=self._flatten)
+            action = self._desk.close(flatten=self.flattens)
         except Exception as error:  # nobody is left to be stopped by it
             log.error(f"A position is left open:\n{''.join(traceback.format_exception(error))}")
             return

@@ -31,6 +31,9 @@ class Holder(Protocol):
     @property
     def model_label(self) -> str: ...
 
+    def light(self) -> tuple[Any, ...]:
+        """Return what an event may change of its state; bars change the rest."""
+
     def flatten(self) -> None:
         """Cancel and close, and go on with it at every event; nothing where that is under way."""
 
@@ -53,7 +56,7 @@ class Keeper:
         settings = strategy.settings
         self._folder = None if settings.state_dir is None else StateFolder(Path(settings.state_dir))
         self._began = False
-        self._last: tuple[str, dict[str, bytes]] | None = None
+        self._last: Any = None  # as of the last write
 
     @property
     def halted(self) -> bool:
@@ -98,13 +101,16 @@ class Keeper:
         if not self.ordered:  # as the engine kept it
             risks = [holder.risk for holder in self._holders().values()]
             self.ordered = next((r.halt_text or "ordered" for r in risks if r is not None and r.ordered_halt), "")
-        folder, strategy = self._folder, self._strategy
-        if folder is None:
+        if self._folder is None:
             return
         self._began, self._last = True, None
-        interval = strategy.settings.state_poll_s
-        if interval > 0.0 and self._timer not in strategy.clock.timer_names:
-            strategy.clock.set_timer(self._timer, timedelta(seconds=interval), callback=self._on_timer)
+        self.watch()
+
+    def watch(self) -> None:
+        """Look out by the clock; again after a stop over an exception, which takes all timers off."""
+        clock, interval = self._strategy.clock, self._strategy.settings.state_poll_s
+        if self._began and interval > 0.0 and self._timer not in clock.timer_names:
+            clock.set_timer(self._timer, timedelta(seconds=interval), callback=self._on_timer)
 
     def look(self) -> None:
         """Hear a request to resume and a kill file; a halt that was ordered goes on until all is closed."""
@@ -137,32 +143,29 @@ class Keeper:
         return halt(risk, self.ordered) if self.ordered and not risk.ordered_halt else risk
 
     def keep(self) -> None:
-        """Write what a restart must know, where it has changed."""
+        """Write what a restart must know."""
         folder, strategy = self._folder, self._strategy
         if folder is None or not self._began:
             return
-        now = self.ordered, strategy.on_save()
-        if now == self._last:
-            return
         models = {name: holder.model_label for name, holder in self._holders().items()}
-        folder.write(Kept(str(strategy.id), models, strategy.clock.timestamp_ns(), *now))
-        self._last = now
+        now = strategy.clock.timestamp_ns()
+        folder.write(Kept(str(strategy.id), models, now, self.ordered, strategy.on_save()))
+        self._last = self._light()
 
     @loud
     def note(self, _event: Any) -> None:
-        """Do as `keep`, after an event or at a stop; what cannot be written stops the strategy."""
-        self.keep()
+        """Do as `keep` after an event that has changed something; what cannot be written stops the strategy."""
+        if self._began and self._light() != self._last:
+            self.keep()
 
     def pause(self) -> None:
-        """Write a last time before a stop, down to the disk; look out for nothing more."""
-        if self._timer in self._strategy.clock.timer_names:
-            self._strategy.clock.cancel_timer(self._timer)
-        self.note(None)
-        if self._folder is not None:
-            try:
+        """Write at a stop, down to the disk."""
+        try:
+            self.keep()
+            if self._folder is not None:
                 self._folder.flush()
-            except LSTMStrategyError as error:
-                self.fail("on_stop", error)
+        except LSTMStrategyError as error:
+            self.fail("on_stop", error)
 
     def close(self) -> None:
         """Give the folder back: what happens from now on is not kept."""
@@ -185,12 +188,14 @@ class Keeper:
 
     @loud
     def _on_timer(self, _event: Any) -> None:
-        if self._strategy.is_running:
-            self.look()
+        self.look()
 
     def _holders(self) -> dict[str, Holder]:
         found: dict[str, Holder] = self._strategy.holders()
         return found
+
+    def _light(self) -> tuple[Any, ...]:
+        return self.ordered, [holder.light() for holder in self._holders().values()]
 
     def _obey(self) -> None:
         for holder in self._holders().values():
@@ -210,7 +215,8 @@ class Keeper:
         for holder in holders.values():
             if holder.risk is not None and latched({"": holder.risk}):
                 holder.risk = resume(holder.risk, reason)
-            holder.end_closing()
+            if strategy.is_running:
+                holder.end_closing()
         self.keep()
         folder.drop_request()
         strategy.log.warning(f"Resumed ({reason}): {lifted}")

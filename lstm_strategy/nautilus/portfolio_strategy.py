@@ -220,6 +220,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self.log.error(f"Stopped by an exception in {where}:\n{''.join(traceback.format_exception(error))}")
         if self.is_running:
             self.stop()
+            self.keeper.watch()  # who is stopped can still be flattened
 
     def on_stop(self) -> None:
         """Cancel all orders, and close all positions if so configured; trouble with one name keeps no other back."""

@@ -238,13 +238,14 @@ class Seat:
         """Name and version of its model."""
         return self.session.model.label
 
-    def flatten(self) -> None:
     def light(self) -> tuple[Any, ...]:
         """What an event may change of its state."""
         return self.risk, self._flows, self.session.desk.exits_state(), self.session.desk.uncounted
 
-        """Cancel and close while the strategy runs on."""
-        if self.closing is None:
+    def flatten(self) -> None:
+        """Cancel and close, whether the strategy runs on or has been stopped."""
+        if self.closing is None or not self.closing.flattens:
+            self.end_closing()
             self.closing = Closing(self._view, self.session.desk, flatten=True)
             self.closing.go_on()
 

@@ -191,6 +191,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self.log.error(f"Stopped by an exception in {where}:\n{''.join(traceback.format_exception(error))}")
         if self.is_running:
             self.stop()
+            self.keeper.watch()  # who is stopped can still be flattened
 
     def on_stop(self) -> None:
         """Cancel our orders, and close the position if so configured; `handle_event` sees to what still arrives."""
@@ -238,9 +239,15 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         """Name and version of the model."""
         return "" if self._session is None else self._session.model.label
 
+    def light(self) -> tuple[Any, ...]:
+        """What an event may change of the state."""
+        desk = None if self._session is None else self._session.desk
+        return self.risk, desk and desk.exits_state(), desk and desk.uncounted
+
     def flatten(self) -> None:
-        """Cancel our orders and close the position while the strategy runs on."""
-        if self._closing is None and self._session is not None:
+        """Cancel our orders and close the position, whether the strategy runs on or has been stopped."""
+        if self._session is not None and (self._closing is None or not self._closing.flattens):
+            self.end_closing()
             self._closing = Closing(self, self._session.desk, flatten=True)
             self._closing.go_on()
 
