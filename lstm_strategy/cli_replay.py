@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import re
 import signal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,8 +23,11 @@ from lstm_strategy.sources.simulate import SimulationConfig
 
 if TYPE_CHECKING:
     from lstm_strategy.replay.server import ReplayConfig, ReplayServer
+    from lstm_strategy.replay.trading import TradingConfig
 
 __all__ = ["replay_command"]
+
+_KEY, _SECRET = "LSTM_STRATEGY_REPLAY_KEY", "LSTM_STRATEGY_REPLAY_SECRET"
 
 
 def replay_command(
@@ -59,12 +65,24 @@ def replay_command(
             help="Leave the unfinished candle out of history; for clients that tell it by their own clock.",
         ),
     ] = False,
+    balance: Annotated[
+        list[str] | None,
+        typer.Option("--balance", help="ASSET=AMOUNT of an account that may trade spot; may be repeated. See below."),
+    ] = None,
+    spread: Annotated[float, typer.Option(help="Between bid and ask, as a fraction; for orders.")] = 0.0,
+    volume_share: Annotated[
+        float, typer.Option("--volume-share", help="Share of each bar's volume that orders may take.")
+    ] = 0.25,
     seed: Annotated[int, typer.Option(min=0, help="Of forming candles, faults and simulated bars.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the URLs as one JSON object once it listens.")] = False,
 ) -> None:
     """Serve bars as an exchange would, on this machine: no account, no network.
 
     It speaks Binance (spot REST and kline streams, USDⓈ-M history) and Coinbase Exchange (REST). Ctrl-C ends it.
+
+    With --balance it takes signed spot orders as Binance does, matches them on the bars, and tells of them on its
+    user-data stream (NautilusTrader's Binance client needs an Ed25519 key for that). Key and secret are read from
+    LSTM_STRATEGY_REPLAY_KEY and LSTM_STRATEGY_REPLAY_SECRET, and shown nowhere. They are for practice: make them up.
 
     [bold]Examples[/bold]
 
@@ -87,6 +105,11 @@ def replay_command(
       on = "stream"
       nth = 10
       every = 100
+
+      \\[\\[faults]]
+      kind = "answer_lost"
+      path = "POST /api/v3/order"
+      nth = 3
     """
     from lstm_strategy.replay.server import ReplayConfig  # a web server is slow to import
 
@@ -106,6 +129,7 @@ def replay_command(
         faults=load_faults(faults) if faults else NO_FAULTS,
         exchange_info=exchange_info,
         unfinished=not closed_only,
+        trading=_trading(balance, spread, volume_share) if balance else None,
     )
     if not _only_this_machine(host):
         console.print(f"[yellow]open[/yellow] anyone who reaches {host} can ask this server and step its clock")
@@ -188,6 +212,27 @@ def _markets(
         )
         for row, name in enumerate(instruments)
     ]
+
+
+def _trading(balances: list[str], spread: float, volume_share: float) -> TradingConfig:
+    """Return the account that trades; its key is in the environment, where no list of processes shows it."""
+    from lstm_strategy.replay.credentials import Credentials
+    from lstm_strategy.replay.trading import TradingConfig
+
+    held: dict[str, Decimal] = {}
+    for entry in balances:
+        asset, _, amount = entry.partition("=")
+        try:
+            held[asset] = Decimal(amount)
+        except InvalidOperation:
+            held[asset] = Decimal("NaN")
+        if re.fullmatch(r"[A-Z0-9]{1,20}", asset) is None or not held[asset].is_finite() or held[asset] < 0:
+            raise LSTMStrategyError(f"replay: --balance {entry} is not ASSET=AMOUNT, such as USDT=10000")
+    missing = [name for name in (_KEY, _SECRET) if not os.environ.get(name)]
+    if missing:
+        raise LSTMStrategyError(f"replay: --balance needs {' and '.join(missing)} in the environment, made up by you")
+    credentials = Credentials(os.environ[_KEY], os.environ[_SECRET])
+    return TradingConfig(credentials=credentials, balances=held, spread=spread, volume_share=volume_share)
 
 
 def _add_funding(markets: list[Market], funding: list[Path]) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +18,7 @@ import pytest
 from replay_support import bounded, simulated
 from trading_support import HMAC_SECRET, KEY, Trader, listening, new_secret, trading
 
+from lstm_strategy.cli import app
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.replay.credentials import Credentials, check_timestamp
 from lstm_strategy.replay.faults import Fault, FaultPlan
@@ -412,3 +417,82 @@ def test_an_account_that_makes_no_sense_is_refused() -> None:
 
     with pytest.raises(LSTMStrategyError, match="balance of USDT is -1"):
         bounded(work())
+
+
+# -- as a command ----------------------------------------------------------------------------------------------------
+
+COMMAND = [
+    "replay",
+    "--simulate",
+    "60",
+    "--instrument",
+    "BTCUSDT.BINANCE",
+    "--timeframe",
+    "1h",
+    "--start",
+    "20",
+    "--step",
+]
+
+
+def test_the_command_takes_orders_for_who_brings_a_key() -> None:
+    secret = new_secret()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", "from lstm_strategy.cli import main; main()", *COMMAND),
+            *("--balance", "USDT=1000", "--balance", "BTC=0.5", "--json"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"LSTM_STRATEGY_REPLAY_KEY": KEY, "LSTM_STRATEGY_REPLAY_SECRET": secret},
+    )
+    try:
+        assert process.stdout is not None
+        urls = json.loads(process.stdout.readline())
+
+        async def work() -> None:
+            async with aiohttp.ClientSession() as session:
+                trader = Trader(session, urls["http"], secret)
+                status, sold = await trader.order("SELL", "MARKET", "0.4")
+                assert (status, sold["status"]) == (200, "FILLED")
+                assert (await trader.order("SELL", "MARKET", "0.2"))[1]["code"] == -2010
+
+        bounded(work())
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, err
+    for text in (KEY, secret):
+        assert text not in out + err
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "told"),
+    [
+        (["--balance", "USDT"], {}, "--balance USDT is not ASSET=AMOUNT"),
+        (["--balance", "usdt=1"], {}, "--balance usdt=1 is not ASSET=AMOUNT"),
+        (["--balance", "USDT=-1"], {}, "--balance USDT=-1 is not ASSET=AMOUNT"),
+        (["--balance", "USDT=1"], {}, "needs LSTM_STRATEGY_REPLAY_KEY and LSTM_STRATEGY_REPLAY_SECRET"),
+        (
+            ["--balance", "USDT=1"],
+            {"LSTM_STRATEGY_REPLAY_KEY": "k", "LSTM_STRATEGY_REPLAY_SECRET": "s"},
+            "the key must",
+        ),
+        (
+            ["--balance", "USDT=1", "--spread", "0.7"],
+            {"LSTM_STRATEGY_REPLAY_KEY": KEY, "LSTM_STRATEGY_REPLAY_SECRET": HMAC_SECRET},
+            "spread is 0.7",
+        ),
+    ],
+)
+def test_what_the_command_cannot_trade_with_is_one_line(
+    options: list[str], environment: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LSTMStrategyError, match=told) as error:
+        app([*COMMAND, *options], standalone_mode=False)
+    assert "\n" not in str(error.value)
