@@ -373,6 +373,24 @@ def test_rare_reasons_are_put_together(tmp_path: Path) -> None:
     assert len({trace["marker"]["color"] for trace in data}) == 5
 
 
+def test_a_decision_whose_exit_was_taken_off_first_is_drawn_too(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", bars=300)
+    path = folder / "decisions.parquet"
+    table = pq.read_table(path)
+    quantity, target = table["quantity"].to_numpy().copy(), table["target"].to_numpy()
+    actions = table["action"].to_pylist()
+    row = int(np.flatnonzero(quantity == 0.0)[20])
+    actions[row], target = "releasing_exit", np.where(np.arange(300) == row, 0.0, target)
+    for name, column in (("action", actions), ("target", target)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(column))
+    pq.write_table(table, path)
+    read = read_run(folder)
+    assert read.decisions.ordered.sum() == (quantity != 0.0).sum() + 1
+    figure = charts.draw_trades(read.market, read.decisions, np.array([row]))
+    assert [len(trace["x"]) for trace in figure["data"][1:]] == [0, 1]  # a sale
+    assert f"{int((quantity != 0.0).sum()) + 1} decisions led to an order." in text_of(write_report(folder).read_text())
+
+
 def test_every_reason_and_action_is_explained() -> None:
     from lstm_strategy.decision import Reason
 

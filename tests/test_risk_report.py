@@ -24,7 +24,7 @@ def make_run(returns: np.ndarray, exposure: np.ndarray, quantiles: np.ndarray, l
     equity = 1000 * np.cumprod(1 + np.concatenate([[0], (exposure * returns)[:-1]]))
     # What the account held at each close is the bar before's; the order at the close makes it this bar's.
     held = np.concatenate([[0.0], exposure[:-1]])
-    decisions = DecisionLog(stamps, exposure, held, np.ones(bars), price, {}, {}, {})
+    decisions = DecisionLog(stamps, exposure, held, np.ones(bars), price, np.ones(bars, bool), {}, {}, {})
     forecasts = RecordedForecasts(1, levels, stamps, quantiles.astype(np.float32))
     return Run(
         folder=Path("run"),

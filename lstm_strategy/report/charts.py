@@ -183,10 +183,10 @@ def draw_exposures(markets: dict[str, EquityCurve]) -> Figure:
 
 
 def draw_trades(curve: EquityCurve, decisions: DecisionLog, trades: Rows) -> Figure:
-    """The price, with a mark at each decision that sent an order."""
+    """The price, with a mark at each decision that led to an order."""
     rows = thin(curve.price)
     price = make_line(to_dates(curve.ts_close[rows]), to_numbers(curve.price[rows]), "price", "var(--ink)", width=1)
-    change = decisions.quantity[trades]
+    change = (decisions.target - decisions.exposure)[trades]
     marks = []
     for name, chosen, symbol in (("buy", change > 0, "triangle-up"), ("sell", change < 0, "triangle-down")):
         picked = trades[chosen]

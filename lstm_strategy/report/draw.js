@@ -20,7 +20,10 @@ function drawOne(id) {
   const { data, layout } = coloured(figures[id], getComputedStyle(document.documentElement));
   layout.font = { ...layout.font, family: body.fontFamily, size: narrow.matches ? 11 : 12 };
   layout.margin = { l: narrow.matches ? 50 : 64, r: narrow.matches ? 10 : 20, t: 8, b: 8 };
-  if (narrow.matches) layout.legend = { ...layout.legend, entrywidthmode: "fraction", entrywidth: 0.48 }; // two columns
+  if (narrow.matches) { // two columns, or one where names are long
+    const longest = Math.max(0, ...data.map((trace) => (trace.name || "").length));
+    layout.legend = { ...layout.legend, entrywidthmode: "fraction", entrywidth: longest > 17 ? 0.97 : 0.48 };
+  }
   layout.dragmode = narrow.matches ? false : "zoom"; // a finger on a chart scrolls the page
   if (layout.xaxis.type === "date") layout.xaxis.nticks = narrow.matches ? 5 : 10;
   Plotly.react(`chart-${id}`, data, layout, { responsive: true, displayModeBar: false });

@@ -131,9 +131,8 @@ def _contents(run: Run) -> dict[str, Any]:
 
 
 def _trades(decisions: DecisionLog) -> charts.Rows:
-    """Rows at which an order was sent."""
-    sent = np.isfinite(decisions.quantity) & (decisions.quantity != 0.0)
-    return np.flatnonzero(sent & np.isfinite(decisions.price))
+    """Rows at which an order was decided on."""
+    return np.flatnonzero(decisions.ordered & np.isfinite(decisions.price))
 
 
 def _largest(decisions: DecisionLog, trades: charts.Rows) -> charts.Rows:

@@ -61,8 +61,7 @@ def tails_of(run: Run) -> Tails | None:
     rows = np.searchsorted(curve.ts_close, forecasts.ts_close)
     inside = rows < len(curve.ts_close) - 1
     rows, quantiles_NQ = rows[inside], forecasts.quantiles_NQ[inside]
-    sent = np.isfinite(decisions.quantity[rows]) & (decisions.quantity[rows] != 0.0)
-    exposure = np.where(sent, decisions.target[rows], decisions.exposure[rows])
+    exposure = np.where(decisions.ordered[rows], decisions.target[rows], decisions.exposure[rows])
     follows = curve.ts_close[rows + 1] - curve.ts_close[rows] == run.bar_ns
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = curve.equity[rows + 1] / curve.equity[rows] - 1.0

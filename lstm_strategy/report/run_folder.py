@@ -129,12 +129,15 @@ def _markets(table: pa.Table, equity: EquityCurve) -> dict[str, EquityCurve]:
 
 def _decisions(table: pa.Table) -> DecisionLog:
     bounds = pc.list_flatten(table["bound"].combine_chunks())
+    quantity = _floats(table, "quantity")
+    released = pc.equal(table["action"], "releasing_exit").to_numpy()
     return DecisionLog(
         ts_close=_stamps(table),
         target=_floats(table, "target"),
         exposure=_floats(table, "exposure"),
-        quantity=_floats(table, "quantity"),
+        quantity=quantity,
         price=_floats(table, "price"),
+        ordered=released | (np.isfinite(quantity) & (quantity != 0.0)),
         reasons=_counts(table["reason"]),
         bounds=_counts(bounds),
         actions=_counts(table["action"]),

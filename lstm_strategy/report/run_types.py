@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.forecast import Float32
@@ -76,13 +78,17 @@ class EquityCurve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecisionLog:
-    """One row a decision [D]; quantity is signed, 0 where no order followed."""
+    """One row a decision [D]; quantity is signed, 0 where no order followed at once.
+
+    ``ordered`` says whether one followed: at once, or when an exit that rested had been taken off for it.
+    """
 
     ts_close: Stamps
     target: Float
     exposure: Float
     quantity: Float
     price: Float
+    ordered: npt.NDArray[np.bool_]
     reasons: dict[str, int]
     bounds: dict[str, int]
     actions: dict[str, int]
