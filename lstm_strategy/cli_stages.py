@@ -189,7 +189,7 @@ def _train(setup: Experiment, catalog: Path, models: Path) -> dict[str, Any]:
         **{
             name: value
             for name, value in manifest.scores.items()
-            if name.startswith(("net_", "gross_", "mean_position"))
+            if name.startswith(("net_", "gross_", "mean_position", "position_"))
         },
     }
 

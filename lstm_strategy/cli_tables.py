@@ -31,7 +31,8 @@ def print_training(result: dict[str, Any]) -> None:
     if "net_sharpe_calibrate" in result:
         told = f"{result['net_sharpe_calibrate']:+.2f} after costs, {result['gross_sharpe_calibrate']:+.2f} before"
         table.add_row("Sharpe ratio of its positions there", told)
-        table.add_row("their mean size", f"{result['mean_position_calibrate']:.1%}")
+        size = f"{result['mean_position_calibrate']:.1%}"
+        table.add_row("their mean size", size if result["position_believed"] else f"{size}, but none is believed")
     table.add_row("warm-up, measured", f"{result['warmup_bars']:,} bars")
     table.add_row("epochs", f"{result['epochs']:,}")
     table.add_row("seconds in the training loop", f"{result['seconds']:,.1f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from functools import cache
@@ -42,7 +43,8 @@ from lstm_strategy.research.export import export
 from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.leaks import LeakError, require_future_unseen, require_labels
-from lstm_strategy.research.objective import STILL, net_returns, ratio, sharpe
+from lstm_strategy.research.objective import STILL, hold_nothing, net_returns, ratio, sharpe
+from lstm_strategy.research.positions import judge_positions
 from lstm_strategy.research.train import RUN_IN, stream, train
 from lstm_strategy.risk import RiskState
 from lstm_strategy.schedule import Schedule, recording, walk_forward_schedule
@@ -208,6 +210,26 @@ def test_nothing_is_held_where_trading_costs_more_than_it_earns() -> None:
     assert found.position_T.abs().max() == 0.0
     assert found.net == 0.0
     assert found.trained.pinball < found.trained.pinball_baseline
+
+
+def test_positions_that_lose_after_all_choices_are_made_count_for_nothing() -> None:
+    sample, spans = sample_of()
+    spans |= {"calibrate": spans["test"]}
+    found = learned(0.0003)
+    config = msgspec.structs.replace(SHARPE, turnover_cost=0.0003)
+    before = judge_positions(found.trained.network, [sample], spans, TARGET, config)
+    assert before["position_believed"] == 1.0
+    assert before["net_sharpe_calibrate"] == pytest.approx(found.net, rel=1e-4)
+    network = copy.deepcopy(found.trained.network)
+    turned = judge_positions(network, [replace(sample, next_T=-sample.next_T)], spans, TARGET, config)
+    assert turned["position_believed"] == 0.0
+    assert turned["net_sharpe_calibrate"] < 0.0 < turned["mean_position_calibrate"]
+    (test,) = sequences([sample], spans["test"], 4, RUN_IN)
+    assert stream(network, test)[1].abs().max() == 0.0
+    torch.testing.assert_close(stream(network, test)[0], stream(found.trained.network, test)[0], rtol=0.0, atol=0.0)
+    pair = Ensemble([copy.deepcopy(found.trained.network) for _ in range(2)])
+    hold_nothing(pair)
+    assert stream(pair, test)[1].abs().max() == 0.0
 
 
 def test_noise_is_hardly_traded() -> None:
@@ -401,6 +423,7 @@ def test_the_artefact_says_what_it_learned(made: Made) -> None:
     for span in ("stop", "calibrate"):
         assert scores[f"gross_sharpe_{span}"] > scores[f"net_sharpe_{span}"] > 0.0
         assert 0.0 < scores[f"mean_position_{span}"] < 1.0
+    assert scores["position_believed"] == 1.0
     assert {"objective_stop_member_0", "objective_stop_member_1"} <= scores.keys()
 
 

@@ -34,8 +34,8 @@ from lstm_strategy.research.export import export
 from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.losses import pinball
 from lstm_strategy.research.members import checkpoints
-from lstm_strategy.research.objective import net_returns, ratio
-from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, stream, train
+from lstm_strategy.research.positions import judge_positions
+from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, train
 from lstm_strategy.search_space import NOT_TUNED, TuneConfig
 
 __all__ = ["FitResult", "data_hash", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
@@ -123,16 +123,14 @@ def fit_spans(
     checkpoint = models / name / f".checkpoint-{hashlib.sha256(settings + origin).hexdigest()[:16]}.safetensors"
     trained = train(samples, spans, target, network_config, config, checkpoint, on_epoch, start)
 
-    weights = save({key: tensor.contiguous() for key, tensor in trained.network.state_dict().items()})
     calibration_HQ, shrinkages, scores = _calibrate(trained, samples, spans, target)
-    scores |= {"pinball_stop": trained.pinball, "pinball_baseline_stop": trained.pinball_baseline}
+    positions = judge_positions(trained.network, samples, spans, target, config) if config.objective == "sharpe" else {}
+    weights = save({key: tensor.contiguous() for key, tensor in trained.network.state_dict().items()})
+    scores |= positions | {"pinball_stop": trained.pinball, "pinball_baseline_stop": trained.pinball_baseline}
     if config.members > 1 or network_config.head != "quantiles" or config.objective == "sharpe":
         kind = network_config.head.replace("quantiles", "pinball")  # what each was chosen by
         kind = "objective" if config.objective == "sharpe" else kind
         scores |= {f"{kind}_stop_member_{number}": loss for number, loss in enumerate(trained.losses)}
-    if config.objective == "sharpe":
-        for span in ("stop", "calibrate"):
-            scores |= _position_scores(trained.network, samples, spans, target, config, span)
     fit_rows = torch.cat([sequence.x_TF for sequence in sequences(samples, spans["fit"], target.horizons[-1])])
     manifest = Manifest(
         name=name,
@@ -200,25 +198,6 @@ def _calibrate(
     significance = _SIGNIFICANCE / len(target.horizons)
     shrinkages = [shrinkage(means_NH[:, i], y[:, i], h, significance) for i, h in enumerate(target.horizons)]
     return shift_HQ.astype(np.float32), shrinkages, scores
-
-
-def _position_scores(
-    network: Streaming, samples: list[Sample], spans: Spans, target: TargetConfig, config: TrainConfig, span: str
-) -> dict[str, float]:
-    """Annualised Sharpe ratios of the positions in a span after and before costs, and their mean size there."""
-    found = sequences(samples, spans[span], target.horizons[-1], RUN_IN)
-    held = [stream(network, sequence)[1] for sequence in found]
-    rows = list(zip(held, found, strict=True))
-    net, gross = (
-        torch.cat([net_returns(position_T, own.next_T, own.scale_T, cost) for position_T, own in rows])
-        for cost in (config.turnover_cost or 0.0, 0.0)
-    )
-    bars_per_year = float(np.mean([sample.fit.bars_per_year for sample in samples]))
-    return {
-        f"net_sharpe_{span}": ratio(net, bars_per_year),
-        f"gross_sharpe_{span}": ratio(gross, bars_per_year),
-        f"mean_position_{span}": float(torch.cat(held)[~torch.isnan(net)].abs().mean()),
-    }
 
 
 def shrinkage(

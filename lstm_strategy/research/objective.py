@@ -11,7 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["STILL", "net_returns", "ratio", "sharpe"]
+from lstm_strategy.network import Streaming
+
+__all__ = ["STILL", "hold_nothing", "net_returns", "ratio", "sharpe"]
 
 STILL = 0.1  # deviation, in units of σ a bar, at which a position counts half
 
@@ -58,3 +60,11 @@ def ratio(net_N: Tensor, bars_per_year: float) -> float:
     if len(known_N) < 2 or not (deviation := float(known_N.std())) > 1e-9:
         return 0.0
     return float(known_N.mean()) / deviation * math.sqrt(bars_per_year)
+
+
+@torch.no_grad()
+def hold_nothing(network: Streaming) -> None:
+    """Make the position of a network, or of all members of an ensemble, 0 whatever they see."""
+    for name, weight in network.named_parameters():
+        if "position_head." in name:
+            weight.zero_()

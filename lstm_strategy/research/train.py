@@ -21,7 +21,7 @@ from lstm_strategy.research.checkpoint import Checkpoint
 from lstm_strategy.research.labels import Sample
 from lstm_strategy.research.losses import Loss, constant_quantiles, label_quantiles, loss_of, pinball, range_loss
 from lstm_strategy.research.members import average_of, begin_at, checkpoints, member_seeds, require_possible, starts
-from lstm_strategy.research.objective import net_returns, sharpe
+from lstm_strategy.research.objective import hold_nothing, net_returns, sharpe
 
 __all__ = ["RUN_IN", "Trained", "forecast_sequences", "stream", "train"]
 
@@ -210,9 +210,7 @@ def _train_member(
     network.load_state_dict(state.best_weights)
     lowest = state.best
     if "position" in network.says and not _judged(network, stop, judge, config)[1] > 0.0:
-        with torch.no_grad():  # it holds nothing from now on, rather than what lost
-            network.position_head.weight.zero_()
-            network.position_head.bias.zero_()
+        hold_nothing(network)  # rather than what lost
         lowest = _judged(network, stop, judge, config)[0]
     return _Member(network, lowest, state.epoch, targets, seconds)
 
