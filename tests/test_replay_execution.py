@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -429,5 +430,36 @@ def test_the_strategy_survives_kill_and_faults(tiny_artefact: Path, tmp_path: Pa
                 assert server.exchange.faults.injected.total() == len(faults)
             async with strategy() as node:
                 check_whole(server, await settled(node))
+
+    asyncio.run(work())
+
+
+def test_kill_at_any_moment(tiny_artefact: Path, tmp_path: Path) -> None:
+    """Killed in the midst of whatever a close sets off: the next node finds one position and one stop.
+
+    LSTM_STRATEGY_KILLS: how many times; each takes some seconds.
+    """
+    kills = int(os.environ.get("LSTM_STRATEGY_KILLS", "2"))
+    market = simulated(bars=600 + 8 * kills)
+    chance = random.Random(7)
+
+    async def work() -> None:
+        secret = new_secret()
+        settings = {"model": str(tiny_artefact), "state_dir": str(tmp_path / "state")}
+        async with exchange(secret, market, "600") as server:
+            for kill in range(kills + 1):
+                settings["now"] = server.exchange.now()
+                async with node_on(server, secret, "strategy_node.py", **settings) as node:
+                    while (await node.state())["collecting"]:
+                        await asyncio.sleep(0.02)
+                    await settled(node, protected=False)
+                    await close_a_bar(server, node)  # at which a stop is sent that was not when it died
+                    check_whole(server, await settled(node))
+                    for _ in range(chance.randrange(3) if kill < kills else 0):
+                        await close_a_bar(server, node)
+                    await server.step()
+                    await asyncio.sleep(chance.uniform(0.0, 0.04))
+            assert server.trading is not None
+            assert server.trading.state()["open_orders"] <= 1
 
     asyncio.run(work())
