@@ -28,6 +28,7 @@ from lstm_strategy.cli_options import (
     RunsOption,
     instrument_of,
 )
+from lstm_strategy.cli_watch import DASHBOARD_PORT, DashboardOption, DashboardPortOption, watching
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
@@ -54,6 +55,8 @@ def paper_command(
     speed: Annotated[float, typer.Option(min=0.001, max=1e9, help="With --replay: 3600 is an hour a second.")] = 1.0,
     bars: Annotated[int | None, typer.Option(min=1, help="With --replay: end after so many bars.")] = None,
     base_url: BaseUrlOption = None,
+    dashboard: DashboardOption = False,
+    dashboard_port: DashboardPortOption = DASHBOARD_PORT,
     catalog: CatalogOption = CATALOG,
     models: ModelsOption = MODELS,
     runs: RunsOption = RUNS,
@@ -78,7 +81,7 @@ def paper_command(
     settings = _settings(
         setup, instrument, model, catalog, models, runs, mode=mode, speed=speed, bars=bars, base_url=_local(base_url)
     )
-    _run(settings, experiment, runs, as_json=as_json)
+    _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
 
 
 def live_command(
@@ -89,6 +92,8 @@ def live_command(
         bool, typer.Option("--yes-trade-real-money", help="Without it nothing is done; with it orders cost money.")
     ] = False,
     base_url: BaseUrlOption = None,
+    dashboard: DashboardOption = False,
+    dashboard_port: DashboardPortOption = DASHBOARD_PORT,
     catalog: CatalogOption = CATALOG,
     models: ModelsOption = MODELS,
     runs: RunsOption = RUNS,
@@ -106,7 +111,7 @@ def live_command(
     if not agreed:
         raise LSTMStrategyError("this trades real money: say --yes-trade-real-money, or use `lstm-strategy paper`")
     settings = _settings(setup, instrument, model, catalog, models, runs, mode="live", base_url=_local(base_url))
-    _run(settings, experiment, runs, as_json=as_json)
+    _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
 
 
 def _local(url: str | None) -> str | None:
@@ -198,7 +203,7 @@ def _new_folder(base: Path, version: str) -> Path:
     )
 
 
-def _run(settings: NodeSettings, experiment: Path, runs: Path, *, as_json: bool) -> None:
+def _run(settings: NodeSettings, experiment: Path, runs: Path, dashboard: int | None, *, as_json: bool) -> None:
     from lstm_strategy.nautilus.live import run_node
     from lstm_strategy.nautilus.live_results import write_results
     from lstm_strategy.nautilus.node_settings import hold_trader
@@ -211,13 +216,13 @@ def _run(settings: NodeSettings, experiment: Path, runs: Path, *, as_json: bool)
             emit_json(summary)
 
     folder = settings.run_folder
-    with hold_trader(runs / ".traders", settings.trader_id):
+    with hold_trader(runs / ".traders", settings.trader_id), watching(settings, dashboard) as watcher:
         folder.mkdir(parents=True)
         (folder / "experiment.toml").write_bytes(experiment.read_bytes())
         console.print(f"run: {escape(str(folder))}", soft_wrap=True, highlight=False)
         if settings.state_folder is not None:
             console.print(f"state: {escape(str(settings.state_folder))}", soft_wrap=True, highlight=False)
-        observers = Observers([_Teller()])
+        observers = Observers([_Teller(), watcher])
         for member in settings.members:
             observers.step("model", f"{member.instrument_id}: {_label(member.model)}, verified")
         asyncio.run(run_node(settings, observers, on_end))

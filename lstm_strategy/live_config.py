@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from lstm_strategy.alerts_config import AlertsConfig
 from lstm_strategy.errors import LSTMStrategyError
 
 __all__ = ["VENUES", "LiveConfig"]
@@ -42,6 +43,8 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Whether the end of the node closes its positions; orders are cancelled in any case.
     grace : float
         Seconds that this may take; with a few more for the connections the node has ended.
+    alerts : AlertsConfig
+        ``[live.alerts]``: who is told of halts, fills and troubles.
     """
 
     mode: Literal["paper", "live"] = "paper"
@@ -54,6 +57,7 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     silence: float = 3.0
     flatten_on_stop: bool = False
     grace: float = 10.0
+    alerts: AlertsConfig = msgspec.field(default_factory=AlertsConfig)
 
     def __post_init__(self) -> None:
         if self.venue is not None and self.venue not in VENUES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,6 +13,7 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
 from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
+from lstm_strategy.nautilus.model import Model, ScheduledModel
 from lstm_strategy.nautilus.parity import Monitor, ParitySettings
 from lstm_strategy.nautilus.session import Stream
 
@@ -51,6 +54,8 @@ class Feed:
     ----------
     armed : bool
         Whether the forecaster was ever ready.
+    took_s : float
+        Seconds that the last forecast took; NaN before the first.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class Feed:
         on_past: Callable[[list[Bar]], None] | None = None,
         least_ns: int = 0,
     ) -> None:
-        self.armed = False
+        self.armed, self.took_s = False, math.nan
         self._strategy, self._session, self._bar_type = strategy, session, bar_type
         self._on_closed, self._on_past, self._least_ns = on_closed, on_past, least_ns
         self._refill, self._first_ts = settings.refill_holes, 0
@@ -81,6 +86,16 @@ class Feed:
     def collecting(self) -> bool:
         """Whether earlier bars are on their way."""
         return self._backfill.history is not None
+
+    @property
+    def model(self) -> Model | ScheduledModel:
+        """Whose forecasts these are."""
+        return self._session.model
+
+    @property
+    def monitor(self) -> Monitor:
+        """What proves them."""
+        return self._monitor
 
     @property
     def proved(self) -> bool:
@@ -214,11 +229,13 @@ class Feed:
     def _take(self, bar: Bar, *, newest: bool) -> None:
         """Forecast, and tell where this is the newest bar. Earlier ones were marked to market as they came."""
         forecaster = self._session.model.forecaster
+        began = time.perf_counter()
         try:
             forecast = forecaster.update(bar)
         except BarsError as error:
             self._strategy.log.warning(f"Skipped, as if it were missing: {error}")
             return
+        self.took_s = time.perf_counter() - began
         self.armed = self.armed or forecaster.ready
         self._monitor.took(bar, forecast, self._now())
         if newest:

@@ -66,6 +66,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         await _start(settings, built, observers)
         for record in built.records.values():
             record.listener = observers.decided
+        observers.started(built)
         halt[0] = lambda: built.strategy.order_halt("signal SIGUSR1")
         ended = await _trade(settings, built, stage, stop, observers)
         await _stop(settings, built)

@@ -29,6 +29,7 @@ from lstm_strategy.nautilus.portfolio_config import (
 )
 from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
 from lstm_strategy.nautilus.seat import Seat
+from lstm_strategy.nautilus.status import nobody
 from lstm_strategy.nautilus.table import adds, mark, members_of, shares
 from lstm_strategy.panel import Panel, Weighed
 from lstm_strategy.portfolio import require_portfolio
@@ -54,6 +55,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
     """
 
     pace: Pace = REAL_TIME
+    hears = staticmethod(nobody)
 
     def __init__(self, config: LSTMPortfolioStrategyConfig) -> None:
         super().__init__(config)
@@ -253,6 +255,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         if instrument_id is not None and instrument_id.value in self.seats:
             self._pass_on(event)
         self.keeper.note(event)
+        self.hears(event)
 
     @loud
     def _pass_on(self, event: Any) -> None:

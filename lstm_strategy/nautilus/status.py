@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -11,7 +11,14 @@ from lstm_strategy.decision import Decision
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.orders import Action
 
-__all__ = ["Decided", "Observer", "Observers"]
+if TYPE_CHECKING:
+    from lstm_strategy.nautilus.node_build import Built
+
+__all__ = ["Decided", "Observer", "Observers", "nobody"]
+
+
+def nobody(event: Any) -> None:
+    """Hear an event, and do nothing: what a strategy tells as long as nobody watches."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +34,10 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observer(Protocol):
-    """Is told; what it raises is logged and harms nothing. It must not block."""
+    """Is told; what it raises harms nothing, and is told to the others. It must not block.
+
+    One with a method ``on_started`` is given the node (`Built`) when its strategy runs, on the node's loop.
+    """
 
     def on_step(self, step: str, text: str) -> None:
         """A step of the start is done."""
@@ -51,8 +61,11 @@ class Observers:
 
     def step(self, step: str, text: str) -> None:
         """Tell of a step of the start."""
-        for observer in self._all:
-            observer.on_step(step, text)
+        self._each("on_step", step, text)
+
+    def started(self, built: Built) -> None:
+        """Give the running node to those who want it."""
+        self._each("on_started", built)
 
     def decided(
         self,
@@ -74,14 +87,18 @@ class Observers:
             price=price,
             equity=equity,
         )
-        for observer in list(self._all):
-            try:
-                observer.on_decided(told)
-            except Exception as error:
-                self._all.remove(observer)
-                self.trouble(f"an observer failed and is left out: {type(error).__name__}: {error}")
+        self._each("on_decided", told)
 
     def trouble(self, text: str) -> None:
         """Tell of trouble."""
-        for observer in self._all:
-            observer.on_trouble(text)
+        self._each("on_trouble", text)
+
+    def _each(self, name: str, *told: Any) -> None:
+        for observer in list(self._all):
+            handler = getattr(observer, name, None)
+            try:
+                if handler is not None:
+                    handler(*told)
+            except Exception as error:
+                self._all.remove(observer)
+                self.trouble(f"an observer failed and is left out: {type(error).__name__}: {error}")

@@ -32,6 +32,7 @@ from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal
 from lstm_strategy.nautilus.session import Session, open_session
+from lstm_strategy.nautilus.status import nobody
 from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
 
 __all__ = ["LSTMStrategy", "LSTMStrategyConfig"]
@@ -51,6 +52,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
     """
 
     pace: Pace = REAL_TIME
+    hears = staticmethod(nobody)  # each event of an order, where somebody watches
 
     def __init__(self, config: LSTMStrategyConfig) -> None:
         super().__init__(config)
@@ -235,6 +237,11 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         return {self.settings.instrument_id.value: self}
 
     @property
+    def feed(self) -> Feed | None:
+        """Its bars, from the start on."""
+        return self._feed
+
+    @property
     def model_label(self) -> str:
         """Name and version of the model."""
         return "" if self._session is None else self._session.model.label
@@ -261,6 +268,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         elif self._session is not None and self._session.desk.attentive and self.is_running:
             self._tend(event)
         self.keeper.note(event)
+        self.hears(event)
 
     @loud
     def _tend(self, event: Any) -> None:

@@ -1,0 +1,205 @@
+"""Watching: hands each decision, fill and connection of a running node to whoever shows it; takes an order to halt."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.headroom import Shared, Yardstick
+from lstm_strategy.nautilus.engine import OrderDenied, OrderFilled, OrderRejected, name_of_side
+from lstm_strategy.nautilus.feed import Feed
+from lstm_strategy.nautilus.history import timeframe_of
+from lstm_strategy.nautilus.node_build import Built
+from lstm_strategy.nautilus.status import Decided
+from lstm_strategy.status import Event, Health, Observed
+
+__all__ = ["Watching"]
+
+_BEAT_S = 1.0
+
+
+class Watching:
+    """An observer that only gathers references and numbers, some ten microseconds a decision; others do the rest.
+
+    Parameters
+    ----------
+    publish : callable
+        Takes `Observed`, `Event` and `Health` without waiting and without raising.
+    margin : bool
+        Whether the account borrows.
+    """
+
+    def __init__(self, publish: Callable[[Observed | Event | Health], None], *, margin: bool) -> None:
+        self._publish, self._margin = publish, margin
+        self._built: Built | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._models: dict[str, tuple[str, Yardstick, _Ranges | None]] = {}
+
+    def on_started(self, built: Built) -> None:
+        """Take the node whose strategy runs; to be called on its loop."""
+        self._built, self._loop = built, asyncio.get_running_loop()
+        built.strategy.hears = self._hear
+        self._beat()
+
+    def on_step(self, step: str, text: str) -> None:
+        """Tell of a step of the start."""
+        self._tell("step", f"{step}: {text}")
+
+    def on_trouble(self, text: str) -> None:
+        """Tell of trouble."""
+        self._tell("trouble", text)
+
+    def on_decided(self, told: Decided) -> None:
+        """Hand over a decision."""
+        built = self._built
+        if built is None:
+            return
+        strategy, name, decision = built.strategy, told.instrument, told.decision
+        holder = strategy.holders()[name]
+        feed: Feed | None = holder.feed
+        if feed is None:
+            return
+        label, yardstick, ranges = self._of_model(name, holder, feed)
+        parity = feed.monitor.parity
+        now = strategy.pace.now(strategy.clock.timestamp_ns())
+        took = told.forecast is not None and told.forecast.ts_close == decision.ts_close
+        self._publish(
+            Observed(
+                instrument=name,
+                decision=decision,
+                forecast=told.forecast,
+                action=told.action.value,
+                quantity=told.quantity,
+                price=told.price,
+                equity=told.equity,
+                risk=holder.risk,
+                shared=_shared(strategy, decision.exposure),
+                position=math.nan if holder.risk is None else holder.risk.position,
+                yardstick=yardstick,
+                model=label,
+                lag_s=(now - decision.ts_close) / 1e9,
+                inference_s=feed.took_s if took else math.nan,
+                parity="none" if parity is None else "proved" if parity.proved else "unproved",
+                problem="" if parity is None else "; ".join(parity.problems.values()),
+                outside=math.nan if ranges is None else ranges.outside(),
+            )
+        )
+
+    def order_halt(self, reason: str) -> bool:
+        """Cancel, flatten and latch, from any thread; say whether there is a node to do it."""
+        built, loop = self._built, self._loop
+        if built is None or loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(built.strategy.order_halt, reason)
+        except RuntimeError:  # the loop has ended
+            return False
+        self._tell("step", f"a halt was ordered ({reason})")
+        return True
+
+    def _of_model(self, name: str, holder: Any, feed: Feed) -> tuple[str, Yardstick, _Ranges | None]:
+        """Return what is the same from bar to bar, as long as one model speaks."""
+        model, settings = feed.model, holder.settings
+        known = self._models.get(name)
+        if known is not None and known[0] == model.version:
+            return known
+        sizing, limits, forecaster = settings.sizing, settings.limits, model.forecaster
+        levels = model.levels or (0.1, 0.9)
+        widest = math.nan
+        if sizing.widest_interval is not None:
+            width = model.trained.width if sizing.width_unit == "trained" else 1.0
+            widest = sizing.widest_interval * width * math.sqrt(sizing.horizon)
+        bar_ns = timeframe_of(settings.bar_type).ns
+        yardstick = Yardstick(
+            limits=limits,
+            bar_ns=bar_ns,
+            hole_ns=max(bar_ns, model.closed_ns),
+            bars_per_year=model.bars_per_year,
+            interval=min(sizing.interval, 1.0 - 2.0 * max(levels[0], 1.0 - levels[-1])),
+            horizon=sizing.horizon,
+            widest=widest,
+            margin=self._margin,
+        )
+        ranges = None
+        if limits.feature_range is not None and isinstance(forecaster, Forecaster):
+            ranges = _Ranges(forecaster)
+        self._models[name] = (model.version, yardstick, ranges)
+        return self._models[name]
+
+    def _hear(self, event: Any) -> None:
+        """Tell of fills and refusals; whatever goes wrong here is nothing to the strategy."""
+        try:
+            if isinstance(event, OrderFilled):
+                side, name = name_of_side(event, "order_side"), event.instrument_id.value
+                text = f"{side} {event.last_qty} at {event.last_px}, fee {event.commission}"
+                self._tell("fill", text, name)
+            elif isinstance(event, OrderRejected | OrderDenied):
+                text = f"{type(event).__name__}: {' '.join(str(event.reason).split())[:300]}"
+                self._tell("refusal", text, event.instrument_id.value)
+        except Exception as error:
+            self._tell("trouble", f"an event cannot be told: {type(error).__name__}")
+
+    def _beat(self) -> None:
+        """Look at the connections, again and again as long as the node's loop runs."""
+        built, loop = self._built, self._loop
+        if built is None or loop is None:
+            return
+        try:
+            kernel, strategy = built.node.kernel, built.strategy
+            self._publish(
+                Health(
+                    market_data=kernel.data_engine.check_connected(),
+                    execution=kernel.exec_engine.check_connected(),
+                    collecting=strategy.collecting,
+                    since=time.time_ns(),
+                )
+            )
+            running = strategy.is_running
+        except Exception as error:
+            self._tell("trouble", f"the connections cannot be looked at: {type(error).__name__}")
+            return
+        if running:
+            loop.call_later(_BEAT_S, self._beat)
+
+    def _tell(self, kind: Any, text: str, instrument: str = "") -> None:
+        self._publish(Event(kind=kind, text=text, ts=time.time_ns(), instrument=instrument))
+
+
+class _Ranges:
+    """How far one forecaster's features are from what its training saw."""
+
+    def __init__(self, forecaster: Forecaster) -> None:
+        self._forecaster = forecaster
+        ranges = forecaster.artefact.manifest.feature_ranges
+        self._lowest_F, self._highest_F, self._std_F = (
+            np.array([getattr(row, name) for row in ranges]) for name in ("lowest", "highest", "std")
+        )
+
+    def outside(self) -> float:
+        """Return the deviations of the worst feature, 0 inside; NaN without features."""
+        x_F, _ = self._forecaster.last_step
+        if x_F is None:
+            return math.nan
+        away_F = np.maximum(self._lowest_F - x_F, x_F - self._highest_F) / self._std_F
+        return max(float(away_F.max()), 0.0)
+
+
+def _shared(strategy: Any, exposure: float) -> Shared:
+    """Sum up what the account's names have ordered, and hold."""
+    holders = strategy.holders().values()
+    risks = [holder.risk for holder in holders if holder.risk is not None]
+    states = [seat.state for seat in getattr(strategy, "seats", {}).values() if seat.state is not None]
+    exposures = [state.exposure for state in states] or [exposure]
+    return Shared(
+        gross=sum(map(abs, exposures)),
+        net=sum(exposures),
+        orders_hour=sum(risk.orders_hour for risk in risks),
+        orders_day=sum(risk.orders_day for risk in risks),
+        turnover_day=sum(risk.turnover_day for risk in risks),
+    )

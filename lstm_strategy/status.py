@@ -1,0 +1,328 @@
+"""Status: what a running node shows of itself, one immutable snapshot a decision, with a bounded history; pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from lstm_strategy.decision import HALTS, Decision
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.headroom import Headroom, Shared, Yardstick, headroom_of
+from lstm_strategy.risk import RiskState
+
+__all__ = ["Board", "Coverage", "Event", "Health", "Observed", "Point", "Snapshot"]
+
+type Kind = Literal["start", "stop", "step", "fill", "refusal", "trouble", "halt", "resumed", "swap"]
+type Parity = Literal["proved", "unproved", "none"]
+_HISTORY, _EVENTS, _WINDOW = 400, 100, 500
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision as the node hands it over: references and numbers, nothing that takes time to make.
+
+    Parameters
+    ----------
+    position : float
+        Signed quantity held at the close.
+    lag_s, inference_s : float
+        From the bar's close to the decision by the venue's clock, and what features and network took; NaN if unknown.
+    parity : "proved", "unproved" or "none"
+        "none" where there is nothing to prove, as of recorded forecasts.
+    problem : str
+        What parity failed at, or what else is wrong with the bars.
+    outside : float
+        Deviations by which the worst feature lies outside what training saw; NaN if unknown.
+    """
+
+    instrument: str
+    decision: Decision
+    forecast: Forecast | None
+    action: str
+    quantity: float
+    price: float
+    equity: float
+    risk: RiskState | None
+    shared: Shared
+    position: float
+    yardstick: Yardstick
+    model: str
+    lag_s: float = math.nan
+    inference_s: float = math.nan
+    parity: Parity = "none"
+    problem: str = ""
+    outside: float = math.nan
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to be told in words; ``ts`` is its bar's close where it came with one, else the wall's time, ns UTC."""
+
+    kind: Kind
+    text: str
+    ts: int
+    instrument: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the engine's clients are connected, and bars on their way; ``since`` by the wall's clock, ns UTC."""
+
+    market_data: bool
+    execution: bool
+    collecting: bool
+    since: int
+
+
+class Coverage(NamedTuple):
+    """How often outcomes fell inside a central interval, of the last so many that are known."""
+
+    horizon: int
+    interval: float
+    share: float
+    outcomes: int
+
+
+class Point(NamedTuple):
+    """What is kept of a decision for a picture; ``low`` and ``high`` are prices of the next close's interval."""
+
+    number: int
+    ts_close: int
+    price: float
+    exposure: float
+    equity: float
+    low: float
+    high: float
+    target: float
+    quantity: float
+    reason: str
+    action: str
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision with all that a person wants to see of it.
+
+    Parameters
+    ----------
+    quantiles : tuple of tuple of float [H, Q]
+        Log returns, as in `Forecast`; empty without a forecast, as ``horizons`` and ``levels`` then are.
+    day_pnl : float
+        Since 00:00 UTC by bar close, in quote currency.
+    drawdown : float
+        Fall from the peak of equity, as a fraction of it.
+    halt : str
+        What is latched, in words; empty where nothing is.
+    """
+
+    number: int
+    instrument: str
+    ts_close: int
+    price: float
+    equity: float
+    position: float
+    exposure: float
+    target: float
+    reason: str
+    bound: tuple[str, ...]
+    action: str
+    quantity: float
+    day_pnl: float
+    drawdown: float
+    gross: float
+    net: float
+    halt: str
+    horizons: tuple[int, ...]
+    levels: tuple[float, ...]
+    quantiles: tuple[tuple[float, ...], ...]
+    scale: float
+    headroom: tuple[Headroom, ...]
+    coverage: tuple[Coverage, ...]
+    model: str
+    lag_s: float
+    inference_s: float
+    parity: Parity
+    problem: str
+
+
+class Board:
+    """The last snapshot of each instrument, what led to it, and what happened meanwhile; not thread-safe.
+
+    Parameters
+    ----------
+    window : int
+        Outcomes over which coverage is counted.
+    """
+
+    def __init__(self, *, history: int = _HISTORY, events: int = _EVENTS, window: int = _WINDOW) -> None:
+        self.latest: dict[str, Snapshot] = {}
+        self.points: dict[str, deque[Point]] = {}
+        self.events: deque[tuple[int, Event]] = deque(maxlen=events)
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.health: Health | None = None
+        self.number = 0
+        self._history, self._window = history, window
+        self._coverage: dict[str, _Tracker] = {}
+        self._before: dict[str, Observed] = {}
+        self._halt, self._halted_ts = "", 0
+
+    def take(self, seen: Observed) -> tuple[Snapshot, list[Event]]:
+        """Take a decision; return its snapshot, and what in it is worth being told to a person."""
+        self.number += 1
+        name, decision, risk = seen.instrument, seen.decision, seen.risk
+        before = self._before.get(name)
+        tracker = self._coverage.setdefault(name, _Tracker(self._window))
+        tracker.take(decision.ts_close, seen.price, seen.forecast, seen.yardstick.hole_ns)
+        forecast = seen.forecast
+        snapshot = Snapshot(
+            number=self.number,
+            instrument=name,
+            ts_close=decision.ts_close,
+            price=seen.price,
+            equity=seen.equity,
+            position=seen.position,
+            exposure=decision.exposure,
+            target=decision.target,
+            reason=decision.reason.value,
+            bound=decision.bound,
+            action=seen.action,
+            quantity=seen.quantity,
+            day_pnl=math.nan if risk is None else seen.equity - risk.day_start_equity,
+            drawdown=math.nan if risk is None or not risk.peak_equity else 1.0 - seen.equity / risk.peak_equity,
+            gross=seen.shared.gross,
+            net=seen.shared.net,
+            halt="" if risk is None else risk.halt_text,
+            horizons=() if forecast is None else forecast.horizons,
+            levels=() if forecast is None else forecast.levels,
+            quantiles=() if forecast is None else tuple(map(tuple, forecast.quantiles_HQ.tolist())),
+            scale=math.nan if forecast is None else forecast.scale,
+            headroom=headroom_of(
+                decision,
+                risk,
+                seen.shared,
+                seen.yardstick,
+                price=seen.price,
+                equity=seen.equity,
+                quantity=seen.quantity,
+                forecast=forecast,
+                outside=seen.outside,
+                before=None if before is None else (before.decision.ts_close, before.price, before.forecast),
+            ),
+            coverage=tracker.shares(),
+            model=seen.model,
+            lag_s=seen.lag_s,
+            inference_s=seen.inference_s,
+            parity=seen.parity,
+            problem=seen.problem,
+        )
+        told = self._changes(before, seen)
+        self.latest[name], self._before[name] = snapshot, seen
+        self.counts[name, snapshot.reason] += 1
+        self.points.setdefault(name, deque(maxlen=self._history)).append(_point(snapshot, seen))
+        return snapshot, told
+
+    def tell(self, event: Event) -> None:
+        """Keep an event."""
+        self.number += 1
+        self.events.append((self.number, event))
+
+    def check(self, health: Health) -> list[Event]:
+        """Take the state of the connections; return what has changed of it."""
+        before, self.health = self.health, health
+        told = []
+        for name, word in (("market_data", "market data"), ("execution", "the account")):
+            now = getattr(health, name)
+            if before is not None and getattr(before, name) != now:
+                text = f"the connection for {word} is {'back' if now else 'lost'}"
+                told.append(Event(kind="trouble", text=text, ts=health.since))
+        if before is None or (before.market_data, before.execution) != (health.market_data, health.execution):
+            self.number += 1
+        return told
+
+    def _changes(self, before: Observed | None, seen: Observed) -> list[Event]:
+        """Return halts that begin or end, parity lost or proved again, and another model."""
+        found: list[tuple[Kind, str]] = []
+        decision, name = seen.decision, seen.instrument
+        reason = decision.reason.value if decision.reason in HALTS else ""
+        # Names on one account halt together: it is told once.
+        if decision.ts_close > self._halted_ts or (reason and not self._halt):
+            if reason and reason != self._halt:
+                why = "" if seen.risk is None else seen.risk.halt_text
+                found.append(("halt", f"{reason} at an equity of {seen.equity:,.2f}{f': {why}' if why else ''}"))
+            elif self._halt and not reason:
+                found.append(("resumed", f"{self._halt} is over at an equity of {seen.equity:,.2f}"))
+            self._halt, self._halted_ts = reason, decision.ts_close
+        if before is not None and before.model != seen.model:
+            found.append(("swap", f"{seen.model} takes the place of {before.model}"))
+        was = None if before is None else (before.parity == "unproved" and bool(before.problem), before.problem)
+        now = seen.parity == "unproved" and bool(seen.problem)
+        if now and (was is None or was != (True, seen.problem)):
+            found.append(("trouble", f"parity is not proved, and no new risk is taken: {seen.problem}"))
+        elif was is not None and was[0] and seen.parity == "proved":
+            found.append(("trouble", "parity is proved again"))
+        whose = {"halt": "", "resumed": ""}
+        ts = decision.ts_close
+        return [Event(kind=kind, text=text, ts=ts, instrument=whose.get(kind, name)) for kind, text in found]
+
+
+class _Tracker:
+    """Counts which outcomes fell inside the central intervals of what was forecast for them.
+
+    A bar without a forecast, and a hole, break the chain: what was said before has no outcome after.
+    """
+
+    def __init__(self, window: int) -> None:
+        self._window, self._last_ts = window, 0
+        self._said: deque[tuple[float, Forecast]] = deque()
+        self._inside: dict[tuple[int, float], deque[bool]] = {}
+
+    def take(self, ts_close: int, price: float, forecast: Forecast | None, hole_ns: int) -> None:
+        """Take a close and what is forecast at it; a second look at the last close counts once."""
+        if ts_close == self._last_ts:
+            return
+        if forecast is None or ts_close - self._last_ts > hole_ns:
+            self._said.clear()
+        self._last_ts = ts_close
+        if forecast is None:
+            return
+        for bars, (then, said) in enumerate(reversed(self._said), 1):
+            if bars in said.horizons:
+                row, outcome = said.quantiles_HQ[said.horizons.index(bars)].tolist(), math.log(price / then)
+                for number, interval in _intervals(said.levels):
+                    inside = self._inside.setdefault((bars, interval), deque(maxlen=self._window))
+                    inside.append(row[number] <= outcome <= row[-1 - number])
+        self._said.append((price, forecast))
+        while len(self._said) > max(forecast.horizons):
+            self._said.popleft()
+
+    def shares(self) -> tuple[Coverage, ...]:
+        """Return the shares, widest interval of the nearest horizon first."""
+        found = sorted(self._inside.items(), key=lambda item: (item[0][0], -item[0][1]))
+        return tuple(Coverage(*key, sum(inside) / len(inside), len(inside)) for key, inside in found)
+
+
+def _intervals(levels: tuple[float, ...]) -> list[tuple[int, float]]:
+    """Return the central intervals that levels make: the number of the lower one, and the probability."""
+    pairs = [(row, low, levels[-1 - row]) for row, low in enumerate(levels[: len(levels) // 2])]
+    return [(row, round(high - low, 6)) for row, low, high in pairs if abs(low + high - 1.0) < 1e-6]
+
+
+def _point(snapshot: Snapshot, seen: Observed) -> Point:
+    low = high = math.nan
+    forecast, tail = seen.forecast, (1.0 - seen.yardstick.interval) / 2
+    if forecast is not None:
+        low, high = (
+            snapshot.price * math.exp(forecast.quantile(level, forecast.horizons[0])) for level in (tail, 1.0 - tail)
+        )
+    return Point(
+        snapshot.number,
+        snapshot.ts_close,
+        snapshot.price,
+        snapshot.exposure,
+        snapshot.equity,
+        low,
+        high,
+        snapshot.target,
+        snapshot.quantity,
+        snapshot.reason,
+        snapshot.action,
+    )
