@@ -134,7 +134,8 @@ def _print_panel(panel: dict[str, Any]) -> None:
     if summaries := {name: told["summary"] for name, told in panel.items() if "summary" in told}:
         table = Table(title="The whole run", title_justify="left", box=box.SIMPLE_HEAD)
         for heading in ("", "bars", "orders", "days halted", "most frequent reasons"):
-            table.add_column(heading, justify="right" if heading in ("bars", "orders", "days halted") else "left")
+            justify = "right" if heading in ("bars", "orders", "days halted") else "left"
+            table.add_column(heading, justify=justify, no_wrap=not heading, overflow="fold")
         for name, summary in summaries.items():
             often = ", ".join(f"{kind['name']} {percent(kind['share'], 0)}" for kind in summary["reasons"][:3])
             counts = (f"{summary[key]:,}" for key in ("bars", "orders"))
@@ -143,7 +144,8 @@ def _print_panel(panel: dict[str, Any]) -> None:
     stamps = {told["explained"]["bar"]["ts_close"] for told in panel.values()}
     table = Table(title=f"Decided at {', '.join(sorted(stamps))}", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("", "held", "wanted", "target", "reason", "bound", "action", "order"):
-        table.add_column(heading, justify="right" if heading in ("held", "wanted", "target", "order") else "left")
+        justify = "right" if heading in ("held", "wanted", "target", "order") else "left"
+        table.add_column(heading, justify=justify, no_wrap=not heading, overflow="fold")
     for name, told in panel.items():
         bar, wanted = told["explained"]["bar"], told["explained"]["wanted"]
         shares = (percent(value) for value in (bar["exposure"], wanted, bar["target"]))

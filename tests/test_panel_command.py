@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from chromium import browse, find_chromium
 from test_schedule import Constant
 
 from lstm_strategy import cli
@@ -99,6 +100,27 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return int(ended.value.code or 0), out, err
 
 
+def require_drawn(report: Path, place: Path) -> None:
+    """In a browser, wide and narrow: no script error, every chart drawn, nothing beyond the edge."""
+    browser = find_chromium()
+    if browser is None:
+        return
+    with browse(browser, place / "profile") as page:
+        for width in (1280, 390):
+            page.open(report, width)
+            assert page.errors == []
+            charts = page.ask(
+                "[...document.querySelectorAll('.chart')].map(chart => [chart.id.slice(6), chart.querySelectorAll("
+                "'.scatterlayer path, .barlayer path').length > 0])"
+            )
+            assert {"exposures", "reasons", "equity", "trades"} <= {name for name, _ in charts}
+            assert all(drawn for _, drawn in charts), charts
+            items = (
+                "[...document.querySelectorAll('body *:not(.scroll *)')]"  # wide tables scroll in a box of their own
+            )
+            assert page.ask(f"Math.max(...{items}.map(item => item.getBoundingClientRect().right))") <= width
+
+
 def test_the_command_runs_all_instruments_on_one_account(
     walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +154,7 @@ def test_the_command_runs_all_instruments_on_one_account(
     page = Path(summary["report"]).read_text()
     for text in ("By instrument", "2 instruments", "equal risk", "Exposure by instrument", "B.SIM", "20-day momentum"):
         assert text in page, text
+    require_drawn(Path(summary["report"]), tmp_path)
     code, out, err = run_cli(
         monkeypatch, capsys, "backtest", str(path), *places, "--instrument", "A.SIM", "--no-beside", "--json"
     )
