@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 from engine_support import FREE, HOUR, PERPETUAL, SIGN, make_bars, run, tell
+from panel_support import AAA, BBB, run_on, tell_each
 
 from lstm_strategy.bars import Bars, Timeframe, parse_ns
-from lstm_strategy.decision import Costs, LimitsConfig
+from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.halts import Charges, Fills, find_halts
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus.catalog import write_catalog
@@ -180,6 +181,21 @@ def test_halts_of_a_run_hold_and_add_up(
         # Prices only fell: nothing of the bound is to spare, so every part of it is needed.
         assert halt["loss"] == pytest.approx(halt["bound"], abs=0.5)
         assert halt["bars"] >= 1
+
+
+def test_one_account_halts_once_for_all_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_each(monkeypatch, lambda *_: 1e-3)
+    closes = np.round(1000.0 * 0.985 ** np.maximum(np.arange(20) - 4, 0), 2)
+    opens = np.concatenate([[1000.0], closes[:-1]])
+    panel = [make_bars(opens, closes, AAA), make_bars(np.full(20, 500.0), np.full(20, 500.0), BBB)]
+    limits = LimitsConfig(daily_loss=0.03, max_drawdown=0.5)
+    half = SizingConfig(mode="fixed_fraction", fraction=0.45)
+    done = run_on(tmp_path, panel, sizing=half, limits=limits, costs=Costs(fee=0.001))
+    (halt,) = done.summary["halts"]
+    assert halt["held"], halt["words"]
+    assert halt["kind"] == "daily_loss"
+    assert 85_000 < halt["exposure"] < 95_000  # both names'
+    assert halt["costs"] == pytest.approx(0.001 * halt["exposure"], rel=0.02)
 
 
 # on real crashes

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 from engine_support import HOUR, LOOSE, PERPETUAL, SIGN, SPOT, run, tell
+from panel_support import AAA, BBB, run_on, tell_each
 
 from lstm_strategy.bars import Bars
-from lstm_strategy.decision import LimitsConfig
+from lstm_strategy.decision import LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.experiment import BacktestConfig
@@ -20,6 +21,7 @@ from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus.backtest import BacktestRun
 
 SHARE = 0.25
+COLUMNS = ("ts_close", "open", "high", "low", "close", "volume")
 
 
 def thin_bars(n: int, instrument: Instrument, seed: int) -> Bars:
@@ -120,3 +122,25 @@ def test_beside_orders_that_fill_inside_bars_it_is_refused(tmp_path: Path, monke
     settings: dict[str, Any] = {"account": "margin", "participation": SHARE, "exits": ExitsConfig(stop=1.0)}
     with pytest.raises(LSTMStrategyError, match=r"backtest\.participation is 0\.25, but exits that rest"):
         run(tmp_path, thin_bars(6, PERPETUAL, 0), PERPETUAL, SIGN, **settings)
+
+
+def test_on_one_account_each_name_keeps_to_its_own_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_each(monkeypatch, lambda name, ts: 0.001 if (ts // HOUR.ns + ord(name[0])) % 20 < 13 else -0.001)
+    panel = [
+        Bars(instrument.id, HOUR, *(getattr(thin_bars(90, instrument, seed), column) for column in COLUMNS))
+        for seed, instrument in enumerate((AAA, BBB))
+    ]
+    done = run_on(
+        tmp_path,
+        panel,
+        sizing=SizingConfig(mode="fixed_fraction", fraction=0.5, no_trade_band=0.0),
+        participation=SHARE,
+    )
+    for bars in panel:
+        taken: dict[int, float] = defaultdict(float)
+        for fill in done.tables["fills"].to_pylist():
+            if fill["instrument"] == bars.instrument_id:
+                taken[int(np.searchsorted(bars.ts_close, fill["ts_filled"].value))] += fill["quantity"]
+        assert len(taken) > 10
+        assert all(quantity <= SHARE * bars.volume[row] + 1e-9 for row, quantity in taken.items())
+    assert {"canceled", "filled"} <= {*done.tables["orders"]["status"].to_pylist()}
