@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from replay_support import simulated
 from trading_support import KEY, new_secret, trading
 
@@ -26,7 +27,7 @@ OPEN = float(MARKET.bars.open[20])
 LOWEST = float(MARKET.bars.low[20:].min()) / OPEN
 SYMBOL = "BTCUSDT"
 FAST = {"open_check_interval_secs": 0.4, "open_check_threshold_ms": 200, "inflight_check_retries": 3}
-BOUND = 25.0  # seconds for any one thing to happen
+BOUND = 40.0  # seconds for any one thing to happen
 
 
 class Node:
@@ -50,7 +51,7 @@ class Node:
         async for line in self.process.stderr:
             self.text.append(line.decode().rstrip())
 
-    async def until(self, found: Callable[[], Any]) -> Any:
+    async def until(self, found: Callable[[], Any], bound: float = BOUND) -> Any:
         async def wait() -> Any:
             while not (what := found()):
                 self.heard.clear()
@@ -58,9 +59,9 @@ class Node:
             return what
 
         try:
-            return await asyncio.wait_for(wait(), BOUND)
+            return await asyncio.wait_for(wait(), bound)
         except TimeoutError:
-            raise AssertionError("\n".join(self.text[-30:])) from None
+            raise AssertionError("\n".join(self.text[-400:])) from None
 
     def tell(self, what: str, **asked: Any) -> None:
         assert self.process.stdin is not None
@@ -84,7 +85,7 @@ class Node:
 
 @asynccontextmanager
 async def node_on(
-    server: ReplayServer, secret: str, script: str = "execution_node.py", **settings: Any
+    server: ReplayServer, secret: str, script: str = "execution_node.py", bound: float = BOUND, **settings: Any
 ) -> AsyncIterator[Node]:
     """A node from its start to its death by kill -9."""
     asked = {"http": server.http_url, "ws": server.ws_url, "instrument": "BTCUSDT.BINANCE", "engine": FAST} | settings
@@ -100,7 +101,7 @@ async def node_on(
     node = Node(process)
     reading = asyncio.gather(node.read(), node.read_log())
     try:
-        await node.until(lambda: any(entry.get("event") == "Started" for entry in node.said))
+        await node.until(lambda: any(entry.get("event") == "Started" for entry in node.said), bound)
         yield node
         assert KEY not in "\n".join(node.text)
         assert secret not in "\n".join(node.text)
@@ -430,6 +431,25 @@ def test_the_strategy_survives_kill_and_faults(tiny_artefact: Path, tmp_path: Pa
                 assert server.exchange.faults.injected.total() == len(faults)
             async with strategy() as node:
                 check_whole(server, await settled(node))
+
+    asyncio.run(work())
+
+
+def test_no_start_without_the_open_orders() -> None:
+    """A refusal of the venue to tell its orders must not pass for "there are none"."""
+
+    async def work() -> None:
+        secret = new_secret()
+        async with exchange(secret) as server:
+            async with node_on(server, secret) as node:
+                await node.told((await node.do("market", **BUY))["id"], SENT, TAKEN, FILLED)
+                stop = (await node.do("stop_limit", **sell_stop(quantity="0.09")))["id"]
+                await node.told(stop, SENT, TAKEN)
+            server.exchange.faults.add(on_request("status", "GET /api/v3/allOrders", status=429, times=0))
+            with pytest.raises(AssertionError, match="Execution state could not be reconciled"):
+                async with node_on(server, secret, bound=8.0):
+                    pass
+            assert at_venue(server) == [DONE, STANDS]
 
     asyncio.run(work())
 

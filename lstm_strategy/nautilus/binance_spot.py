@@ -91,6 +91,7 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
         if status is None:
             return None
         for instrument in self._instrument_provider.list_all():
+            await self._require_open_orders(status, instrument)
             if not self._cache.orders(instrument_id=instrument.id):  # else a database keeps what came before
                 await self._adopt(status, instrument, held.get(instrument.base_currency.code, Decimal(0)))
         return status
@@ -139,6 +140,15 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
     async def _balances(self) -> dict[str, Decimal]:
         account = await self._spot_http_account.query_spot_account_info(recv_window=str(self._recv_window))
         return {entry.asset: Decimal(entry.free) + Decimal(entry.locked) for entry in account.balances}
+
+    async def _require_open_orders(self, status: ExecutionMassStatus, instrument: Any) -> None:
+        """Refuse to start where an open order is not among the reports: the adapter takes an error for "none"."""
+        resting = await self._http_account.query_open_orders(symbol=instrument.id.symbol.value)
+        missing = [order.orderId for order in resting if VenueOrderId(str(order.orderId)) not in status.order_reports]
+        if missing:
+            raise RuntimeError(
+                f"{instrument.id}: the venue has open orders {missing} that it did not report; start again"
+            )
 
     async def _adopt(self, status: ExecutionMassStatus, instrument: Any, held: Decimal) -> None:
         """Add the trade that brings the position that the reports make to what the account holds, at the last price."""
