@@ -24,7 +24,7 @@ NO_VALUE = "–"
 
 REASONS = {
     "rebalance": "another exposure was worth its cost",
-    "within_no_trade_band": "the gain did not cover the cost of trading",
+    "within_no_trade_band": "the change was not worth the cost of trading",
     "at_target": "already where it should be",
     "no_forecast": "the model was warming up",
     "invalid_forecast": "the forecast was not a finite number",
