@@ -17,13 +17,14 @@ import numpy as np
 
 from lstm_strategy.bars import Timeframe, format_ns
 from lstm_strategy.nautilus.pace import Pace
+from lstm_strategy.replay.faults import NO_FAULTS, FaultPlan
 from lstm_strategy.replay.market import Market
 from lstm_strategy.replay.recordings import market_from_catalog
 from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
 
 __all__ = ["Rehearsal", "Stage", "rehearse"]
 
-_POLL_S, _PATIENCE_S = 0.0005, 2.0
+_POLL_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,10 @@ class Rehearsal:
         Close of the last bar that may be told.
     bars : int, optional
         How many are told at most, of all instruments together by close.
+    faults : FaultPlan
+        What goes wrong at the exchange, drawn by ``seed``.
+    patience : float
+        Wall seconds that are waited for a bar which a fault has taken.
     """
 
     catalog: Path
@@ -47,6 +52,9 @@ class Rehearsal:
     end: int | None = None
     speed: float = 1.0
     bars: int | None = None
+    faults: FaultPlan = NO_FAULTS
+    seed: int = 1
+    patience: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class Stage:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             await self.server.step()
             names = [market.instrument.id for market in exchange.plan.markets if _closes(market, close)]
-            late = time.monotonic() + _PATIENCE_S  # a bar that a fault took never comes
+            late = time.monotonic() + rehearsal.patience
             while not settled(close, names) and time.monotonic() < late:
                 await asyncio.sleep(_POLL_S)
         raise AssertionError
@@ -88,7 +96,15 @@ async def rehearse(rehearsal: Rehearsal) -> AsyncIterator[Stage]:
     markets = tuple(market_from_catalog(rehearsal.catalog, name, timeframe) for name in rehearsal.instrument_ids)
     start = "0" if rehearsal.start is None else format_ns(rehearsal.start)
     # The adapter tells an unfinished candle by the wall's clock, which is years ahead of this one.
-    config = ReplayConfig(markets=markets, step=True, start=start, unfinished=False, updates=0)
+    config = ReplayConfig(
+        markets=markets,
+        step=True,
+        start=start,
+        unfinished=False,
+        updates=0,
+        faults=rehearsal.faults,
+        seed=rehearsal.seed,
+    )
     async with serve(config) as server:
         yield Stage(rehearsal, server, Pace(server.exchange.now, rehearsal.speed))
 
