@@ -137,7 +137,8 @@ def _print_panel(panel: dict[str, Any]) -> None:
             justify = "right" if heading in ("bars", "orders", "days halted") else "left"
             table.add_column(heading, justify=justify, no_wrap=not heading, overflow="fold")
         for name, summary in summaries.items():
-            often = ", ".join(f"{kind['name']} {percent(kind['share'], 0)}" for kind in summary["reasons"][:3])
+            kinds = summary["reasons"][:3]
+            often = ", ".join(f"{kind['name'].replace('_', ' ')} {percent(kind['share'], 0)}" for kind in kinds)
             counts = (f"{summary[key]:,}" for key in ("bars", "orders"))
             table.add_row(escape(name), *counts, str(len(summary["days_halted"])), escape(often))
         console.print(table)
@@ -150,7 +151,8 @@ def _print_panel(panel: dict[str, Any]) -> None:
         bar, wanted = told["explained"]["bar"], told["explained"]["wanted"]
         shares = (percent(value) for value in (bar["exposure"], wanted, bar["target"]))
         order = f"{bar['quantity']:+.10g}" if bar["quantity"] else ""
-        table.add_row(escape(name), *shares, bar["reason"], ", ".join(bar["bound"]), bar["action"], order)
+        words = (text.replace("_", " ") for text in (bar["reason"], ", ".join(bar["bound"]), bar["action"]))
+        table.add_row(escape(name), *shares, *words, order)
     console.print(table)
     console.print(f"--instrument {escape(next(iter(panel)))} tells all of it, with a picture", highlight=False)
 
