@@ -419,6 +419,54 @@ def test_an_account_that_makes_no_sense_is_refused() -> None:
         bounded(work())
 
 
+# -- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_orders_and_script_give_the_same_answers() -> None:
+    async def work() -> list[Any]:
+        faults = (
+            Fault(kind="partial", on="orders", probability=0.5, amount=0.5),
+            Fault(kind="reject", on="orders", nth=5),
+        )
+        told: list[Any] = []
+        async with exchange(*faults, spread=0.001) as (server, trader):
+            for bar in range(12):
+                side, kind = ("BUY", "MARKET") if bar % 3 else ("BUY", "LIMIT")
+                more = {} if bar % 3 else {"price": price(0.995), "timeInForce": "GTC"}
+                told.append(await trader.order(side, kind, "0.1", **more))
+                await server.step()
+            paths = ("/api/v3/allOrders", "/api/v3/myTrades", "/api/v3/openOrders")
+            told += [await trader.ask("GET", path, symbol="BTCUSDT") for path in paths]
+            told.append(await trader.ask("GET", "/api/v3/account"))
+        return told
+
+    first = bounded(work())
+    assert first == bounded(work())
+    assert {"FILLED", "EXPIRED"} <= {order["status"] for order in first[12][1]}
+
+
+def test_orders_fill_while_the_clock_runs() -> None:
+    async def work() -> None:
+        market = simulated(timeframe="1s", bars=2_000)
+        config = ReplayConfig(markets=(market,), start="500", speed=20.0, updates=0, trading=trading(spread=0.0001))
+        async with serve(config) as server, aiohttp.ClientSession() as session:
+            trader = Trader(session, server.http_url)
+            async with listening(trader, server.ws_url) as ear:
+                here = float((await trader.send("GET", "/api/v3/ticker/price?symbol=BTCUSDT"))[1]["price"])
+                for side, off in (("BUY", 0.9999), ("BUY", 1.0), ("BUY", 0.9995)):
+                    status, _ = await trader.order(side, "LIMIT", "0.01", price=f"{here * off:.2f}", timeInForce="GTC")
+                    assert status == 200
+                for _ in range(400):
+                    if ear.reports().count(("TRADE", "FILLED")) >= 2:
+                        break
+                    await asyncio.sleep(0.02)
+                fills = [event for event in ear.events if event.get("x") == "TRADE"]
+                assert len(fills) >= 2
+                assert all(event["O"] <= event["T"] <= event["E"] for event in fills)
+
+    bounded(work())
+
+
 # -- as a command ----------------------------------------------------------------------------------------------------
 
 COMMAND = [
