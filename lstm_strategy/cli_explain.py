@@ -134,8 +134,7 @@ def _print_panel(panel: dict[str, Any]) -> None:
     if summaries := {name: told["summary"] for name, told in panel.items() if "summary" in told}:
         table = Table(title="The whole run", title_justify="left", box=box.SIMPLE_HEAD)
         for heading in ("", "bars", "orders", "days halted", "most frequent reasons"):
-            justify = "right" if heading in ("bars", "orders", "days halted") else "left"
-            table.add_column(heading, justify=justify, no_wrap=not heading, overflow="fold")
+            _add_column(table, heading, right=heading in ("bars", "orders", "days halted"))
         for name, summary in summaries.items():
             kinds = summary["reasons"][:3]
             often = ", ".join(f"{kind['name'].replace('_', ' ')} {percent(kind['share'], 0)}" for kind in kinds)
@@ -145,8 +144,7 @@ def _print_panel(panel: dict[str, Any]) -> None:
     stamps = {told["explained"]["bar"]["ts_close"] for told in panel.values()}
     table = Table(title=f"Decided at {', '.join(sorted(stamps))}", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("", "held", "wanted", "target", "reason", "bound", "action", "order"):
-        justify = "right" if heading in ("held", "wanted", "target", "order") else "left"
-        table.add_column(heading, justify=justify, no_wrap=not heading, overflow="fold")
+        _add_column(table, heading, right=heading in ("held", "wanted", "target", "order"))
     for name, told in panel.items():
         bar, wanted = told["explained"]["bar"], told["explained"]["wanted"]
         shares = (percent(value) for value in (bar["exposure"], wanted, bar["target"]))
@@ -155,6 +153,11 @@ def _print_panel(panel: dict[str, Any]) -> None:
         table.add_row(escape(name), *shares, *words, order)
     console.print(table)
     console.print(f"--instrument {escape(next(iter(panel)))} tells all of it, with a picture", highlight=False)
+
+
+def _add_column(table: Table, heading: str, *, right: bool) -> None:
+    """The names, without a heading, stay whole."""
+    table.add_column(heading, justify="right" if right else "left", no_wrap=not heading, overflow="fold")
 
 
 def _print_difference(runs: list[Path], found: Difference, name: str) -> None:
