@@ -30,6 +30,7 @@ from lstm_strategy.cli_options import (
 )
 from lstm_strategy.cli_watch import DASHBOARD_PORT, DashboardOption, DashboardPortOption, watching
 from lstm_strategy.console import console, emit_json
+from lstm_strategy.decision import HALTS
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
 from lstm_strategy.sources.store import RawStore
@@ -245,9 +246,17 @@ class _Teller:
     def on_step(self, step: str, text: str) -> None:
         console.print(f"[green]✓[/green] {step}: {escape(text)}", highlight=False, soft_wrap=True)
 
+    def __init__(self) -> None:
+        self._halted: dict[str, str] = {}
+
     def on_decided(self, told: Decided) -> None:
+        decision = told.decision
+        halt = decision.reason.value if decision.reason in HALTS else ""
+        if halt != self._halted.get(told.instrument, ""):
+            self._halted[told.instrument] = halt
+            what = f"halted: {halt}" if halt else "no longer halted"
+            self.on_trouble(f"{format_ns(decision.ts_close)} {told.instrument} {what}; equity {told.equity:,.2f}")
         if told.quantity:
-            decision = told.decision
             console.print(
                 f"{format_ns(decision.ts_close)} {told.instrument} {'buy' if told.quantity > 0 else 'sell'}"
                 f" {abs(told.quantity):g} after {told.price:g}: exposure {decision.exposure:.3f} to"

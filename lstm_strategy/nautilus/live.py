@@ -15,6 +15,9 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nautilus_trader.common.component import flush_logger
+from nautilus_trader.live.node import TradingNode
+
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.engine import InstrumentId, Venue
@@ -26,7 +29,7 @@ from lstm_strategy.nautilus.status import Observers
 
 __all__ = ["NodeRun", "run_node"]
 
-_POLL_S = 0.02
+_POLL_S, _LOOK_S, _CALM_S = 0.02, 1.0, 2.5
 
 type Ended = Literal["signal", "replay", "engine", "failure"]
 
@@ -117,9 +120,10 @@ async def _start(settings: NodeSettings, built: Built, observers: Observers) -> 
     """Connect, reconcile, start the strategy; its refusals come out of here."""
     node = built.node
     try:
-        await node.kernel.start_async()
+        await _connect(settings, node)
     except BaseException:
         await node.kernel.stop_async()
+        _require_listed(settings, node)
         raise
     if not node.trader.is_running:
         if not node.kernel.data_engine.check_connected():
@@ -130,6 +134,8 @@ async def _start(settings: NodeSettings, built: Built, observers: Observers) -> 
             what = "positions and orders could not be reconciled"
         said = last_error(settings.run_folder)
         await node.kernel.stop_async()
+        if "-1121" in said or "Invalid symbol" in said:
+            _require_listed(settings, node)
         raise LSTMStrategyError(f"{settings.adapter.name}: {what}{said}; see {settings.run_folder / 'node.jsonl'}")
     for name in settings.names:
         instrument = node.cache.instrument(InstrumentId.from_str(name))
@@ -139,6 +145,28 @@ async def _start(settings: NodeSettings, built: Built, observers: Observers) -> 
     told = ", ".join(f"{position.signed_qty:g} {position.instrument_id}" for position in held) or "no position"
     balances = ", ".join(str(balance) for balance in account.balances_total().values())
     observers.step("account", f"{balances}; {told}, {len(node.cache.orders_open())} open orders")
+
+
+def _require_listed(settings: NodeSettings, node: TradingNode) -> None:
+    """Refuse what the venue has told nothing of."""
+    for name in settings.names:
+        if node.cache.instrument(InstrumentId.from_str(name)) is None:
+            raise LSTMStrategyError(f"{settings.adapter.name} does not list {name}; nothing was sent")
+
+
+async def _connect(settings: NodeSettings, node: TradingNode) -> None:
+    """Start the engines; a client that has failed does not try again, and the engine would wait for it to the end."""
+    starting = asyncio.ensure_future(node.kernel.start_async())
+    try:
+        while not starting.done():
+            await asyncio.wait({starting}, timeout=_LOOK_S)
+            connected = node.kernel.data_engine.check_connected() and node.kernel.exec_engine.check_connected()
+            if not connected and last_error(settings.run_folder):
+                await asyncio.wait({starting}, timeout=_LOOK_S)
+                return
+        starting.result()
+    finally:
+        starting.cancel()
 
 
 async def _trade(
@@ -177,6 +205,7 @@ async def _watch(settings: NodeSettings, built: Built, observers: Observers) -> 
     seen, since, told = 0, time.monotonic(), False
     while True:
         await asyncio.sleep(min(longest / 4.0, 5.0))
+        flush_logger()  # so that the log of a node that is killed lacks little
         rows = sum(len(record) for record in built.records.values())
         if rows != seen:
             if told:
@@ -205,9 +234,13 @@ async def _stop(settings: NodeSettings, built: Built) -> None:
     if strategy.is_running:
         strategy.stop()
     late = time.monotonic() + settings.live.grace
-    flatten = settings.live.flatten_on_stop
+    seen, since = None, 0.0
     while settings.real and time.monotonic() < late:
-        if not node.cache.orders_inflight() and not (flatten and node.cache.positions_open()):
+        working = len(node.cache.orders_inflight()), len(node.cache.orders_open())
+        held = [position.quantity for position in node.cache.positions_open()] if settings.live.flatten_on_stop else []
+        if (working, held) != seen:
+            seen, since = (working, held), time.monotonic()
+        if not working[0] and (not held or time.monotonic() - since > _CALM_S):  # what cannot be closed stays
             break
         await asyncio.sleep(_POLL_S)
     if node.kernel.is_running():

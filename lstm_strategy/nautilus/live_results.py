@@ -17,8 +17,9 @@ from lstm_strategy.bars import Bars
 from lstm_strategy.decision_log import file_name, gather
 from lstm_strategy.decision_log_reader import read_log
 from lstm_strategy.nautilus.backtest_settings import BacktestSettings
-from lstm_strategy.nautilus.carry import carried
+from lstm_strategy.nautilus.carry import carried, charges
 from lstm_strategy.nautilus.engine import InstrumentId
+from lstm_strategy.nautilus.halted import halts_told
 from lstm_strategy.nautilus.liquidation import liquidated
 from lstm_strategy.nautilus.live import NodeRun
 from lstm_strategy.nautilus.market import Market
@@ -76,13 +77,16 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
         "forecasts": pa.concat_tables([markets[name].source.to_table(found) for name, found in forecasts.items()]),
     }
     lost, carry = liquidated(cache), {name: carried(cache, name) for name in markets}
+    paid = [charge for name in markets for charge in charges(cache, name)]
     if single:
         rows_of = (market.bars, records[first], forecasts[first], tables)
         summary = sum_up(market.source, market.instrument, *rows_of, cash=cash, liquidations=lost)
         summary["carry"] = msgspec.to_builtins(carry[first])
     else:
-        traded = TradedPanel(markets, records, carry, tables, cash, lost, [])
+        traded = TradedPanel(markets, records, carry, tables, cash, lost, paid)
         summary = sum_up_panel(traded, cash=cash, method=settings.portfolio.method if settings.portfolio else "")
+    shared = settings.shared
+    summary["halts"] = halts_told(records, tables["fills"], paid, shared.limits, shared.delay)
     summary |= {"tearsheet": None} | told
     for name, table in tables.items():
         if name != "decisions":

@@ -88,12 +88,13 @@ class _Exchange(SimulatedExchange):  # type: ignore[misc]
         self._under_way: dict[Any, list[tuple[int, int, Any]]] = {}
         self._count = 0
         self.shown: Any = None  # whose market it is that moves
+        self.told_ns = 0  # the strategy's time: the stamp of what it was told last
         super().__init__(clock=clock, latency_model=LatencyModel(0), use_message_queue=False, **settings)
 
     def send(self, command: Any) -> None:
         """Send a command on its way."""
         self._count += 1
-        due = self._time.timestamp_ns() + self._late_ns
+        due = self.told_ns + self._late_ns
         heapq.heappush(self._under_way.setdefault(command.instrument_id, []), (due, self._count, command))
 
     def process(self, ts_now: int) -> None:
@@ -216,12 +217,12 @@ class PaperVenue(SandboxExecutionClient):
         if bars is not None and instrument is not None:
             for quote in self._quotes(bars, instrument):
                 self._show(quote)
-            self.test_clock.set_time(int(bars.ts_close[0]))
+            self._set_time(int(bars.ts_close[0]))
             for module in self.exchange.modules:
                 module.pre_process(bar)
         DataEngine.process(self._kernel.data_engine, bar)
         if bars is not None:
-            self.exchange.process(self.test_clock.timestamp_ns())
+            self.exchange.process(int(bars.ts_close[0]))
             self.told[bars.instrument_id] = int(bars.ts_close[0])
 
     def _read(self, bar: EngineBar, ts_close: int | None) -> Bars | None:
@@ -246,10 +247,15 @@ class PaperVenue(SandboxExecutionClient):
         if self._settings.inside_bars:
             yield from path_quotes(bars, instrument, terms.volume_share)
 
+    def _set_time(self, now: int) -> None:
+        """Go on to an event's stamp; of several instruments those of one close overlap."""
+        self.exchange.told_ns = now
+        self.test_clock.set_time(now)
+
     def _show(self, quote: QuoteTick) -> None:
         """Let the market be here, then let what was sent before arrive; in the backtest's order."""
-        now = max(int(quote.ts_init), self.test_clock.timestamp_ns())
-        self.test_clock.set_time(now)
+        now = int(quote.ts_init)
+        self._set_time(now)
         self.exchange.shown = quote.instrument_id
         self.exchange.process_quote_tick(quote)
         DataEngine.process(self._kernel.data_engine, quote)

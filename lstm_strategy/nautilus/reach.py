@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+from nautilus_trader.common.component import flush_logger
 
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.node_settings import NodeSettings
@@ -56,6 +57,7 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> str | None:
 
 def last_error(folder: Path) -> str:
     """Return the last error in a node's log, as the end of a sentence; empty where there is none."""
+    flush_logger()
     found = ""
     for path in sorted(folder.glob("node*.json*")):
         for line in path.read_bytes().splitlines():
