@@ -63,7 +63,7 @@ def beside_table(summary: Summary) -> Table:
             percent(held.net_return, signed=True),
             fixed(held.sharpe),
             percent(held.max_drawdown),
-            "1",
+            whole(max(len(summary.instruments), 1)),
             "–",
         ),
     ]
