@@ -200,7 +200,7 @@ def read_until(process: subprocess.Popen[str], word: str, told: list[str]) -> st
         ("[backtest]\ndelay = 1\n", 20),
         ("[backtest]\nparticipation = 0.00001\n", 60),
         ('[exits]\nstop = 2.0\ntake_profit = 2.0\n[execution]\nmode = "post_only"\n', 20),
-        ('[backtest]\naccount = "margin"\nborrow = 0.1\n', 60),
+        ('side = "long_short"\n[backtest]\naccount = "margin"\nborrow = 0.9\n', 60),
     ],
     ids=["market", "delay", "participation", "exits", "margin"],
 )

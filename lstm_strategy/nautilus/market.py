@@ -15,7 +15,7 @@ from lstm_strategy.nautilus.catalog import read_catalog, read_engine_instrument
 from lstm_strategy.nautilus.current import require_current
 from lstm_strategy.nautilus.engine import EngineInstrument, QuoteTick
 from lstm_strategy.nautilus.fills import open_quotes
-from lstm_strategy.nautilus.instruments import from_engine
+from lstm_strategy.nautilus.instruments import from_engine, to_engine
 from lstm_strategy.nautilus.liquidation import liquidation_module
 from lstm_strategy.nautilus.participation import participation_module
 from lstm_strategy.nautilus.source import Source, of_artefact, of_schedule
@@ -23,7 +23,7 @@ from lstm_strategy.schedule import Schedule, require_same_bars
 from lstm_strategy.sources.funding import Funding, funding_path, read_funding
 from lstm_strategy.sources.store import RawStore
 
-__all__ = ["Market", "open_market", "venue_modules"]
+__all__ = ["Market", "carry_modules", "open_market", "venue_modules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,12 @@ def venue_modules(settings: BacktestSettings, instrument_ids: list[str]) -> tupl
     if settings.participation is not None:
         found.append(participation_module())
     return tuple(found)
+
+
+def carry_modules(settings: BacktestSettings) -> tuple[Any, ...]:
+    """Return what holding one instrument costs, as far as rates are known."""
+    instrument = to_engine(RawStore(settings.catalog).read_instrument(settings.instrument_id))
+    return _carry(settings, instrument, _funding(settings, instrument))
 
 
 def _span(settings: BacktestSettings, bars: Bars) -> Bars:

@@ -23,7 +23,7 @@ from lstm_strategy.nautilus.adapters import Wiring
 from lstm_strategy.nautilus.backtest import strategy_of
 from lstm_strategy.nautilus.bar_path import path_module
 from lstm_strategy.nautilus.fence import fence
-from lstm_strategy.nautilus.market import venue_modules
+from lstm_strategy.nautilus.market import carry_modules, venue_modules
 from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.panel_backtest import PanelSettings, panel_strategy_of
 from lstm_strategy.nautilus.paper_venue import PaperVenue, PaperVenueConfig, Terms, paper_factory
@@ -121,10 +121,14 @@ def _config(settings: NodeSettings, clients: Any, *, replayed: bool) -> TradingN
 def _paper(settings: NodeSettings) -> PaperVenueConfig:
     shared, bar_ns = settings.shared, settings.timeframe.ns
     charged = {member.instrument_id: member.charged or member.costs for member in settings.members}
-    modules = venue_modules(shared, list(settings.names))
+    modules = tuple(module for member in settings.members for module in carry_modules(member))
+    path: tuple[Any, ...] = ()
     if shared.inside_bars:
         away = {name: costs.spread / 2.0 + costs.slippage for name, costs in charged.items()}
-        modules += (path_module(bar_ns, away),)
+        path = (path_module(bar_ns, away),)
+    others = venue_modules(shared, list(settings.names))
+    # In the backtest's order, which is not the same for one instrument and for several.
+    modules += (*others, *path) if settings.portfolio is None else (*path, *others)
     share, least = shared.participation or shared.volume_share, 1 if shared.participation is None else 0
     return PaperVenueConfig(
         venue=settings.venue,

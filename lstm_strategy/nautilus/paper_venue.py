@@ -218,8 +218,9 @@ class PaperVenue(SandboxExecutionClient):
             for quote in self._quotes(bars, instrument):
                 self._show(quote)
             self._set_time(int(bars.ts_close[0]))
+            closed = _on_time(bar, int(bars.ts_close[0]))
             for module in self.exchange.modules:
-                module.pre_process(bar)
+                module.pre_process(closed)
         DataEngine.process(self._kernel.data_engine, bar)
         if bars is not None:
             self.exchange.process(int(bars.ts_close[0]))
@@ -282,3 +283,9 @@ def paper_factory(made: list[PaperVenue]) -> type[LiveExecClientFactory]:
 
 def _bound(method: Callable[[Any, Any], None], engine: Any) -> Callable[[Any], None]:
     return lambda message: method(engine, message)
+
+
+def _on_time(bar: EngineBar, ts_close: int) -> EngineBar:
+    """Return a bar with the stamp of its close; a venue's may lie a millisecond before."""
+    prices = bar.open, bar.high, bar.low, bar.close
+    return EngineBar(bar.bar_type, *prices, bar.volume, ts_close, ts_close)
