@@ -1,7 +1,12 @@
-"""A whole artefact, untrained and small, for tests and proofs that need one in a moment."""
+"""A whole artefact, untrained and small, for tests and proofs that need one in a moment.
+
+``python tiny_support.py MODELS SETTINGS`` (a JSON object) makes one for a process that shall not load torch.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,3 +72,7 @@ def make_tiny(
     )
     weights = to_safetensors({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
     return artefact.save(models, manifest, graph, weights)
+
+
+if __name__ == "__main__":
+    make_tiny(Path(sys.argv[1]), **json.loads(sys.argv[2]))
