@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -27,19 +28,24 @@ from typer.testing import CliRunner
 from lstm_strategy import artefact
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.cli import app
-from lstm_strategy.cli_jobs import Places, settings_of
+from lstm_strategy.cli_jobs import Places, job_of
 from lstm_strategy.decision import Shrinkage
+from lstm_strategy.decision_log_reader import read_log
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
+from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.live_config import VENUES, LiveConfig
+from lstm_strategy.nautilus import live
 from lstm_strategy.nautilus.adapters import ADAPTERS, Wiring, adapter_for, require_keys, require_offered
 from lstm_strategy.nautilus.backtest import run_backtest
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.node_settings import hold_trader
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
+from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
 from lstm_strategy.nautilus.status import Decided, Observers
 from lstm_strategy.replay.recordings import market_from_catalog
 from lstm_strategy.replay.server import ReplayConfig, serve
+from lstm_strategy.sources.instruments import infer_instrument
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 from lstm_strategy.sources.store import RawStore
 
@@ -103,11 +109,11 @@ class Desk:
 
     def backtest(self, experiment: Path) -> dict[str, Any]:
         """As the command does it, less the report and the tearsheet, which take seconds."""
-        setup = load_experiment(experiment)
         places = Places(self.folder / "catalog", self.folder, self.folder / "runs", str(self.model))
-        settings, _ = settings_of(setup, BTC, places)
+        job, _ = job_of(load_experiment(experiment), None, places)
         folder = self.folder / "runs" / f"backtest-{time.time_ns()}"
-        return run_backtest(msgspec.structs.replace(settings, run_folder=folder, tearsheet=False)).summary
+        job = msgspec.structs.replace(job, run_folder=folder, tearsheet=False)
+        return (run_panel(job) if isinstance(job, PanelSettings) else run_backtest(job)).summary
 
     def diff(self, a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         done = CliRunner().invoke(app, ["explain", "--diff", a["run_path"], b["run_path"], "--json"])
@@ -222,6 +228,35 @@ def test_paper_on_a_replay_is_the_backtest_to_the_last_bit(desk: Desk, more: str
     assert names <= {path.name for path in Path(paper["run_path"]).iterdir()}
 
 
+def test_a_perpetual_and_a_panel_are_the_backtest_too(desk: Desk, tmp_path: Path) -> None:
+    perpetual, coins = "BTCUSDT-PERP.BINANCE", ("AAAUSDT.BINANCE", "BBBUSDT.BINANCE", "CCCUSDT.BINANCE")
+    tiny = artefact.load(desk.model)
+    fits = dict.fromkeys((perpetual, *coins), tiny.manifest.instruments[BTC])
+    manifest = msgspec.structs.replace(tiny.manifest, instruments=fits)
+    model = artefact.save(tmp_path, manifest, tiny.graph, (desk.model / "weights.safetensors").read_bytes())
+    other = Desk(tmp_path, model)
+    for row, name in enumerate(fits):
+        bars = simulate(SimulationConfig(instrument_id=name, bars=HISTORY + 50, seed=row, start="2022-01-01"))
+        described = infer_instrument(bars)
+        store = RawStore(tmp_path / "catalog")
+        store.write_instrument(described)
+        store.merge(bars, replace=True)
+        write_catalog(tmp_path / "catalog", bars, described)
+    alone = other.experiment('side = "long_short"\n[backtest]\naccount = "margin"\n', names=perpetual)
+    backtest = other.backtest(alone)
+    paper = other.run("paper", alone, "--replay", "--speed", "1e9")
+    assert other.diff(backtest, paper)["same"]
+    assert paper["orders"] == backtest["orders"] > 20
+    panel = other.experiment('[portfolio]\nmethod = "equal_risk"\nspan = 48\n', names='", "'.join(coins))
+    panel.write_text(panel.read_text().replace('"mean_variance"', '"volatility_target"'))
+    backtest = other.backtest(panel)
+    paper = other.run("paper", panel, "--replay", "--speed", "1e9")
+    assert other.diff(backtest, paper)["same"]
+    assert paper["orders"] == backtest["orders"] >= 3
+    assert {row["instrument"] for row in paper["instruments"]} == set(coins)
+    assert paper["net_return"] == backtest["net_return"]
+
+
 def test_bars_may_be_fewer_and_a_run_of_none_leaves_its_log_alone(desk: Desk) -> None:
     experiment = desk.experiment()
     paper = desk.run("paper", experiment, "--replay", "--speed", "1e9", "--bars", "7")
@@ -258,6 +293,61 @@ def test_holes_in_the_bars_are_asked_for_once_and_change_nothing(desk: Desk, tmp
     paper = other.run("paper", experiment, "--replay", "--speed", "1e9")
     assert other.diff(backtest, paper)["same"]
     assert paper["decisions"] == BARS - 3
+
+
+def test_a_history_that_is_too_short_is_said_and_waited_for(desk: Desk) -> None:
+    early = desk.experiment("[backtest]\nstart = 2022-01-21T00:00:00Z\n", name="early")
+    words = desk.words("paper", early, "--replay", "--speed", "1e9", "--bars", "60", "--json")
+    done = CliRunner().invoke(app, words)
+    assert "history: up to 2022-01-21T00:00:00Z; too short: ready in 16 of 496 bars" in done.stderr
+    log = read_log(Path(msgspec.json.decode(done.stdout)["run_path"]))
+    assert log.texts("reason")[:15] == ["no_forecast"] * 15
+    assert "rebalance" in log.texts("reason")[16:]
+
+
+def test_what_stops_the_strategy_ends_the_node_loudly_and_leaves_its_results(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, calls = Forecaster.update, []
+
+    def fails(self: Forecaster, bar: Any, *more: Any) -> Any:
+        calls.append(bar)
+        if len(calls) == 20:
+            raise RuntimeError("the graph is gone")
+        return update(self, bar, *more)
+
+    monkeypatch.setattr(Forecaster, "update", fails)
+    before = set((desk.folder / "runs" / "tiny" / "paper").iterdir())
+    with pytest.raises(RuntimeError, match="the graph is gone"):
+        desk.run("paper", desk.experiment(), "--replay", "--speed", "1e9")
+    (folder,) = set((desk.folder / "runs" / "tiny" / "paper").iterdir()) - before
+    summary = msgspec.json.decode((folder / "summary.json").read_bytes())
+    assert (summary["ended"], summary["decisions"]) == ("failure", 19)
+
+
+def test_silence_is_told_once_and_its_end_as_well(desk: Desk) -> None:
+    rows: list[int] = []
+    told: list[str] = []
+    strategy = SimpleNamespace(pace=Pace(speed=3600.0 * 40.0))  # a bar of an hour lasts a 40th of a second
+    settings = SimpleNamespace(timeframe=Timeframe.parse("1h"), live=LiveConfig(silence=50.0))
+    built = SimpleNamespace(strategy=strategy, records={BTC: rows})
+    observers = SimpleNamespace(trouble=told.append)
+
+    async def watch() -> None:
+        watching = asyncio.ensure_future(live._watch(settings, built, observers))  # type: ignore[arg-type]
+        for row in range(8):
+            rows.append(row)
+            await asyncio.sleep(0.25)
+        assert told == []
+        await asyncio.sleep(3.0)
+        assert len(told) == 1
+        assert told[0].startswith("no bar for 50 times 1h")
+        rows.append(9)
+        await asyncio.sleep(0.6)
+        assert told[1:] == ["bars come again"]
+        watching.cancel()
+
+    asyncio.run(watch())
 
 
 # -- signals ---------------------------------------------------------------------------------------------------------
@@ -329,10 +419,9 @@ def test_live_orders_reach_the_venue_and_a_stop_closes_the_position(desk: Desk) 
         assert not secrets_in(Path(summary["run_path"]), desk.folder / "runs", rest, *told)
 
 
-@pytest.mark.parametrize("debug", [(), ("--debug",)])
-def test_wrong_keys_are_refused_in_the_venues_words_and_told_to_nobody(desk: Desk, debug: tuple[str, ...]) -> None:
+def test_wrong_keys_are_refused_in_the_venues_words_and_told_to_nobody(desk: Desk) -> None:
     with exchange(desk, trading=trading(new_secret())) as venue:
-        words = ("--yes-trade-real-money", "--base-url", venue.url, *debug)
+        words = ("--yes-trade-real-money", "--base-url", venue.url, "--debug")
         node = desk.start("live", desk.experiment(LIVE, name="live"), *words, **KEYS)
         said, _ = node.communicate(timeout=60)
         assert node.returncode == 1, said
