@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -61,6 +62,9 @@ class Node:
         try:
             return await asyncio.wait_for(wait(), bound)
         except TimeoutError:
+            if self.process.returncode is None:
+                self.process.send_signal(signal.SIGUSR2)
+                await asyncio.sleep(0.5)
             raise AssertionError("\n".join(self.text[-400:])) from None
 
     def tell(self, what: str, **asked: Any) -> None:
@@ -235,6 +239,7 @@ FAULTS: list[tuple[str, Fault | None, str, list[str], list[tuple[str, str, str]]
     ),
     ("acceptance not told", on_stream("skip", NEW), "stop_limit", [SENT, TAKEN], [STANDS]),
     ("fill told first", on_stream("reorder", NEW), "market", [SENT, FILLED, TAKEN], [DONE]),
+    ("balances told before the fill", on_stream("reorder", TRADE), "market", [SENT, TAKEN, FILLED], [DONE]),
     ("fill told twice", on_stream("duplicate", TRADE), "market", [SENT, TAKEN, FILLED], [DONE]),
     ("fill not told", on_stream("skip", TRADE), "market", [SENT, TAKEN, FILLED], [DONE]),
     ("stream cut", on_stream("drop", NEW), "market", [SENT, TAKEN, FILLED], [DONE]),

@@ -49,7 +49,7 @@ venue at all is told by the check of orders in flight.
 
 _UNKNOWN = (-1006, -1007)
 _DUPLICATE = (-2010, "Duplicate order sent.")
-_BALANCES_FOLLOW_S = 0.05  # at most, after an order event; in the same burst of messages, as a rule
+_BALANCES_FOLLOW_S = 1.0  # at most, after an order event; in the same burst of messages, as a rule
 _LOOKS = 3  # at orders and balances, until the latter stood still meanwhile
 
 
@@ -77,6 +77,7 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
         self._submit_order_method = {kind: _certain(method) for kind, method in self._submit_order_method.items()}
         self._started = False
         self._told: list[bytes] = []  # order events whose balances are not known yet
+        self._ahead = -1  # stamp of balances that were told before their order event, ms
 
     async def generate_mass_status(self, lookback_mins: int | None = None) -> ExecutionMassStatus | None:
         """Report orders and trades; the first time, what the account holds beside them as one more trade."""
@@ -112,12 +113,17 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
         return []
 
     def _handle_execution_report(self, raw: bytes) -> None:
+        stamp = self._decoder_spot_order_update.decode(raw).T
+        if not self._told and stamp <= self._ahead:
+            super()._handle_execution_report(raw)
+            return
         if not self._told:
             self._loop.call_later(_BALANCES_FOLLOW_S, self._pass_on)
         self._told.append(raw)
 
     def _handle_account_update(self, raw: bytes) -> None:
         super()._handle_account_update(raw)
+        self._ahead = -1 if self._told else self._decoder_spot_account_update.decode(raw).u
         self._pass_on()
 
     def _pass_on(self) -> None:

@@ -8,8 +8,10 @@ command (JSON: ``do`` and its arguments), each line of standard output an event 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
+import signal
 import sys
 from decimal import Decimal
 from typing import Any
@@ -38,6 +40,7 @@ from lstm_strategy.nautilus.binance_spot import SPOT_ENGINE, BinanceSpotExecClie
 SETTINGS = json.loads(sys.argv[1])
 OUT = os.fdopen(os.dup(1), "w")  # for us alone: the engine logs to both streams from a thread of its own
 os.dup2(2, 1)
+faulthandler.register(signal.SIGUSR2)  # tells where it hangs
 INSTRUMENT = InstrumentId.from_str(SETTINGS["instrument"])
 
 

@@ -7,8 +7,10 @@ standard output, in JSON, to each line of standard input with what it knows, and
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -26,6 +28,7 @@ SETTINGS = json.loads(sys.argv[1])
 INSTRUMENT = "BTCUSDT.BINANCE"
 OUT = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
+faulthandler.register(signal.SIGUSR2)  # tells where it hangs
 
 
 def say(**fields: Any) -> None:
