@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from lstm_strategy.bars import format_ns
 from lstm_strategy.decision import HALTS, Decision
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.headroom import Headroom, Shared, Yardstick, headroom_of
@@ -27,6 +28,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     position : float
         Signed quantity held at the close.
+    seen : int
+        The wall's time, ns UTC.
     lag_s, inference_s : float
         From the bar's close to the decision by the venue's clock, and what features and network took; NaN if unknown.
     parity : "proved", "unproved" or "none"
@@ -49,6 +52,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     position: float
     yardstick: Yardstick
     model: str
+    seen: int
     lag_s: float = math.nan
     inference_s: float = math.nan
     parity: Parity = "none"
@@ -57,7 +61,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to be told in words; ``ts`` is its bar's close where it came with one, else the wall's time, ns UTC."""
+    """Something to be told in words; ``ts`` is the wall's time, ns UTC."""
 
     kind: Kind
     text: str
@@ -247,9 +251,10 @@ class Board:
         if decision.ts_close > self._halted_ts or (reason and not self._halt):
             if reason and reason != self._halt:
                 why = "" if seen.risk is None else seen.risk.halt_text
-                found.append(("halt", f"{reason} at an equity of {seen.equity:,.2f}{f': {why}' if why else ''}"))
+                where = f"{reason} at {format_ns(decision.ts_close)} and an equity of {seen.equity:,.2f}"
+                found.append(("halt", f"{where}: {why}" if why else where))
             elif self._halt and not reason:
-                found.append(("resumed", f"{self._halt} is over at an equity of {seen.equity:,.2f}"))
+                found.append(("resumed", f"{self._halt} is over at {format_ns(decision.ts_close)}"))
             self._halt, self._halted_ts = reason, decision.ts_close
         if before is not None and before.model != seen.model:
             found.append(("swap", f"{seen.model} takes the place of {before.model}"))
@@ -260,8 +265,7 @@ class Board:
         elif was is not None and was[0] and seen.parity == "proved":
             found.append(("trouble", "parity is proved again"))
         whose = {"halt": "", "resumed": ""}
-        ts = decision.ts_close
-        return [Event(kind=kind, text=text, ts=ts, instrument=whose.get(kind, name)) for kind, text in found]
+        return [Event(kind=kind, text=text, ts=seen.seen, instrument=whose.get(kind, name)) for kind, text in found]
 
 
 class _Tracker:

@@ -56,6 +56,10 @@ class Page:
 
     def open(self, path: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
         """Load a file at a screen size and wait until its scripts ran."""
+        self.visit(path.as_uri(), width, height, dark=dark)
+
+    def visit(self, url: str, width: int, height: int = 900, *, dark: bool = False) -> None:
+        """Do so with what a server gives at an address."""
         self.errors, self.requests, self._loaded = [], [], False
         self._call(
             "Emulation.setDeviceMetricsOverride",
@@ -66,7 +70,7 @@ class Page:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self._call("Page.navigate", url=path.as_uri())
+        self._call("Page.navigate", url=url)
         while not self._loaded:
             self._read(time.monotonic() + 60)
         self.ask("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
@@ -76,6 +80,14 @@ class Page:
         reply = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in reply, reply
         return reply["result"].get("value")
+
+    def wait(self, expression: str, seconds: float = 20.0) -> Any:
+        """Return a JavaScript expression's value as soon as it is true."""
+        late = time.monotonic() + seconds
+        while not (found := self.ask(expression)):
+            assert time.monotonic() < late, f"never true: {expression}"
+            time.sleep(0.05)
+        return found
 
     def screenshot(self, path: Path) -> None:
         """Save the whole page as PNG."""

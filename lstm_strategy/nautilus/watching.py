@@ -83,6 +83,7 @@ class Watching:
                 position=math.nan if holder.risk is None else holder.risk.position,
                 yardstick=yardstick,
                 model=label,
+                seen=time.time_ns(),
                 lag_s=(now - decision.ts_close) / 1e9,
                 inference_s=feed.took_s if took else math.nan,
                 parity="none" if parity is None else "proved" if parity.proved else "unproved",
@@ -137,8 +138,8 @@ class Watching:
         try:
             if isinstance(event, OrderFilled):
                 side, name = name_of_side(event, "order_side"), event.instrument_id.value
-                text = f"{side} {event.last_qty} at {event.last_px}, fee {event.commission}"
-                self._tell("fill", text, name)
+                fee = "" if event.commission is None else f", fee {event.commission}"
+                self._tell("fill", f"{side} {_short(event.last_qty)} at {_short(event.last_px)}{fee}", name)
             elif isinstance(event, OrderRejected | OrderDenied):
                 text = f"{type(event).__name__}: {' '.join(str(event.reason).split())[:300]}"
                 self._tell("refusal", text, event.instrument_id.value)
@@ -188,6 +189,11 @@ class _Ranges:
             return math.nan
         away_F = np.maximum(self._lowest_F - x_F, x_F - self._highest_F) / self._std_F
         return max(float(away_F.max()), 0.0)
+
+
+def _short(value: Any) -> str:
+    """Write a price or a quantity without the zeros of its precision."""
+    return f"{value.as_decimal().normalize():f}"
 
 
 def _shared(strategy: Any, exposure: float) -> Shared:

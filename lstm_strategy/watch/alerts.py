@@ -20,8 +20,9 @@ from lstm_strategy.watch.station import Consumer
 
 __all__ = ["Alerts", "Bucket", "Target", "targets_of"]
 
-_QUEUE, _ATTEMPTS, _BETWEEN_S, _LAST_S = 100, 3, 1.0, 5.0
-_RESERVE = frozenset({"fill", "swap"})  # may not use the half that is kept for what matters more
+_QUEUE, _ATTEMPTS, _BETWEEN_S, _LAST_S = 100, 3, 1.0, 3.0
+_COUNT = "held_back"
+_RESERVE = frozenset({"fill", "swap", _COUNT})  # may not use the half that is kept for what matters more
 _SIGNS = {"start": "▶", "stop": "■", "halt": "⛔", "resumed": "✅", "trouble": "⚠", "refusal": "⚠", "swap": "↻"}
 _MOST_TEXT = 1_500  # Discord takes 2,000 characters
 
@@ -45,7 +46,7 @@ class Target(NamedTuple):
                 return {"text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
             case "discord":
                 return {"content": text, "allowed_mentions": {"parse": []}}
-        told = {"kind": "held_back" if event is None else event.kind, "text": text, **of_run}
+        told = {"kind": _COUNT if event is None else event.kind, "text": text, **of_run}
         if event is not None:
             told |= {"instrument": event.instrument, "event_ts": _iso(event.ts / 1e9)}
         return told | {"ts": _iso(time.time())}
@@ -187,7 +188,7 @@ class _Line:
             event = None
             if not self._queue.empty():
                 event = self._queue.get_nowait()
-            elif not (self._untold and (self._ending or self._bucket.take())):
+            elif not (self._untold and (self._ending or self._bucket.take(_COUNT))):
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), self._pause_s if self._untold else None)

@@ -46,18 +46,23 @@ const Chart = (() => {
     };
   }
 
-  function axes({ svg, width, height }, scale) {
+  const MINUTE = 6e4, HOUR = 36e5, DAY = 864e5;
+  const STEPS = [1, 5, 15, 30].map((one) => one * MINUTE).concat([1, 3, 6, 12].map((one) => one * HOUR), [1, 2, 5, 10, 30, 90, 365].map((one) => one * DAY));
+
+  // ``avoid``: height of a label that stands there already.
+  function axes({ svg, width, height }, scale, avoid = NaN) {
     const { found, digits } = ticks(scale.low, scale.high, height > 200 ? 5 : 3);
     for (const value of found) {
-      make(svg, "line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: scale.y(value), y2: scale.y(value) });
-      make(svg, "text", { x: width - PAD.right + 8, y: scale.y(value) + 4 }, number(value, digits));
+      const y = scale.y(value);
+      make(svg, "line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y, y2: y });
+      if (!(Math.abs(y - avoid) < 15)) make(svg, "text", { x: width - PAD.right + 8, y: y + 4 }, number(value, digits));
     }
-    const days = scale.last - scale.first > 2 * 864e5, count = Math.max(2, Math.floor(width / 190));
-    for (let row = 0; row <= count; row += 1) {
-      const at = scale.first + (scale.last - scale.first) * row / count;
-      const text = new Date(at).toISOString();
-      const anchor = row === 0 ? "start" : row === count ? "end" : "middle";
-      make(svg, "text", { x: scale.x(at), y: height - 6, "text-anchor": anchor }, days ? text.slice(5, 10) : text.slice(5, 16).replace("T", " "));
+    const most = Math.max(2, Math.floor(width / 85)), span = scale.last - scale.first;
+    const step = STEPS.find((one) => span / one <= most) || span;
+    for (let at = Math.ceil(scale.first / step) * step; at <= scale.last; at += step) {
+      const text = new Date(at).toISOString(), x = scale.x(at);
+      const anchor = x < 40 ? "start" : x > width - PAD.right - 20 ? "end" : "middle";
+      make(svg, "text", { x, y: height - 6, "text-anchor": anchor }, step >= DAY || at % DAY === 0 ? text.slice(5, 10) : text.slice(11, 16));
     }
     return digits;
   }
@@ -98,7 +103,7 @@ const Chart = (() => {
     const fanned = latest.quantiles.flat().map((value) => latest.price * Math.exp(value));
     const ys = finite([...points.flatMap((point) => [point.price, point.low, point.high]), ...fanned]);
     const scale = scales(area_, [...points.map((point) => point.at), at + ahead], ys);
-    const digits = axes(area_, scale);
+    const digits = axes(area_, scale, scale.y(latest.price));
     past(area_.svg, points, scale);
     make(area_.svg, "path", { class: "line", d: path(points.filter((point) => Number.isFinite(point.price)).map((point) => [scale.x(point.at), scale.y(point.price)])) });
     if (latest.horizons.length) fan(area_.svg, latest, at, barMs, scale);
@@ -106,7 +111,7 @@ const Chart = (() => {
       const x = scale.x(point.at), y = scale.y(point.price), up = point.quantity > 0 ? 1 : -1;
       make(area_.svg, "path", { class: up > 0 ? "buy" : "sell", d: `M${x} ${y + up * 4}l-4 ${up * 7}h8Z` });
     }
-    make(area_.svg, "text", { class: "now", x: area_.width - PAD.right + 8, y: scale.y(latest.price) - 8 }, number(latest.price, Math.max(digits, 2)));
+    make(area_.svg, "text", { class: "now", x: area_.width - PAD.right + 8, y: scale.y(latest.price) + 4 }, number(latest.price, Math.max(digits, 2)));
     element.replaceChildren(area_.svg);
   }
 
@@ -115,7 +120,8 @@ const Chart = (() => {
     if (!known.length) return;
     const area_ = frame(element, "Equity of the last bars");
     const scale = scales(area_, known.map((point) => point.at), known.map((point) => point.equity));
-    axes(area_, scale);
+    const last = known[known.length - 1].equity, digits = axes(area_, scale, scale.y(last));
+    make(area_.svg, "text", { class: "now", x: area_.width - PAD.right + 8, y: scale.y(last) + 4 }, number(last, digits));
     const first = scale.y(known[0].equity);
     make(area_.svg, "line", { class: "rule", x1: PAD.left, x2: area_.width - PAD.right, y1: first, y2: first });
     make(area_.svg, "path", { class: "equity", d: path(known.map((point) => [scale.x(point.at), scale.y(point.equity)])) });

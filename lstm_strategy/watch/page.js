@@ -211,7 +211,12 @@
   }
 
   function showBanner(latest) {
-    const banner = el("banner"), halted = latest.reason.startsWith("halt_");
+    const banner = el("banner"), halted = latest.reason.startsWith("halt_"), ordered = latest.reason === "halt_ordered";
+    if (ordered || state.ordered) { // until somebody has resumed
+      put("halt", ordered ? "Halted" : "Flatten and halt");
+      el("halt").disabled = ordered;
+    }
+    state.ordered = ordered;
     banner.hidden = !halted && latest.parity !== "unproved";
     banner.className = halted ? "banner" : "banner mild";
     banner.textContent = halted ? `Halted: ${words(latest.reason)}. ${latest.halt}` : `Parity is not proved: no new risk is taken. ${latest.problem}`;
@@ -244,7 +249,7 @@
         token = given;
         sessionStorage.setItem("token", given);
         el("ask").close();
-        put("halt", "Halt ordered");
+        put("halt", "Halting …");
         el("halt").disabled = true;
       } else {
         const told = await reply.json();
@@ -271,6 +276,7 @@
   });
   el("cancel").addEventListener("click", () => el("ask").close());
   el("confirm").addEventListener("click", halt);
+  addEventListener("hashchange", () => { token = takeToken(); });
   addEventListener("resize", () => { if (state.names[state.chosen]) draw(state.names[state.chosen]); });
   listen();
 })();
