@@ -66,7 +66,6 @@ FLOORS = {
     "fold_index": (3, 1),
     "forecaster": (3, 1),
     "parity": (3, 2),
-    "parity": (3, 2),
     "schedule": (3, 2),
     "speakers": (3, 3),
     "research": (4, 0),
