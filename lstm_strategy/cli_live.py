@@ -46,6 +46,10 @@ BaseUrlOption = Annotated[
     str | None,
     typer.Option("--base-url", help="An exchange on this machine in the venue's place, such as http://127.0.0.1:8080."),
 ]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option("--start-timeout", help="Seconds to wait for a venue that does not answer; as \\[live] says else."),
+]
 
 
 def paper_command(
@@ -55,6 +59,8 @@ def paper_command(
     replay: Annotated[bool, typer.Option("--replay", help="On the catalog's bars, without any network.")] = False,
     speed: Annotated[float, typer.Option(min=0.001, max=1e9, help="With --replay: 3600 is an hour a second.")] = 1.0,
     bars: Annotated[int | None, typer.Option(min=1, help="With --replay: end after so many bars.")] = None,
+    in_sample: Annotated[bool, typer.Option("--in-sample", help="With --replay: allow bars of the training.")] = False,
+    start_timeout: TimeoutOption = None,
     base_url: BaseUrlOption = None,
     dashboard: DashboardOption = False,
     dashboard_port: DashboardPortOption = DASHBOARD_PORT,
@@ -80,7 +86,18 @@ def paper_command(
     setup = load_experiment(experiment)
     mode: Literal["replay", "paper"] = "replay" if replay else "paper"
     settings = _settings(
-        setup, instrument, model, catalog, models, runs, mode=mode, speed=speed, bars=bars, base_url=_local(base_url)
+        setup,
+        instrument,
+        model,
+        catalog,
+        models,
+        runs,
+        mode=mode,
+        speed=speed,
+        bars=bars,
+        in_sample=in_sample,
+        start_timeout=start_timeout,
+        base_url=_local(base_url),
     )
     _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
 
@@ -92,6 +109,7 @@ def live_command(
     agreed: Annotated[
         bool, typer.Option("--yes-trade-real-money", help="Without it nothing is done; with it orders cost money.")
     ] = False,
+    start_timeout: TimeoutOption = None,
     base_url: BaseUrlOption = None,
     dashboard: DashboardOption = False,
     dashboard_port: DashboardPortOption = DASHBOARD_PORT,
@@ -111,7 +129,17 @@ def live_command(
         raise LSTMStrategyError(f'live.mode is "{setup.live.mode}" in {experiment}; real money needs mode = "live"')
     if not agreed:
         raise LSTMStrategyError("this trades real money: say --yes-trade-real-money, or use `lstm-strategy paper`")
-    settings = _settings(setup, instrument, model, catalog, models, runs, mode="live", base_url=_local(base_url))
+    settings = _settings(
+        setup,
+        instrument,
+        model,
+        catalog,
+        models,
+        runs,
+        mode="live",
+        start_timeout=start_timeout,
+        base_url=_local(base_url),
+    )
     _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
 
 
@@ -141,8 +169,10 @@ def _settings(
     *,
     mode: Literal["replay", "paper", "live"],
     base_url: str | None = None,
+    start_timeout: float | None = None,
     speed: float = 1.0,
     bars: int | None = None,
+    in_sample: bool = False,
 ) -> NodeSettings:
     """Return what the node runs; refuse all that can be known to be wrong before anything is connected."""
     from lstm_strategy.bars import Timeframe
@@ -151,7 +181,10 @@ def _settings(
     from lstm_strategy.nautilus.rehearsal import Rehearsal
 
     names = setup.data.instruments if instrument is None else (instrument_of(setup, instrument),)
-    live, known = setup.live, [RawStore(catalog).read_instrument(name) for name in names]
+    live = setup.live
+    if start_timeout is not None:
+        live = msgspec.structs.replace(live, start_timeout=start_timeout)
+    known = [RawStore(catalog).read_instrument(name) for name in names]
     if mode == "replay":
         adapter = ADAPTERS["binance_futures" if known[0].kind == "perpetual" else "binance"]
     else:
@@ -160,7 +193,13 @@ def _settings(
     require_offered(adapter, Timeframe.parse(setup.data.timeframe))
     if mode == "live":
         require_keys(adapter, testnet=live.testnet)
-    pairs = [settings_of(setup, name, Places(catalog, models, runs, model)) for name in names]
+    if mode != "replay" and model is None and setup.model.source == "walk_forward":
+        raise LSTMStrategyError(
+            'model.from is "walk_forward": those models spoke of the past; name one with --model, or trade "current"'
+        )
+    places = Places(catalog, models, runs, model)
+    # What a model was trained on matters where old bars are told again; what the venue tells now is new.
+    pairs = [settings_of(setup, name, places, in_sample=in_sample or mode != "replay") for name in names]
     members = tuple(msgspec.structs.replace(one, account=live.account or one.account) for one, _ in pairs)
     rehearsal = None
     if mode == "replay":

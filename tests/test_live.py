@@ -42,6 +42,7 @@ from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.node_settings import hold_trader
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
+from lstm_strategy.nautilus.rehearsal import Rehearsal, rehearse
 from lstm_strategy.nautilus.status import Decided, Observers
 from lstm_strategy.replay.recordings import market_from_catalog
 from lstm_strategy.replay.server import ReplayConfig, serve
@@ -91,7 +92,9 @@ class Desk:
         return path
 
     def words(self, verb: str, experiment: Path, *more: str) -> list[str]:
-        places = {"catalog": self.folder / "catalog", "runs": self.folder / "runs", "model": self.model}
+        places = {"catalog": self.folder / "catalog", "runs": self.folder / "runs"}
+        if self.model.name:
+            places["model"] = self.model
         return [
             verb,
             str(experiment),
@@ -335,11 +338,11 @@ def test_silence_is_told_once_and_its_end_as_well(desk: Desk) -> None:
 
     async def watch() -> None:
         watching = asyncio.ensure_future(live._watch(settings, built, observers))  # type: ignore[arg-type]
-        for row in range(8):
+        for row in range(5):
             rows.append(row)
             await asyncio.sleep(0.25)
         assert told == []
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(2.0)
         assert len(told) == 1
         assert told[0].startswith("no bar for 50 times 1h")
         rows.append(9)
@@ -458,8 +461,7 @@ def test_real_money_needs_two_words_and_keys(desk: Desk, monkeypatch: pytest.Mon
 
 
 def test_a_venue_that_is_down_is_waited_for_and_then_given_up(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    experiment = desk.experiment("[live]\nstart_timeout = 0.5\n", name="down")
-    told = refused(desk, "paper", experiment, "--base-url", "http://127.0.0.1:9")
+    told = refused(desk, "paper", desk.experiment(), "--base-url", "http://127.0.0.1:9", "--start-timeout", "0.5")
     assert "binance cannot be reached" in told
     assert "live.start_timeout" in told
 
@@ -491,6 +493,28 @@ def test_an_instrument_that_the_venue_does_not_list_is_named(desk: Desk) -> None
         experiment = desk.experiment(names=UNLISTED, name="nosuch")
         said, _ = desk.start("paper", experiment, "--base-url", venue.url).communicate(timeout=60)
     assert f"error: binance does not list {UNLISTED}; nothing was sent" in said
+
+
+def test_what_cannot_be_told_again_or_was_made_for_something_else_is_named(desk: Desk, tmp_path: Path) -> None:
+    store = RawStore(tmp_path / "catalog")
+    bars = simulate(SimulationConfig(instrument_id="BTC-USDT.OKX", bars=40, start="2022-02-11"))
+    known = msgspec.structs.replace(infer_instrument(bars), id="BTC-USDT.OKX")
+    store.write_instrument(known)
+    store.merge(bars, replace=True)
+    other = Desk(tmp_path, desk.model)
+    experiment = other.experiment(names="BTC-USDT.OKX")
+    assert "was not trained on BTC-USDT.OKX; it knows" in refused(other, "paper", experiment, "--replay")
+    rehearsal = Rehearsal(catalog=tmp_path / "catalog", instrument_ids=("BTC-USDT.OKX",), timeframe="1h")
+
+    async def play() -> None:
+        async with rehearse(rehearsal):
+            raise AssertionError
+
+    with pytest.raises(LSTMStrategyError, match=r"named like BTCUSDT\.OKX"):
+        asyncio.run(play())
+    walk = desk.experiment('[model]\nfrom = "walk_forward"\n', name="walk")
+    text = refused(Desk(desk.folder, Path("")), "paper", walk)
+    assert "those models spoke of the past" in text
 
 
 def test_one_process_holds_a_trader_id(tmp_path: Path, desk: Desk) -> None:

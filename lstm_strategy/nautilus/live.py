@@ -66,7 +66,8 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         built = build_node(settings, stage, files)
         stack.callback(_dispose, built)
         stop.listen()  # the engine has taken the signals for itself, without regard for what is to be flattened
-        await _start(settings, built, observers)
+        if await _until_stopped(_start(settings, built, observers), stop):
+            raise LSTMStrategyError("stopped while it was starting; nothing was sent")
         for record in built.records.values():
             record.listener = observers.decided
         observers.started(built)
@@ -76,6 +77,10 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         on_end(NodeRun(built, ended, time.perf_counter() - began))
         if built.strategy.failure is not None:
             raise built.strategy.failure
+        if ended == "engine":
+            raise LSTMStrategyError(
+                f"the engine shut down{last_error(settings.run_folder)}; positions are as they were"
+            )
 
 
 class _Signals(asyncio.Event):
@@ -112,8 +117,9 @@ async def _until_stopped(work: Any, stop: _Signals) -> bool:
             working.result()
         return not working.done()
     finally:
-        working.cancel()
-        stopped.cancel()
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
 
 
 async def _start(settings: NodeSettings, built: Built, observers: Observers) -> None:

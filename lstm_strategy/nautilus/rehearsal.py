@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lstm_strategy.bars import Timeframe, format_ns
+from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.pace import Pace
 from lstm_strategy.replay.faults import NO_FAULTS, FaultPlan
 from lstm_strategy.replay.market import Market
@@ -90,10 +91,17 @@ async def rehearse(rehearsal: Rehearsal) -> AsyncIterator[Stage]:
     Raises
     ------
     LSTMStrategyError
-        Where the catalog lacks the bars, or ``start`` lies outside them.
+        Where the catalog lacks the bars, ``start`` lies outside them, or the exchange has no such instrument.
     """
     timeframe = Timeframe.parse(rehearsal.timeframe)
     markets = tuple(market_from_catalog(rehearsal.catalog, name, timeframe) for name in rehearsal.instrument_ids)
+    for market in markets:
+        told = f"{market.symbol}{'-PERP' if market.perpetual else ''}.{market.instrument.id.rpartition('.')[2]}"
+        if market.instrument.kind == "equity" or told != market.instrument.id:
+            raise LSTMStrategyError(
+                f"{market.instrument.id} cannot be replayed to a node: the local exchange speaks Binance's protocol,"
+                f" with spot pairs and perpetuals named like {told}"
+            )
     start = "0" if rehearsal.start is None else format_ns(rehearsal.start)
     # The adapter tells an unfinished candle by the wall's clock, which is years ahead of this one.
     config = ReplayConfig(
