@@ -28,12 +28,14 @@ __all__ = [
     "load",
     "locate",
     "promote",
+    "rollback",
     "save",
     "versions",
 ]
 
 SCHEMA = 1
 _MANIFEST, _GRAPH, _WEIGHTS, _CURRENT = "manifest.json", "model.onnx", "weights.safetensors", "current"
+_BEFORE = "before: "
 _LARGEST = {_MANIFEST: 16 * 2**20, _GRAPH: 2**30, _WEIGHTS: 2**30}
 
 
@@ -214,25 +216,50 @@ def versions(models: Path) -> list[tuple[str, str]]:
 
 
 def promote(models: Path, name: str, version: str) -> None:
-    """Make a version the one that ``current`` names."""
+    """Make a version the one that ``current`` names, and remember which one was."""
     _require_name(name)
     _require_name(version)
     load(models / name / version)
+    known = [other for other in _pointer(models, name) if other != version]
+    before = f"{_BEFORE}{known[0]}\n" if known else ""
     with atomic_write(models / name / _CURRENT) as path:
-        path.write_text(version + "\n", encoding="utf-8")
+        path.write_text(f"{version}\n{before}", encoding="utf-8")
+
+
+def rollback(models: Path, name: str) -> str:
+    """Make the version current that was so before the last `promote`; return it. Done twice, nothing has changed."""
+    _require_name(name)
+    current(models, name)
+    _, *before = _pointer(models, name)
+    if not before:
+        raise ArtefactError(
+            f"model {name!r} in {models} has no version before the current one; name one with: lstm-strategy models"
+            f" promote {name} VERSION"
+        )
+    version = before[0]
+    promote(models, name, version)
+    return version
 
 
 def current(models: Path, name: str) -> Path:
     """Return the folder of the current version of a model."""
     _require_name(name)
-    pointer = models / name / _CURRENT
-    try:
-        version = pointer.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+    known = _pointer(models, name)
+    if not known:
         way_out = "train it with: lstm-strategy train EXPERIMENT.toml"
-        raise ArtefactError(f"no model {name!r} in {models}; {way_out}") from None
-    _require_name(version)
-    return models / name / version
+        raise ArtefactError(f"no model {name!r} in {models}; {way_out}")
+    _require_name(known[0])
+    return models / name / known[0]
+
+
+def _pointer(models: Path, name: str) -> list[str]:
+    """Return the current version, and after it the one before, as far as there are any."""
+    try:
+        text = (models / name / _CURRENT).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return []
+    version, marked, before = text.partition(f"\n{_BEFORE}")
+    return [version, before] if marked else [text]
 
 
 def locate(models: Path, model: str) -> Path:

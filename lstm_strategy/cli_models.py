@@ -1,4 +1,4 @@
-"""The ``models`` commands: which artefacts there are, and whether they are what was saved."""
+"""The ``models`` commands: which artefacts there are, whether they are what was saved, and which one is in use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lstm_strategy.errors import LSTMStrategyError
 __all__ = ["models_app"]
 
 models_app = typer.Typer(
-    name="models", help="List and verify trained models.", no_args_is_help=True, rich_markup_mode="rich"
+    name="models", help="List, verify and promote trained models.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
 ModelsOption = Annotated[Path, typer.Option("--models", help="Folder of the models.")]
@@ -83,3 +83,37 @@ def verify_command(
         emit_json({"ok": ok, "reason": reason})
     if not ok:
         raise typer.Exit(1)
+
+
+@models_app.command("promote")
+def promote_command(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    version: Annotated[str, typer.Argument(help="The version to use from now on.")],
+    models: ModelsOption = Path("models"),
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version the current one; it is verified first. Strategies that follow the model take it up as they run.
+
+    [bold]Example[/bold]: lstm-strategy models promote btcusdt_1h VERSION
+    """
+    artefact.promote(models, name, version)
+    _told_current(name, version, as_json=as_json)
+
+
+@models_app.command("rollback")
+def rollback_command(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    models: ModelsOption = Path("models"),
+    as_json: JsonOption = False,
+) -> None:
+    """Make the version current again that was so before the last promotion; it is verified first.
+
+    [bold]Example[/bold]: lstm-strategy models rollback btcusdt_1h
+    """
+    _told_current(name, artefact.rollback(models, name), as_json=as_json)
+
+
+def _told_current(name: str, version: str, *, as_json: bool) -> None:
+    console.print(f"[green]ok[/green] {name} is {version} now")
+    if as_json:
+        emit_json({"model": name, "current": version})

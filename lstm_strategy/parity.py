@@ -82,6 +82,7 @@ class Parity:
         self._steps: list[_Step] = []
         self._cold: bytes | None = None
         self._cold_ts, self._cold_due, self._mending, self._unasked = 0, False, False, False
+        self._retold: Bar | None = None
 
     @property
     def proved(self) -> bool:
@@ -99,6 +100,7 @@ class Parity:
         self._from_origin, self._cold_due, self._unasked = False, True, before is None
         if before is not None:
             self._stamps, self._held = before._stamps[:], dict(before._held)
+            self._used_from = self._stamps[0]
 
     def past(self, bars: Bars) -> None:
         """Take a history that the forecaster takes at once."""
@@ -109,6 +111,9 @@ class Parity:
 
     def took(self, bar: Bar, position: float) -> None:
         """Note a bar that the forecaster has just taken, and the position that it said; check what is due."""
+        retold, self._retold = self._retold, None
+        if retold is not None:
+            self.told(retold)
         self._hold(bar)
         self._new.append(bar)
         self._position = position
@@ -154,6 +159,11 @@ class Parity:
         self._held[ts] = bar
         self._mending, self._cold = True, None
 
+    def retold(self, bar: Bar) -> None:
+        """Hear of the newest bar again, closed: the last word on it counts as soon as the next bar comes."""
+        if bar.ts_close == self._live.last_ts:
+            self._retold = bar
+
     def missed(self, before: int) -> None:
         """Note that bars before the one closed at ``before`` are missing, and nobody has said that there are none."""
         self.problems.setdefault("missing", f"bars before the one closed at {format_ns(before)} are missing")
@@ -172,7 +182,7 @@ class Parity:
 
     @property
     def bars_held(self) -> int:
-        """How many bars are held since the last hole."""
+        """How many bars are held that a cold start may begin with."""
         return len(self._stamps) - self._since_hole()
 
     @property
@@ -184,8 +194,9 @@ class Parity:
         return self._from_origin or len(self._stamps) >= self._live.warmup_bars * 3 // 2
 
     def _since_hole(self) -> int:
-        """Return how many of the bars held come before the last hole; others may have been used there."""
-        holes = np.flatnonzero(np.diff(np.array(self._stamps)) > self._hole_ns)
+        """Return how many of the bars held are of no use, since more may have been used where a hole follows."""
+        before = np.array(self._stamps[: bisect.bisect_right(self._stamps, self._used_from)])
+        holes = np.flatnonzero(np.diff(before) > self._hole_ns)
         return int(holes[-1]) + 1 if len(holes) else 0
 
     def _hold(self, bar: Bar) -> None:

@@ -350,3 +350,41 @@ def test_a_manifest_whose_tables_do_not_fit_is_refused(changes, told, tiny_artef
     manifest = artefact.load(tiny_artefact).manifest
     with pytest.raises(LSTMStrategyError, match=told):
         msgspec.structs.replace(manifest, **changes)
+
+
+def test_a_rollback_makes_the_version_before_current_again(models: Path, tiny: Artefact) -> None:
+    artefact.promote(models, "tiny", "1")
+    with pytest.raises(ArtefactError, match="has no version before the current one; name one with: lstm-strategy"):
+        artefact.rollback(models, "tiny")
+    for version in ("2", "3"):
+        save(models, tiny.manifest, version=version)
+        artefact.promote(models, "tiny", version)
+        artefact.promote(models, "tiny", version)  # twice is once
+    assert artefact.rollback(models, "tiny") == "2"
+    assert artefact.current(models, "tiny").name == "2"
+    assert artefact.rollback(models, "tiny") == "3"
+    with pytest.raises(ArtefactError, match="no model 'nobody'"):
+        artefact.rollback(models, "nobody")
+
+
+def test_the_commands_promote_and_roll_back(
+    models: Path, tiny: Artefact, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lstm_strategy import cli
+
+    def called(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["lstm-strategy", "models", *arguments, "--models", str(models)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    save(models, tiny.manifest, version="2")
+    for arguments, told in (
+        (["promote", "tiny", "1"], "1"),
+        (["promote", "tiny", "2"], "2"),
+        (["rollback", "tiny"], "1"),
+    ):
+        assert called(*arguments, "--json") == 0
+        assert msgspec.json.decode(capsys.readouterr().out) == {"model": "tiny", "current": told}
+    assert called("promote", "tiny", "3") == 1
+    assert artefact.current(models, "tiny").name == "1"

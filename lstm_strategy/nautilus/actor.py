@@ -34,7 +34,9 @@ class ForecastActorConfig(ActorConfig, frozen=True, kw_only=True):
         The artefact's folder, ``models/<name>/<version>``.
     calibration
         As in `lstm_strategy.conformal`.
-    history_timeout_s, history_attempts, refill_holes, parity_every, parity_tolerance
+    history_timeout_s, history_attempts, refill_holes
+        As of `LSTMStrategyConfig`.
+    parity_every, parity_tolerance, follow, follow_poll_s, shadow_bars
         As of `LSTMStrategyConfig`.
     catalog : str, optional
         Folder of the NautilusTrader catalog that keeps what is published; those it has already are left as they are.
@@ -51,6 +53,9 @@ class ForecastActorConfig(ActorConfig, frozen=True, kw_only=True):
     refill_holes: bool = True
     parity_every: int = 24
     parity_tolerance: float = 0.001
+    follow: bool = False
+    follow_poll_s: float = 30.0
+    shadow_bars: int = 24
     catalog: str | None = None
     catalog_bars: int = 256
 

@@ -16,6 +16,7 @@ from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, t
 from lstm_strategy.nautilus.model import Model, ScheduledModel
 from lstm_strategy.nautilus.parity import Monitor, ParitySettings
 from lstm_strategy.nautilus.session import Stream
+from lstm_strategy.nautilus.swap import FollowSettings, Swap
 
 __all__ = ["Closed", "Feed", "HistorySettings"]
 
@@ -27,7 +28,7 @@ class Closed(Protocol):
         """Decide, or hold."""
 
 
-class HistorySettings(ParitySettings, Protocol):
+class HistorySettings(ParitySettings, FollowSettings, Protocol):
     """The part of a strategy's settings that says how history is asked for (see `LSTMStrategyConfig`)."""
 
     @property
@@ -74,6 +75,7 @@ class Feed:
         self._on_closed, self._on_past, self._least_ns = on_closed, on_past, least_ns
         self._refill, self._first_ts = settings.refill_holes, 0
         self._monitor = Monitor(strategy, session, bar_type, settings)
+        self._swap = Swap(strategy, session, bar_type, settings, self._monitor)
         self._backfill = Backfill(
             strategy,
             bar_type,
@@ -113,19 +115,20 @@ class Feed:
     def start(self, restored: bytes | None) -> None:
         """Go on from a snapshot where there is one; subscribe, then ask for history."""
         strategy, forecaster = self._strategy, self._session.model.forecaster
-        self._monitor.start(restored=False)
         if restored is not None:
             try:
                 forecaster.restore(restored)
-                self._monitor.start(restored=True)
             except LSTMStrategyError as error:
                 strategy.log.warning(f"{error}; warming up from history")
+        self._monitor.start()
         strategy.subscribe_bars(self._bar_type)
         self._ask()
+        self._swap.start()
 
     def stop(self) -> None:
         """Wait for nothing more."""
         self._backfill.stop()
+        self._swap.stop()
 
     def fail(self, where: str, error: Exception) -> None:
         """Stop the strategy because of ``error``, raised in ``where``."""
@@ -210,6 +213,7 @@ class Feed:
             known = to_bars(self._bar_type.instrument_id.value, session.timeframe, past)
             self._monitor.past(known)
             forecaster.warm_up(known)
+            self._swap.past(known)
         if not forecaster.ready:
             self._strategy.log.warning(
                 f"History is too short: {len(past)} bars; the warm-up takes {forecaster.warmup_bars}"
@@ -228,6 +232,7 @@ class Feed:
 
     def _take(self, bar: Bar, *, newest: bool) -> None:
         """Forecast, and tell where this is the newest bar. Earlier ones were marked to market as they came."""
+        self._swap.turn()
         forecaster = self._session.model.forecaster
         began = time.perf_counter()
         try:
@@ -238,5 +243,6 @@ class Feed:
         self.took_s = time.perf_counter() - began
         self.armed = self.armed or forecaster.ready
         self._monitor.took(bar, forecast, self._now())
+        self._swap.took(bar)
         if newest:
             self._on_closed(bar, forecast, waiting=False)

@@ -52,15 +52,23 @@ class Monitor:
         """Whether forecasts may lead to new risk."""
         return self.parity is None or self.parity.proved
 
-    def start(self, *, restored: bool) -> None:
-        """Begin with the stream's model, which has seen no bar, or goes on from a snapshot, or from the bars held."""
-        forecaster, settings, before = self._stream.model.forecaster, self._settings, self.parity
-        self.parity = None
-        if not isinstance(forecaster, Forecaster):
-            return
-        self.parity = Parity(forecaster, every=settings.parity_every, tolerance=settings.parity_tolerance)
-        if restored:
-            self.parity.restored(before)
+    def start(self) -> None:
+        """Begin with the stream's model, which has seen no bar, or goes on from a snapshot."""
+        forecaster = self._stream.model.forecaster
+        if isinstance(forecaster, Forecaster):
+            self.parity = self.parity_of(forecaster)
+            if forecaster.last_ts is not None:
+                self.parity.restored()
+
+    def parity_of(self, forecaster: Forecaster) -> Parity:
+        """Return the proof of a forecaster that has seen no bar; it takes as long as to make one."""
+        settings = self._settings
+        return Parity(forecaster, every=settings.parity_every, tolerance=settings.parity_tolerance)
+
+    def go_on(self, parity: Parity) -> None:
+        """Prove another forecaster from now on, which has been warmed on the bars held."""
+        parity.restored(self.parity)
+        self.parity = parity
 
     def past(self, bars: Bars) -> None:
         """Take a history that the forecaster takes at once."""
@@ -78,9 +86,11 @@ class Monitor:
         if settings.refill_holes and (parity.wants_past or self._since_audit >= settings.parity_every):
             self._audit(parity, ts_now)
 
-    def told(self, bar: Bar) -> None:
-        """Hear what the venue says of a bar that was used, or should have been."""
+    def told(self, bar: Bar, *, streamed: bool = False) -> None:
+        """Hear what the venue says of a bar that was used, or should have been; a history may lag behind a stream."""
         if self.parity is not None:
+            if streamed:
+                self.parity.retold(bar)
             self.parity.told(bar)
             self._tell()
 

@@ -148,7 +148,7 @@ class Journal:
 
     def __init__(self, strategy: LSTMStrategy, session: Session, log: DecisionLog) -> None:
         self._strategy, self._session, self._decision_log = strategy, session, log
-        self._failed = False
+        self._failed, self._speaks = False, session.model.label
 
     def add(
         self, bar: Bar, forecast: Forecast | None, *, waiting: bool, step: Step | None = None, **of_decision: Any
@@ -157,7 +157,12 @@ class Journal:
 
         ``step``: what `step_of` told when the bar came, where other bars may have come since.
         """
-        x_F, raw_HQ, version = step or step_of(self._session.model, waiting=waiting)
+        model, log = self._session.model, self._decision_log
+        if model.label != self._speaks:  # another has taken its place
+            (voice,) = model.voices
+            voices = (*log.header.voices, msgspec.structs.replace(voice, first=bar.ts_close))
+            log.header, self._speaks = msgspec.structs.replace(log.header, voices=voices), model.label
+        x_F, raw_HQ, version = step or step_of(model, waiting=waiting)
         self._try(self._decision_log.add, Entry(bar, forecast, x_F, raw_HQ, version, waiting=waiting, **of_decision))
 
     def flush(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lstm_strategy.artefact import current
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
@@ -20,7 +21,7 @@ from lstm_strategy.speakers import Recorded
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy import LSTMStrategy
 
-__all__ = ["Session", "Stream", "open_session", "open_stream"]
+__all__ = ["Session", "Stream", "open_session", "open_stream", "open_successor"]
 
 # More than the warm-up is asked for, since weekends and outages leave holes in a span of time.
 _HISTORY_FACTOR, _HISTORY_SLACK_BARS = 1.7, 72
@@ -82,9 +83,45 @@ def open_stream(owner: Any, sizing: SizingConfig | None = None) -> Stream:
     settings = owner.settings
     if settings.bar_type.instrument_id != settings.instrument_id:
         raise LSTMStrategyError(f"bar_type {settings.bar_type} is not of instrument {settings.instrument_id}")
+    timeframe, folder = timeframe_of(settings.bar_type), Path(settings.model)
+
+    def opened(path: Path) -> Model | ScheduledModel:
+        return open_model(path, settings.instrument_id.value, timeframe, sizing, settings.calibration)
+
+    if not settings.follow:
+        return Stream(timeframe, opened(folder))
+    if not folder.is_dir():
+        raise LSTMStrategyError(f"follow needs the folder of a model in a registry, models/NAME/VERSION; not {folder}")
+    try:
+        return Stream(timeframe, opened(current(folder.absolute().parent.parent, folder.absolute().parent.name)))
+    except LSTMStrategyError as error:
+        owner.log.error(f"The current version is refused: {error}; {folder} is taken instead")
+        return Stream(timeframe, opened(folder))
+
+
+def open_successor(settings: Any, folder: Path, running: Model) -> Model:
+    """Return another version of the model that runs, verified, and fit for the same settings, log and limits.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where its files are not what was saved, or it is of another instrument or timeframe, or has other features,
+        horizons or levels.
+    """
+    sizing: SizingConfig | None = getattr(settings, "sizing", None)
     timeframe = timeframe_of(settings.bar_type)
-    name = settings.instrument_id.value
-    return Stream(timeframe, open_model(Path(settings.model), name, timeframe, sizing, settings.calibration))
+    model = open_model(folder, settings.instrument_id.value, timeframe, sizing, settings.calibration)
+    if not isinstance(model, Model):
+        raise LSTMStrategyError(f"{folder} is no artefact")
+    ours, theirs = running.forecaster.artefact.manifest, model.forecaster.artefact.manifest
+    if (theirs.name, theirs.version) != (folder.parent.name, folder.name):
+        raise LSTMStrategyError(f"{folder} holds model {model.label}; copy whole folders, under their own names")
+    for what in ("features", "horizons", "levels"):
+        if getattr(ours, what) != getattr(theirs, what):
+            raise LSTMStrategyError(f"it has other {what} than {running.label}; start the node with it")
+    if sizing is not None:
+        require_consistent(sizing, settings.limits, settings.costs, model.levels)
+    return model
 
 
 def open_session(strategy: LSTMStrategy) -> Session:

@@ -45,6 +45,12 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
     parity_tolerance : float
         Beyond this they differ where a start lies further back than the bars held, in standard deviations of a feature
         and in units of σ√h; else they must be equal to the last bit (hybrid networks: within 1e-5).
+    follow : bool
+        Whether the registry's current version of the model takes over while the strategy runs (see `swap`).
+    follow_poll_s : float
+        Wall seconds between two looks at the registry.
+    shadow_bars : int
+        Bars on which another version must have forecast, unheard, before it takes over.
     record : bool
         Whether to keep every bar's decision in memory (backtests).
     decision_log : str, optional
@@ -70,6 +76,9 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
     refill_holes: bool = True
     parity_every: int = 24
     parity_tolerance: float = 0.001
+    follow: bool = False
+    follow_poll_s: float = 30.0
+    shadow_bars: int = 24
     record: bool = False
     decision_log: str | None = None
     state_dir: str | None = None

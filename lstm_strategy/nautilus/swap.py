@@ -1,0 +1,279 @@
+"""Model hot-swap: a registry's current version, warmed and tried beside the one that trades, then put in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any, Protocol
+
+import numpy as np
+
+from lstm_strategy import artefact
+from lstm_strategy.bars import Bar, Bars, format_ns
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Forecast
+from lstm_strategy.nautilus.engine import BarType, loud
+from lstm_strategy.nautilus.model import Model
+from lstm_strategy.nautilus.parity import Monitor
+from lstm_strategy.nautilus.session import Stream, open_successor
+from lstm_strategy.parity import Parity
+
+__all__ = ["FollowSettings", "Swap"]
+
+_TICK_NS = 20_000_000  # between two slices of a warm-up
+_SLICE_S, _FIRST_SLICE, _LARGEST_SLICE = 0.001, 16, 512
+
+
+class FollowSettings(Protocol):
+    """The part of the settings that says whose current version trades (see `TradingConfig`)."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def follow(self) -> bool: ...
+    @property
+    def follow_poll_s(self) -> float: ...
+    @property
+    def shadow_bars(self) -> int: ...
+
+
+class _Task:
+    """Work in a thread of its own, so that files, hashes and a new session keep no bar waiting."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.found: Any = None
+        self.error: Exception | None = None
+        self._work = work
+        self._thread = Thread(target=self._run, name="lstm-strategy-swap", daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self.found = self._work()
+        except Exception as error:
+            self.error = error
+
+
+class Swap:
+    """Follows the registry that the strategy's model lies in, without a restart and without a bar left out.
+
+    Looked at every ``follow_poll_s``, another current version is loaded and verified in a thread; warmed on the bars
+    that parity holds, a millisecond at a time on a timer; run in shadow for ``shadow_bars`` bars, in which it must
+    forecast; and put in the place of the other between two bars. One that is refused is told once, and tried again
+    only when its files have changed; the other trades on. What an adaptive calibration has learned of the old model
+    is not the new one's: it learns on the bars held.
+
+    Attributes
+    ----------
+    swaps : int
+        How often another version has begun to speak.
+    longest_s : float
+        Seconds of the longest slice of a warm-up.
+    """
+
+    def __init__(
+        self, owner: Any, stream: Stream, bar_type: BarType, settings: FollowSettings, monitor: Monitor
+    ) -> None:
+        if settings.follow and (not settings.follow_poll_s > 0.0 or settings.shadow_bars < 0):
+            told = f"follow_poll_s is {settings.follow_poll_s}, shadow_bars {settings.shadow_bars}"
+            raise LSTMStrategyError(f"{told}; they must be above 0, and 0 or above")
+        self.swaps, self.longest_s = 0, 0.0
+        self._owner, self._stream, self._settings, self._monitor = owner, stream, settings, monitor
+        self._timer, self._ticker = (f"{owner.id}-{what}-{bar_type}" for what in ("follow", "warm"))
+        self._refused: dict[str, tuple[int, ...]] = {}
+        self._pointer_problem = ""
+        self._task: _Task | None = None
+        self._folder: Path | None = None  # of the version on its way
+        self._found_stamps: tuple[int, ...] = ()
+        self._model: Model | None = None
+        self._parity: Parity | None = None
+        self._blank, self._warm, self._warmed_ts, self._slice = b"", False, 0, _FIRST_SLICE
+        self._mended = self._shadowed = 0
+
+    def start(self) -> None:
+        """Follow, where the settings say so."""
+        clock = self._owner.clock
+        if self._settings.follow and self._timer not in clock.timer_names:
+            interval = timedelta(seconds=self._settings.follow_poll_s)
+            clock.set_timer(self._timer, interval, callback=self._on_poll)
+
+    def stop(self) -> None:
+        """Follow no longer; whoever was on the way is given up."""
+        self._drop()
+        self._cancel(self._timer)
+
+    def fail(self, where: str, error: Exception) -> None:
+        """Stop the strategy because of ``error``, raised in ``where``."""
+        self._owner.fail(where, error)
+
+    def turn(self) -> None:
+        """Let the next model speak from the coming bar on, if it is due."""
+        model, parity, watched = self._model, self._parity, self._monitor.parity
+        if model is None or parity is None or not self._warm or self._shadowed < self._settings.shadow_bars:
+            return
+        if watched is None or {"missing", "revised"} & watched.problems.keys():  # its bars are about to be others
+            return
+        before, self._stream.model = self._stream.model, model
+        self._monitor.go_on(parity)
+        self.swaps += 1
+        self._owner.log.warning(f"Model {model.label} speaks from the next bar on, in the place of {before.label}")
+        self._drop()
+
+    def past(self, bars: Bars) -> None:
+        """Take a history that the forecaster takes at once."""
+        if self._warm and self._model is not None:
+            self._model.forecaster.warm_up(bars)
+
+    def took(self, bar: Bar) -> None:
+        """Take a bar in shadow."""
+        self.start()
+        model, parity = self._model, self._monitor.parity
+        if model is None or not self._warm:
+            return
+        if parity is None or parity.mended != self._mended:  # the bars of its past are others now
+            self._warm_anew(model)
+            return
+        forecast = model.forecaster.update(bar)
+        if forecast is None:
+            self._shadowed = 0
+        elif not _sane(forecast):
+            self._refuse(f"it forecasts no numbers, or no order of them, at {format_ns(bar.ts_close)}")
+        else:
+            self._shadowed += 1
+
+    @loud
+    def _on_poll(self, _event: Any) -> None:
+        """Look which version is current."""
+        here = Path(self._settings.model).absolute()
+        try:
+            wanted = artefact.current(here.parent.parent, here.parent.name)
+        except LSTMStrategyError as error:
+            if str(error) != self._pointer_problem:
+                self._owner.log.error(f"{error}; {self._stream.model.label} trades on")
+            self._pointer_problem = str(error)
+            return
+        self._pointer_problem = ""
+        if f"{wanted.parent.name}/{wanted.name}" == self._stream.model.label:
+            self._drop()
+        elif wanted == self._folder:
+            self._tick()
+        elif isinstance(self._stream.model, Model) and self._refused.get(wanted.name) != _stamps(wanted):
+            self._drop()
+            self._load(wanted, self._stream.model)
+
+    def _load(self, folder: Path, running: Model) -> None:
+        settings, monitor, stamps = self._settings, self._monitor, _stamps(folder)
+
+        def work() -> tuple[Model, Parity]:
+            model = open_successor(settings, folder, running)
+            return model, monitor.parity_of(model.forecaster)
+
+        self._folder, self._found_stamps, self._task = folder, stamps, _Task(work)
+        self._tick()
+
+    def _tick(self) -> None:
+        """Go on with the warm-up in a few milliseconds; while bars are awaited, at the next look at the registry."""
+        clock = self._owner.clock
+        waits = self._model is not None and self._waits(self._model)
+        if not self._warm and not waits and self._ticker not in clock.timer_names:
+            clock.set_time_alert_ns(self._ticker, clock.timestamp_ns() + _TICK_NS, self._on_tick)
+
+    @loud
+    def _on_tick(self, _event: Any) -> None:
+        task = self._task
+        if task is not None:
+            if not task.done:
+                self._tick()
+                return
+            self._task = None
+            if task.error is not None:
+                self._refuse(str(task.error).partition("\n")[0])
+                return
+            self._model, self._parity = task.found
+            self._blank = self._model.forecaster.state()
+            self._owner.log.info(f"Model {self._model.label} is verified and warms up")
+            self._warm_anew(self._model)
+        elif self._model is not None and not self._warm:  # a tick may be late
+            self._warm_up(self._model)
+            self._tick()
+
+    def _warm_anew(self, model: Model) -> None:
+        parity = self._monitor.parity
+        model.forecaster.restore(self._blank)
+        self._mended = 0 if parity is None else parity.mended
+        self._warm, self._shadowed, self._warmed_ts = False, 0, 0
+        self._tick()
+
+    def _warm_up(self, model: Model) -> None:
+        """Take the next bars held; with the last of them the model stands beside the one that trades."""
+        parity, forecaster = self._monitor.parity, model.forecaster
+        if parity is None:
+            return
+        if parity.mended != self._mended:
+            self._warm_anew(model)
+            return
+        if self._waits(model):
+            return
+        began = time.perf_counter()
+        bars = parity.bars_after(self._warmed_ts, self._slice)
+        if bars is not None:
+            forecaster.warm_up(bars)
+            self._warmed_ts = int(bars.ts_close[-1])
+        took = time.perf_counter() - began
+        self.longest_s = max(self.longest_s, took)
+        if bars is None:
+            self._warm = True
+            self._owner.log.info(f"Model {model.label} runs in shadow for {self._settings.shadow_bars} bars")
+        elif len(bars) == self._slice:
+            wanted = int(self._slice * _SLICE_S / max(took, 1e-6))
+            self._slice = min(max(wanted, 1), 2 * self._slice, _LARGEST_SLICE)
+
+    def _waits(self, model: Model) -> bool:
+        """Say whether the bars held are too few for a warm-up with half of one to spare, and have more asked for."""
+        parity, bars = self._monitor.parity, model.forecaster.warmup_bars
+        if parity is None:
+            return True
+        parity.keep = max(parity.keep, 2 * bars)
+        parity.too_few = self._warmed_ts == 0 and parity.bars_held < bars * 3 // 2
+        return parity.too_few
+
+    def _refuse(self, why: str) -> None:
+        folder = self._folder
+        if folder is not None:
+            self._refused[folder.name] = self._found_stamps
+            label = f"{folder.parent.name}/{folder.name}"
+            self._owner.log.error(f"Model {label} is refused: {why}; {self._stream.model.label} trades on")
+        self._drop()
+
+    def _drop(self) -> None:
+        """Give up whoever is on the way."""
+        if self._folder is not None:
+            self._cancel(self._ticker)
+        if self._monitor.parity is not None:
+            self._monitor.parity.too_few = False
+        self._task = self._folder = None
+        self._model = self._parity = None
+        self._blank, self._warm, self._warmed_ts, self._slice = b"", False, 0, _FIRST_SLICE
+        self._mended = self._shadowed = 0
+
+    def _cancel(self, timer: str) -> None:
+        if timer in self._owner.clock.timer_names:
+            self._owner.clock.cancel_timer(timer)
+
+
+def _sane(forecast: Forecast) -> bool:
+    quantiles_HQ = forecast.quantiles_HQ
+    return bool(np.isfinite(quantiles_HQ).all() and (np.diff(quantiles_HQ, axis=1) >= 0.0).all())
+
+
+def _stamps(folder: Path) -> tuple[int, ...]:
+    """Return when the files of a version were last written; 0 for those that are not there."""
+    paths = [folder / name for name in ("manifest.json", "model.onnx", "weights.safetensors")]
+    return tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in paths)
