@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from engine_support import SPOT, random_bars
@@ -82,6 +83,40 @@ def test_parity_is_proved_at_once_and_stays_so(tiny: Artefact, start: str) -> No
         assert pair.parity.proved, pair.parity.problems
         assert pair.parity._exact
     assert pair.parity._checks >= (len(bars) - first) // EVERY
+
+
+@pytest.fixture(scope="module")
+def hybrid(tiny: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    """The same model with a convolution before its LSTM: one pass of it rounds otherwise than its steps."""
+    import torch
+    from safetensors.torch import save
+
+    from lstm_strategy.hyperparameters import NetworkConfig
+    from lstm_strategy.network import StreamingLSTM
+    from lstm_strategy.research.export import export
+
+    config, n_features = NetworkConfig(kind="cnn_lstm", hidden=8, dropout=0.0), len(tiny.manifest.features.names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        start = torch.tensor(tiny.manifest.baseline)
+        network = StreamingLSTM(config, torch.zeros(n_features), torch.ones(n_features), start)
+    weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    manifest = msgspec.structs.replace(tiny.manifest, network=config)
+    return artefact.load(artefact.save(tmp_path_factory.mktemp("hybrid"), manifest, export(network), weights))
+
+
+def test_parity_of_a_hybrid_is_proved_within_its_rounding(hybrid: Artefact) -> None:
+    pair = Pair(hybrid)
+    for row in range(WARM, 700):
+        pair.take(BARS[row : row + 1])
+        assert pair.parity.proved, pair.parity.problems
+    pair.parity.told(bar_of(690, volume=7.0))
+    pair.take(BARS[700:702])
+    assert pair.parity.mended == 1
+    assert pair.parity.proved
+    corrupt(pair.live, lambda _: True, by=1e-3)
+    pair.take(BARS[702:712])
+    assert "differs" in pair.parity.problems
 
 
 def corrupt(live: Forecaster, when: Callable[[int], bool], column: int = 3, by: float = 0.25) -> str:

@@ -24,7 +24,7 @@ from lstm_strategy.parity import Parity
 __all__ = ["FollowSettings", "Swap"]
 
 _TICK_NS = 20_000_000  # between two slices of a warm-up
-_SLICE_S, _FIRST_SLICE, _LARGEST_SLICE = 0.001, 16, 512
+_SLICE_S, _FIRST_SLICE, _LARGEST_SLICE = 0.0005, 16, 256
 
 
 class FollowSettings(Protocol):
@@ -65,7 +65,7 @@ class Swap:
     """Follows the registry that the strategy's model lies in, without a restart and without a bar left out.
 
     Looked at every ``follow_poll_s``, another current version is loaded and verified in a thread; warmed on the bars
-    that parity holds, a millisecond at a time on a timer; run in shadow for ``shadow_bars`` bars, in which it must
+    that parity holds, half a millisecond at a time on a timer; run in shadow for ``shadow_bars`` bars, in which it must
     forecast; and put in the place of the other between two bars. One that is refused is told once, and tried again
     only when its files have changed; the other trades on. What an adaptive calibration has learned of the old model
     is not the new one's: it learns on the bars held.
