@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from operator import mul
 
 import numpy as np
 import numpy.typing as npt
@@ -47,31 +49,14 @@ def std_of(quantiles: npt.NDArray[np.floating], levels: tuple[float, ...]) -> Fl
 
 
 @lru_cache(maxsize=64)
-def _moment_matrix(levels: tuple[float, ...]) -> Float:
-    """Matrix G [Q, 1 + Q] with the mean as the first of quantiles · G, and `std_of` as the length of the others.
+def _moment_weights(levels: tuple[float, ...]) -> tuple[list[float], list[float], list[float]]:
+    """Weights of the quantiles in the mean; of d² and of neighbours' products in the variance, d less the mean.
 
-    The variance is a quadratic form xᵀSx of the deviations from the mean; with S = LLᵀ it is the squared length of Lᵀx.
+    They are those of `std_of`: ∫d² between two levels is (l² + lr + r²) / 3 of their distance.
     """
-    n_levels, weights = len(levels), _mean_weights(levels)
-    thirds = np.diff(np.array(levels)) / 3.0
-    form = np.diag(np.append(thirds, 0.0) + np.append(0.0, thirds))
-    form[0, 0] += levels[0]
-    form[-1, -1] += 1.0 - levels[-1]
-    form += np.diag(thirds / 2.0, 1) + np.diag(thirds / 2.0, -1)
-    deviations = np.eye(n_levels) - weights  # each row less the mean
-    return np.ascontiguousarray(np.vstack([weights, np.linalg.cholesky(form).T @ deviations]).T)
-
-
-def _moments(quantiles_HQ: Float32, levels: tuple[float, ...]) -> list[tuple[float, float]]:
-    """Mean and standard deviation by horizon, in one product, which costs as much as that of one horizon."""
-    ends = zip(quantiles_HQ[:, 0].tolist(), quantiles_HQ[:, -1].tolist(), strict=True)
-    known = [math.isfinite(low) and math.isfinite(high) for low, high in ends]  # in order; a product would warn
-    if not all(known):
-        quantiles_HQ = np.where(np.array(known)[:, None], quantiles_HQ, np.float32(0.0))
-    rows = quantiles_HQ.dot(_moment_matrix(levels)).tolist()
-    return [
-        (row[0], math.hypot(*row[1:])) if fine else (math.nan, math.nan) for row, fine in zip(rows, known, strict=True)
-    ]
+    thirds = [(high - low) / 3.0 for low, high in pairwise(levels)]
+    squares = [left + right for left, right in zip([levels[0], *thirds], [*thirds, 1.0 - levels[-1]], strict=True)]
+    return _mean_weights(levels).tolist(), squares, thirds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +85,6 @@ class Forecast:
     quantiles_HQ: Float32
     scale: float
     position: float = math.nan
-    _moments: list[tuple[float, float]] = field(default_factory=list, init=False, repr=False)  # all, when one is asked
 
     def _row(self, horizon: int) -> Float32:
         return np.asarray(self.quantiles_HQ[self.horizons.index(horizon)])
@@ -110,9 +94,15 @@ class Forecast:
 
         NaN where the outermost quantiles are not finite. Never trade the mean without the artefact's shrinkage.
         """
-        if not self._moments:
-            self._moments.extend(_moments(self.quantiles_HQ, self.levels))
-        return self._moments[self.horizons.index(horizon)]
+        # Plain floats: numpy's products cost ten times as much where little else of numpy runs between them.
+        row: list[float] = self.quantiles_HQ[self.horizons.index(horizon)].tolist()
+        if not (math.isfinite(row[0]) and math.isfinite(row[-1])):  # they are in order
+            return math.nan, math.nan
+        weights, squares, products = _moment_weights(self.levels)
+        mean = math.sumprod(weights, row)
+        d = [value - mean for value in row]
+        variance = math.sumprod(squares, [value * value for value in d]) + math.sumprod(products, map(mul, d, d[1:]))
+        return mean, math.sqrt(max(variance, 0.0))
 
     def mean(self, horizon: int) -> float:
         """Raw mean of the log return; never trade it without the artefact's shrinkage."""
