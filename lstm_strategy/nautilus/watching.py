@@ -25,7 +25,7 @@ _BEAT_S = 1.0
 
 
 class Watching:
-    """An observer that only gathers references and numbers, some ten microseconds a decision; others do the rest.
+    """An observer that only gathers references and numbers, some tens of microseconds a decision; others do the rest.
 
     Parameters
     ----------

@@ -78,9 +78,19 @@ class Metrics(Consumer):
             buckets=_INFERENCE_S,
         )
         self._models: dict[str, str] = {}
+        self._fresh: dict[str, tuple[Snapshot, float]] = {}
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """Set all that a decision tells."""
+        """Count a decision; what it is at is set when somebody asks."""
+        name = snapshot.instrument
+        self._fresh[name] = snapshot, time.time()
+        self._decisions.labels(name, snapshot.reason).inc()
+        if snapshot.quantity:
+            self._orders.labels(name, "buy" if snapshot.quantity > 0 else "sell").inc()
+        if math.isfinite(snapshot.inference_s):
+            self._inference.labels(name).observe(snapshot.inference_s)
+
+    def _set(self, snapshot: Snapshot, wall: float) -> None:
         name = snapshot.instrument
         self._equity.set(snapshot.equity)
         self._day.set(snapshot.day_pnl)
@@ -95,7 +105,7 @@ class Metrics(Consumer):
             (self._exposure, snapshot.exposure),
             (self._target, snapshot.target),
             (self._close, snapshot.ts_close / 1e9),
-            (self._decided, time.time()),
+            (self._decided, wall),
             (self._lag, snapshot.lag_s),
             (self._parity, {"proved": 1.0, "unproved": 0.0}.get(snapshot.parity, math.nan)),
             (self._scale, snapshot.scale),
@@ -114,11 +124,6 @@ class Metrics(Consumer):
                 self._model.remove(name, self._models[name])
             self._models[name] = snapshot.model
             self._model.labels(name, snapshot.model).set(1.0)
-        self._decisions.labels(name, snapshot.reason).inc()
-        if snapshot.quantity:
-            self._orders.labels(name, "buy" if snapshot.quantity > 0 else "sell").inc()
-        if math.isfinite(snapshot.inference_s):
-            self._inference.labels(name).observe(snapshot.inference_s)
 
     def on_event(self, event: Event) -> None:
         """Count it."""
@@ -131,6 +136,9 @@ class Metrics(Consumer):
 
     def text(self) -> bytes:
         """Return all of it."""
+        for snapshot, wall in self._fresh.values():
+            self._set(snapshot, wall)
+        self._fresh.clear()
         self._drops.set(self._dropped())
         return generate_latest(self.registry)
 

@@ -19,7 +19,8 @@ __all__ = ["Consumer", "Message", "Service", "Station"]
 type Message = Observed | Event | Health
 
 _MOST = 5_000  # messages that may wait; a slow disk or a busy processor holds no more
-_AT_ONCE = 50
+# The interpreter lets one thread work at a time: whoever watches begins when the work on a bar is over, and pauses.
+_AT_ONCE, _PAUSE_S = 50, 0.05
 _STARTING_S, _STOPPING_S = 15.0, 15.0
 
 
@@ -82,7 +83,7 @@ class Station:
         self._waiting.append(message)
         if not self._scheduled:
             self._scheduled = True
-            self._call(self._drain)
+            self._call(self._drain_later)
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -132,7 +133,7 @@ class Station:
             await asyncio.gather(*(_ended(service.stop()) for service in reversed(begun)))
 
     def _drain(self) -> None:
-        """Work off a few messages, then let others run."""
+        """Work off a few messages."""
         self._scheduled = False
         for _ in range(_AT_ONCE):
             if not self._waiting:
@@ -140,10 +141,13 @@ class Station:
             self._take(self._waiting.popleft())
         if self._waiting and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._drain)
+            self._drain_later()
         if self.dropped > self._told_dropped and not self._waiting:
             count, self._told_dropped = self.dropped - self._told_dropped, self.dropped
             self._event(_trouble(f"{count} messages came faster than they could be shown, and were dropped"))
+
+    def _drain_later(self) -> None:
+        asyncio.get_running_loop().call_later(_PAUSE_S, self._drain)
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Observed):
