@@ -12,7 +12,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
-from lstm_strategy.nautilus.history import Backfill, History, on_grid, to_bar, to_bars
+from lstm_strategy.nautilus.history import Backfill, History, of_the_future, on_grid, to_bar, to_bars
 from lstm_strategy.nautilus.model import Model, ScheduledModel
 from lstm_strategy.nautilus.parity import Monitor, ParitySettings
 from lstm_strategy.nautilus.session import Stream
@@ -166,9 +166,13 @@ class Feed:
             log.warning(f"Skipped, as if it were missing: {error}")
             return
         last_ts = session.model.forecaster.last_ts
+        known = last_ts if backfill.history is None else max(last_ts or 0, backfill.history.newest_live or 0)
+        if of_the_future(ts_close, self._now(), known, session.timeframe):
+            log.warning(f"Ignored a bar of the future, closed at {format_ns(ts_close)}")
+            return
         if last_ts is not None and ts_close <= last_ts:
             log.debug(f"Ignored a repeated or late bar of {format_ns(ts_close)}")
-            self._monitor.told(closed)
+            self._monitor.told(closed, streamed=True)
             return
         if backfill.history is not None:
             backfill.history.add_live(closed)

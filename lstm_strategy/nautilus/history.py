@@ -13,7 +13,9 @@ from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
 
-__all__ = ["Backfill", "History", "on_grid", "timeframe_of", "to_bar", "to_bars"]
+__all__ = ["Backfill", "History", "of_the_future", "on_grid", "timeframe_of", "to_bar", "to_bars"]
+
+_CLOCKS_NS = 60_000_000_000
 
 
 def on_grid(ts: int, timeframe: Timeframe) -> int | None:
@@ -23,6 +25,14 @@ def on_grid(ts: int, timeframe: Timeframe) -> int | None:
     """
     nearest = (ts + timeframe.ns // 2) // timeframe.ns * timeframe.ns
     return nearest if abs(ts - nearest) <= timeframe.ns // 100 else None
+
+
+def of_the_future(ts_close: int, now: int, last: int | None, timeframe: Timeframe) -> bool:
+    """Say whether a bar closes later than any can: by more than a bar after both the clock and the bar before it.
+
+    Taken, such a stamp would make every right bar a late one. A minute is given to clocks that differ.
+    """
+    return ts_close > max(now, last or 0) + max(timeframe.ns, _CLOCKS_NS)
 
 
 def to_bar(bar: EngineBar, ts_close: int) -> Bar:
@@ -76,6 +86,11 @@ class History:
     def live_bars(self) -> int:
         """How many live bars are waiting."""
         return len(self._live)
+
+    @property
+    def newest_live(self) -> int | None:
+        """The close of the newest live bar that is waiting."""
+        return max(self._live, default=None)
 
     def past_until(self, ts_close: int | None) -> list[Bar]:
         """Return the bars of the history up to one; none where that is None."""

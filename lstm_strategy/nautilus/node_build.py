@@ -161,4 +161,6 @@ def _strategy(settings: NodeSettings, stack: ExitStack) -> ImportableStrategyCon
         panel = PanelSettings(members=settings.members, portfolio=settings.portfolio)
         importable = panel_strategy_of(panel, models, None)
         own["portfolio"] = msgspec.to_builtins(settings.portfolio)
-    return msgspec.structs.replace(importable, config=importable.config | own)
+    config = importable.config | own
+    del config["parity_every"]  # the strategy's own, ten times as often: a venue revises what a catalog does not
+    return msgspec.structs.replace(importable, config=config)

@@ -37,7 +37,7 @@ from lstm_strategy.bars import Bars, BarsError, Timeframe
 from lstm_strategy.nautilus.bar_path import path_quotes
 from lstm_strategy.nautilus.engine import AccountType, EngineBar, EngineInstrument, Money, QuoteTick, Venue
 from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills, open_quotes
-from lstm_strategy.nautilus.history import on_grid, to_bar, to_bars
+from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar, to_bars
 from lstm_strategy.nautilus.simulation import RateFeeModel, RateFeeModelConfig
 
 __all__ = ["PaperVenue", "PaperVenueConfig", "Terms", "paper_factory"]
@@ -228,12 +228,18 @@ class PaperVenue(SandboxExecutionClient):
 
     def _read(self, bar: EngineBar, ts_close: int | None) -> Bars | None:
         name = bar.bar_type.instrument_id.value
-        if ts_close is None or ts_close <= self.told.get(name, 0):
+        last = self.told.get(name, 0)
+        if ts_close is None or ts_close <= last or of_the_future(ts_close, self._now(), last, self._timeframe):
             return None
         try:
             return to_bars(name, self._timeframe, [to_bar(bar, ts_close)])
         except BarsError:
             return None
+
+    def _now(self) -> int:
+        """Return the venue's time, as the strategies know it."""
+        wall_ns = self._clock.timestamp_ns()
+        return max((int(strategy.pace.now(wall_ns)) for strategy in self._kernel.trader.strategies()), default=wall_ns)
 
     def _quotes(self, bars: Bars, instrument: EngineInstrument) -> Iterator[QuoteTick]:
         terms = self._settings.terms[bars.instrument_id]
