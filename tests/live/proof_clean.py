@@ -1,4 +1,4 @@
-"""No fault: forecasts, decisions, orders and fills of a node are those of the backtest on the same bars, bit for bit."""
+"""No fault: forecasts, decisions, orders and fills of a node are the backtest's on the same bars, bit for bit."""
 
 from __future__ import annotations
 

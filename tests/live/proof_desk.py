@@ -23,7 +23,6 @@ from unittest import mock
 
 import msgspec
 import numpy as np
-
 from tiny_support import BTC
 
 from lstm_strategy.artefact import load
@@ -47,7 +46,20 @@ from lstm_strategy.report.explain_diff import compare
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 from lstm_strategy.sources.store import RawStore
 
-__all__ = ["BTC", "DAY", "HISTORY", "Desk", "Ran", "Verdict", "add_model", "differences", "make_desk", "offline", "run", "same_bits"]
+__all__ = [
+    "BTC",
+    "DAY",
+    "HISTORY",
+    "Desk",
+    "Ran",
+    "Verdict",
+    "add_model",
+    "differences",
+    "make_desk",
+    "offline",
+    "run",
+    "same_bits",
+]
 
 DAY, HISTORY = 1_440, 2_000
 _TINY = Path(__file__).resolve().parents[1] / "tiny_support.py"
@@ -214,8 +226,12 @@ class Ran:
         return self.firsts[0]
 
     def told(self) -> list[dict[str, Any]]:
-        """What the node logged, warnings and worse."""
-        lines = [msgspec.json.decode(line) for path in self.folder.glob("node*.json*") for line in path.open("rb")]
+        """What the nodes of this process have logged, warnings and worse: the engine keeps the first one's file."""
+        lines = [
+            msgspec.json.decode(line)
+            for path in self.folder.parent.glob("node-*/node*.json*")
+            for line in path.open("rb")
+        ]
         return [line for line in lines if line.get("level") in ("WARN", "WARNING", "ERROR")]
 
 
