@@ -43,6 +43,7 @@ from lstm_strategy.nautilus.node_settings import hold_trader
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
 from lstm_strategy.nautilus.rehearsal import Rehearsal, rehearse
+from lstm_strategy.nautilus.stamps import require_stamped_at_close
 from lstm_strategy.nautilus.status import Decided, Observers
 from lstm_strategy.replay.recordings import market_from_catalog
 from lstm_strategy.replay.server import ReplayConfig, serve
@@ -602,6 +603,17 @@ def test_waits_shrink_with_speed_but_machines_do_not_race() -> None:
     assert fast.wall_s(30.0) == 1.0
     assert fast.wall_s(0.2) == 0.2
     assert fast.wall_s(30.0, least=0.05) == 0.05
+
+
+def test_bars_that_are_stamped_at_their_open_are_not_traded_on() -> None:
+    hour, minute, second = (Timeframe.parse(text) for text in ("1h", "1m", "1s"))
+    for timeframe in (hour, minute):
+        bar = timeframe.ns
+        for late in (-bar, 0, bar // 2, 3 * bar, 10_000 * bar):  # a replay of old bars comes years later
+            require_stamped_at_close("X", 100 * bar, 100 * bar + late, timeframe)
+        with pytest.raises(LSTMStrategyError, match=r"came 1\.0 bars later: the adapter stamps opens"):
+            require_stamped_at_close("X", 100 * bar, 101 * bar + 50_000_000, timeframe)
+    require_stamped_at_close("X", 0, second.ns, second)
 
 
 def test_an_observer_that_fails_harms_nobody() -> None:

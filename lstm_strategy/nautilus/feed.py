@@ -16,6 +16,7 @@ from lstm_strategy.nautilus.history import Backfill, History, of_the_future, on_
 from lstm_strategy.nautilus.model import Model, ScheduledModel
 from lstm_strategy.nautilus.parity import Monitor, ParitySettings
 from lstm_strategy.nautilus.session import Stream
+from lstm_strategy.nautilus.stamps import require_stamped_at_close
 from lstm_strategy.nautilus.swap import FollowSettings, Swap
 
 __all__ = ["Closed", "Feed", "HistorySettings"]
@@ -71,6 +72,7 @@ class Feed:
         least_ns: int = 0,
     ) -> None:
         self.armed, self.took_s = False, math.nan
+        self._heard = False  # a live bar
         self._strategy, self._session, self._bar_type = strategy, session, bar_type
         self._on_closed, self._on_past, self._least_ns = on_closed, on_past, least_ns
         self._refill, self._first_ts = settings.refill_holes, 0
@@ -160,6 +162,9 @@ class Feed:
         if ts_close is None:
             log.warning(f"Ignored a bar stamped {format_ns(bar.ts_event)}: not a close of {session.timeframe}")
             return
+        if not self._heard:
+            self._heard = True
+            require_stamped_at_close(bar.bar_type, ts_close, self._now(), session.timeframe)
         try:
             closed = to_bar(bar, ts_close)
         except BarsError as error:
