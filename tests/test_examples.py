@@ -84,7 +84,9 @@ def test_existing_node(tiny_artefact: Path, tmp_path: Path) -> None:
     """On the local exchange, in real time, with one bar a second: history, warm-up, then decisions on live bars."""
     loaded = artefact.load(tiny_artefact)
     graph, weights = ((tiny_artefact / name).read_bytes() for name in ("model.onnx", "weights.safetensors"))
-    model = artefact.save(tmp_path, msgspec.structs.replace(loaded.manifest, timeframe="1s"), graph, weights)
+    fit = msgspec.structs.replace(loaded.manifest.instruments[SPOT.id], bars_per_year=365.0 * 86_400)
+    manifest = msgspec.structs.replace(loaded.manifest, timeframe="1s", instruments={SPOT.id: fit})
+    model = artefact.save(tmp_path, manifest, graph, weights)
     since = format_ns((int(time.time()) - 1_002) * 10**9)
     market = simulated_market(SimulationConfig(instrument_id=SPOT.id, timeframe="1s", bars=1_100, seed=1, start=since))
     log = tmp_path / "decisions"
