@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import hashlib
 import json
 import os
 import signal
 import sys
 from typing import Any
 
+import msgspec
 from nautilus_trader.config import LiveExecEngineConfig, LoggingConfig, TradingNodeConfig
 from nautilus_trader.live.node import TradingNode
 
@@ -61,7 +63,13 @@ class Told(LSTMStrategy):
 
     def known(self) -> dict[str, Any]:
         mine = self.cache.orders(strategy_id=self.id)
+        forecaster = self.feed.model.forecaster
         return {
+            "risk": None if self.risk is None else msgspec.to_builtins(self.risk),
+            "ordered": self.keeper.ordered,
+            "forecaster": hashlib.sha256(forecaster.state()).hexdigest(),
+            "last_ts": forecaster.last_ts,
+            "first_ts": self.feed._first_ts,
             "position": str(sum((p.signed_decimal_qty() for p in self.cache.positions_open()), 0)),
             "stops": [[o.client_order_id, str(o.leaves_qty)] for o in mine if o.has_trigger_price and o.is_open],
             "working": [o.client_order_id for o in mine if not o.has_trigger_price and not o.is_closed],
