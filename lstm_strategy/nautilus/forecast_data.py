@@ -16,7 +16,7 @@ from lstm_strategy.nautilus.engine import InstrumentId, subscribe_custom
 __all__ = ["ForecastData", "forecast_type", "subscribe_forecasts"]
 
 
-@customdataclass_pyo3()
+@customdataclass_pyo3()  # type: ignore[no-untyped-call]
 class ForecastData(Data):  # type: ignore[misc]
     """What a model says at one bar's close; ``ts_event`` is that close, ``ts_init`` when it was published.
 
@@ -41,9 +41,9 @@ class ForecastData(Data):  # type: ignore[misc]
     instrument_id: InstrumentId
     model: str
     scale: float
-    horizons: list
-    levels: list
-    quantiles: list
+    horizons: list[int]
+    levels: list[float]
+    quantiles: list[float]
     position: float
     proved: bool
 
