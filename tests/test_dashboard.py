@@ -621,6 +621,18 @@ def test_a_page_hears_everything_once_then_what_is_new_and_that_it_is_over(shown
     connection.close()
 
 
+def test_no_more_pages_than_so_many(shown: Shown) -> None:
+    pages = [http.client.HTTPConnection("127.0.0.1", shown.port, timeout=10) for _ in range(17)]
+    for page in pages:
+        page.request("GET", "/events")
+    replies = [page.getresponse() for page in pages]
+    assert sorted(reply.status for reply in replies) == [200] * 16 + [503]
+    for page, reply in zip(pages, replies, strict=True):
+        reply.close()
+        page.close()
+    until(lambda: not shown.web._news)  # whoever has gone leaves nothing behind
+
+
 def test_a_taken_port_and_a_missing_extra_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = listen(0)
     with pytest.raises(LSTMStrategyError, match="--dashboard-port"):
@@ -662,7 +674,7 @@ feature_range = 8.0
 webhook = "TEST_HOOK"
 discord = "TEST_DISCORD"
 """
-HISTORY, BARS = 1_000, 1_500
+HISTORY, BARS = 1_000, 800
 
 
 @pytest.fixture(scope="module")
@@ -714,6 +726,7 @@ def node(desk: Path, server: Hooks) -> Iterator[tuple[subprocess.Popen[str], str
 
 SPOT = "Number(document.querySelector('#price').dataset.bars || 0)"
 FAN = "document.querySelectorAll('#price path.fan').length === 3 && document.querySelector('#price path.line') !== null"
+BANNER = "!document.getElementById('banner').hidden"
 WIDTH = "document.querySelector('#price path.line').getBBox().width"
 
 
@@ -754,14 +767,24 @@ def test_the_page_shows_a_running_node_and_its_button_halts_it(desk: Path, tmp_p
         assert page.ask("document.documentElement.scrollWidth") <= 390
         page.screenshot(shots / "dashboard-390.png")
         page.ask("document.getElementById('halt').click()")
-        page.ask("document.getElementById('reason').value = 'a test says so'")
         assert page.ask("document.getElementById('ask').open && document.getElementById('token-row').hidden")
-        page.ask("document.getElementById('confirm').click()")
-        page.wait("!document.getElementById('banner').hidden")
+        page.ask("sessionStorage.clear()")
+        assert page.errors == []
+
+        url, token = link.split("#token=")  # without the link's fragment it is asked for
+        page.visit(f"{url}?typed", 390, dark=True)
+        page.wait(FAN)
+        page.ask("document.getElementById('halt').click()")
+        assert page.ask("!document.getElementById('token-row').hidden")
+        page.ask("document.getElementById('reason').value = 'a test says so'")
+        for typed, after in (("wrong", "document.getElementById('ask-error').textContent"), (token, BANNER)):
+            page.ask(f"document.getElementById('token').value = {json.dumps(typed)}")
+            page.ask("document.getElementById('confirm').click()")
+            page.wait(after)
         assert "dashboard: a test says so" in page.ask("document.getElementById('banner').textContent")
         page.wait("document.getElementById('side').textContent === 'flat'")
         page.screenshot(shots / "dashboard-halted.png")
-        assert page.errors == []
+        assert [error for error in page.errors if "403" not in error] == []
         process.send_signal(signal.SIGTERM)
         page.wait("document.getElementById('live').textContent === 'the node has ended'", 30.0)
         process.wait(30)
@@ -781,7 +804,6 @@ def test_the_page_shows_a_running_node_and_its_button_halts_it(desk: Path, tmp_p
     alerted = [body["kind"] for body in server.at("/fine")]
     assert {"start", "fill", "halt", "stop"} <= set(alerted)
     assert told_all.count("alerts do not reach discord") == 1
-    token = link.partition("=")[2]
     files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
     assert not [content for content in files if b"s3cret" in content or token.encode() in content]
     assert "s3cret" not in told_all

@@ -18,16 +18,16 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.status import Board, Event, Health, Snapshot
+from lstm_strategy.watch.guard import HOST, Guard
 from lstm_strategy.watch.metrics import Metrics
 from lstm_strategy.watch.station import Consumer
 
-__all__ = ["HOST", "TOKEN_HEADER", "Web", "listen"]
+__all__ = ["TOKEN_HEADER", "Web", "listen"]
 
-HOST = "127.0.0.1"
 TOKEN_HEADER = "x-lstm-strategy-token"  # noqa: S105 - its name
 
 _HERE = Path(__file__).parent
@@ -37,23 +37,8 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/chart.js": ("chart.js", "text/javascript; charset=utf-8"),
 }
-_NAMES = frozenset({HOST, "localhost"})
-_HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
-        b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
-)
 _LEAST_S, _PING_S = 0.2, 10.0  # between two messages to a page; after which a page hears that all is still
 _MOST_PAGES, _MOST_BODY, _MOST_REASON = 16, 1_024, 200
-_DECISIONS = 30
 
 
 def listen(port: int) -> socket.socket:
@@ -118,7 +103,7 @@ class Web(Consumer):
             Route("/events", self._get_events, methods=["GET"]),
             Route("/halt", self._post_halt, methods=["POST"]),
         ]
-        self.app = _Guard(Starlette(routes=routes))
+        self.app = Guard(Starlette(routes=routes))
         config = uvicorn.Config(
             self.app,
             log_config=None,
@@ -210,26 +195,24 @@ class Web(Consumer):
     async def _get_events(self, request: Request) -> Response:
         if len(self._news) >= _MOST_PAGES:
             return PlainTextResponse(f"{_MOST_PAGES} pages are open already; close one\n", 503)
-        return StreamingResponse(self._stream(), media_type="text/event-stream")
-
-    async def _stream(self) -> AsyncIterator[bytes]:
-        """Send what is new, at most five times a second: nothing is queued for a page that is slow."""
-        news, since = asyncio.Event(), 0
+        news = asyncio.Event()
         self._news.add(news)
-        try:
-            while not self._ending:
-                message = self.status(since)
-                since = self._board.number
-                yield b"data: " + msgspec.json.encode(message) + b"\n\n"
-                await asyncio.sleep(_LEAST_S)
-                try:
-                    await asyncio.wait_for(news.wait(), _PING_S)
-                except TimeoutError:
-                    continue
-                news.clear()
-            yield b"event: end\ndata: {}\n\n"
-        finally:
-            self._news.discard(news)
+        return _Stream(self._stream(news), lambda: self._news.discard(news))
+
+    async def _stream(self, news: asyncio.Event) -> AsyncIterator[bytes]:
+        """Send what is new, at most five times a second: nothing is queued for a page that is slow."""
+        since = 0
+        while not self._ending:
+            message = self.status(since)
+            since = self._board.number
+            yield b"data: " + msgspec.json.encode(message) + b"\n\n"
+            await asyncio.sleep(_LEAST_S)
+            try:
+                await asyncio.wait_for(news.wait(), _PING_S)
+            except TimeoutError:
+                continue
+            news.clear()
+        yield b"event: end\ndata: {}\n\n"
 
     async def _post_halt(self, request: Request) -> Response:
         """Halt, where the request comes from the page itself and has the token."""
@@ -255,28 +238,18 @@ class Web(Consumer):
         return JSONResponse({"halt": "ordered"}, 202)
 
 
-class _Guard:
-    """Answers those only who asked for this machine by name, and gives every answer its headers.
+class _Stream(StreamingResponse):
+    """Server-sent events; calls ``on_end`` however they end, even before they have begun."""
 
-    A page of another site whose name was made to mean this machine (DNS rebinding) asks by that name, and is refused.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, content: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
+        super().__init__(content, media_type="text/event-stream")
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
-            await send(message)
-
-        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        host = hosts[0].rpartition(":")[0] if len(hosts) == 1 and ":" in hosts[0] else "".join(hosts)
-        app = self._app if host in _NAMES else PlainTextResponse("asked for under another name\n", 421)
-        await app(scope, receive, send_with_headers)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()
 
 
 def _refused(why: str) -> Response:
