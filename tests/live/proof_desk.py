@@ -77,6 +77,9 @@ stop_end = 2020-09-01
 calibrate_end = {begin}
 [target]
 horizons = [1, 4]
+[network]
+hidden = 8
+dropout = 0.0
 [sizing]
 mode = "mean_variance"
 horizon = 1
@@ -87,7 +90,7 @@ fee = 0.0001
 [limits]
 max_exposure = {exposure}
 orders_per_hour = {orders}
-orders_per_day = 72
+orders_per_day = {day}
 turnover_per_day = 30.0
 daily_loss = 0.03
 max_drawdown = 0.9
@@ -187,7 +190,7 @@ def make_desk(
     begin = format_ns(parse_ns(_BEGIN) + HISTORY * MINUTE.ns)
     quoted = ", ".join(f'"{name}"' for name in names)
     path = folder / "proof.toml"
-    path.write_text(_EXPERIMENT.format(names=quoted, begin=begin, more=more, exposure=exposure, orders=orders))
+    path.write_text(_EXPERIMENT.format(names=quoted, begin=begin, more=more, exposure=exposure, orders=orders, day=18 * orders))
     return Desk(folder, names, made, path)
 
 
