@@ -258,7 +258,6 @@ def panel_strategy_of(settings: PanelSettings, models: dict[str, Path], log: Pat
             "delay_bars": shared.delay,
             "refill_holes": False,  # the catalog holds all that there is
             "parity_every": shared.parity_every,
-            "parity_every": shared.parity_every,
             "record": True,
             "decision_log": None if log is None else str(log),
         },
