@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from lstm_strategy.alerts_config import AlertsConfig
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["VENUES", "LiveConfig"]
+__all__ = ["CACHE_PASSWORD", "CACHE_PORT", "VENUES", "LiveConfig"]
 
 VENUES = ("binance", "binance_futures", "bybit", "okx", "kraken", "hyperliquid")
 """What ``live.venue`` may be; each is one adapter of NautilusTrader (see `nautilus.adapters`)."""
+
+CACHE_PASSWORD = "LSTM_STRATEGY_REDIS_PASSWORD"
+"""Environment variable of the password for ``live.cache``, where that asks for one."""
+CACHE_PORT = 6379
 
 _TRADER = r"[A-Za-z0-9_]{1,40}-[A-Za-z0-9_]{1,20}"
 
@@ -43,6 +48,17 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Whether the end of the node closes its positions; orders are cancelled in any case.
     grace : float
         Seconds that this may take; with a few more for the connections the node has ended.
+    follow : bool
+        Whether a version of the model that is promoted while the node runs takes over (see `nautilus.swap`).
+    follow_poll : float
+        Wall seconds between two looks at the registry.
+    shadow_bars : int
+        Bars on which it must have forecast, unheard, before it does.
+    parity_every : int
+        Bars between two proofs that what is traded on is what would be made offline (see `parity`).
+    cache : str, optional
+        ``redis://HOST:PORT``, or ``rediss://`` for TLS: where the engine keeps orders and positions of real money as well
+        (see `nautilus.cache_database`); a password comes from the environment.
     alerts : AlertsConfig
         ``[live.alerts]``: who is told of halts, fills and troubles.
     """
@@ -57,6 +73,11 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     silence: float = 3.0
     flatten_on_stop: bool = False
     grace: float = 10.0
+    follow: bool = False
+    follow_poll: float = 30.0
+    shadow_bars: int = 24
+    parity_every: int = 24
+    cache: str | None = None
     alerts: AlertsConfig = msgspec.field(default_factory=AlertsConfig)
 
     def __post_init__(self) -> None:
@@ -66,11 +87,31 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise LSTMStrategyError(
                 f"live.trader_id is {self.trader_id[:80]!r}; it must be a name and a tag, such as DESK-001"
             )
+        if self.cache is not None:
+            _require_address(self.cache)
         for name, value, least in (
             ("start_timeout", self.start_timeout, 0.0),
             ("history", self.history, 0.1),
             ("silence", self.silence, 1.0),
             ("grace", self.grace, 0.0),
+            ("follow_poll", self.follow_poll, 0.1),
         ):
             if value is not None and not least <= value <= 86_400.0:
                 raise LSTMStrategyError(f"live.{name} is {value}; it must be {least:g} to 86400")
+        for key, bars, fewest in (("shadow_bars", self.shadow_bars, 0), ("parity_every", self.parity_every, 1)):
+            if not fewest <= bars <= 100_000:
+                raise LSTMStrategyError(f"live.{key} is {bars}; it must be {fewest} to 100000 bars")
+
+
+def _require_address(text: str) -> None:
+    """Refuse what is no database's address, without telling it: somebody may have put a password in."""
+    try:
+        parts = urlsplit(text)
+        port = CACHE_PORT if parts.port is None else parts.port
+        good = bool(parts.hostname) and text == f"{parts.scheme}://{parts.netloc}" and "@" not in text and port > 0
+    except ValueError:
+        good = False
+    if not good or parts.scheme not in ("redis", "rediss"):
+        raise LSTMStrategyError(
+            f"live.cache must be redis://HOST:PORT, or rediss://HOST:PORT; a password belongs into {CACHE_PASSWORD}"
+        )

@@ -381,6 +381,30 @@ def test_signals_halt_and_end_a_node_in_a_stated_time(desk: Desk) -> None:
     assert all("message" in msgspec.json.decode(line) for line in log)
 
 
+def test_a_version_promoted_while_a_node_runs_takes_over(desk: Desk) -> None:
+    models, first = desk.folder, artefact.load(desk.model)
+    name, version = first.manifest.name, first.manifest.version
+    manifest = msgspec.structs.replace(first.manifest, version="later")
+    artefact.save(models, manifest, first.graph, (desk.model / "weights.safetensors").read_bytes())
+    artefact.promote(models, name, version)
+    more = "[live]\nfollow = true\nfollow_poll = 0.1\nshadow_bars = 3"
+    node = desk.start("paper", desk.experiment(more, name="follow"), "--replay", "--speed", "9000", "--json")
+    told: list[str] = []
+    try:
+        read_until(node, " buy ", told)
+        artefact.promote(models, name, "later")
+        found, until = "", time.monotonic() + 35.0
+        while '"kind":"swap"' not in found and time.monotonic() < until:
+            time.sleep(0.1)
+            found = "".join(path.read_text() for path in (desk.folder / "runs").rglob("events.jsonl"))
+    finally:
+        node.send_signal(signal.SIGTERM)
+        rest, _ = node.communicate(timeout=20)
+    summary = msgspec.json.decode(rest.strip().splitlines()[-1])
+    models_told = pq.read_table(Path(summary["run_path"]) / "decisions.parquet")["model"].to_pylist()
+    assert list(dict.fromkeys(models_told)) == [f"{name}/{version}", f"{name}/later"]
+
+
 # -- live, on the local exchange -------------------------------------------------------------------------------------
 
 LIVE = """

@@ -22,6 +22,7 @@ from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyFac
 from lstm_strategy.nautilus.adapters import Wiring
 from lstm_strategy.nautilus.backtest import strategy_of
 from lstm_strategy.nautilus.bar_path import path_module
+from lstm_strategy.nautilus.cache_database import cache_config
 from lstm_strategy.nautilus.fence import fence
 from lstm_strategy.nautilus.market import carry_modules, venue_modules
 from lstm_strategy.nautilus.node_settings import NodeSettings
@@ -70,6 +71,8 @@ def build_node(settings: NodeSettings, stage: Stage | None, stack: ExitStack) ->
     if stage is not None:
         strategy.pace = stage.pace
     node.trader.add_strategy(strategy)
+    if node.kernel.load_state:  # the engine has done so before it knew the strategy
+        node.trader.load()
     node.build()
     for venue in made:
         venue.stand_before(node.kernel)
@@ -86,9 +89,12 @@ def _wiring(settings: NodeSettings, stage: Stage | None) -> Wiring:
 
 
 def _config(settings: NodeSettings, clients: Any, *, replayed: bool) -> TradingNodeConfig:
-    limits = fence(settings.shared.limits, list(settings.names))
+    limits, cache = fence(settings.shared.limits, list(settings.names)), cache_config(settings)
     return TradingNodeConfig(
         trader_id=settings.trader_id,
+        cache=cache,
+        load_state=cache is not None,
+        save_state=cache is not None,
         logging=LoggingConfig(
             log_level="OFF",
             log_level_file="INFO",
@@ -150,6 +156,10 @@ def _strategy(settings: NodeSettings, stack: ExitStack) -> ImportableStrategyCon
         "refill_holes": True,
         "flatten_on_stop": settings.live.flatten_on_stop,
         "history_timeout_s": settings.live.history,
+        "parity_every": settings.live.parity_every,  # a venue revises what a catalog does not
+        "follow": settings.live.follow,
+        "follow_poll_s": settings.live.follow_poll,
+        "shadow_bars": settings.live.shadow_bars,
         "decision_log": str(settings.run_folder / "decisions"),
         "state_dir": None if settings.state_folder is None else str(settings.state_folder),
     }
@@ -161,6 +171,4 @@ def _strategy(settings: NodeSettings, stack: ExitStack) -> ImportableStrategyCon
         panel = PanelSettings(members=settings.members, portfolio=settings.portfolio)
         importable = panel_strategy_of(panel, models, None)
         own["portfolio"] = msgspec.to_builtins(settings.portfolio)
-    config = importable.config | own
-    del config["parity_every"]  # the strategy's own, ten times as often: a venue revises what a catalog does not
-    return msgspec.structs.replace(importable, config=config)
+    return msgspec.structs.replace(importable, config=importable.config | own)

@@ -15,7 +15,7 @@ from lstm_strategy import artefact
 from lstm_strategy.bars import Bar, Bars, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
-from lstm_strategy.nautilus.engine import BarType, loud
+from lstm_strategy.nautilus.engine import BarType, loud, on_loop
 from lstm_strategy.nautilus.model import Model
 from lstm_strategy.nautilus.parity import Monitor
 from lstm_strategy.nautilus.session import Stream, open_successor
@@ -24,7 +24,7 @@ from lstm_strategy.parity import Parity
 __all__ = ["FollowSettings", "Swap"]
 
 _TICK_NS = 20_000_000  # between two slices of a warm-up
-_SLICE_S, _FIRST_SLICE, _LARGEST_SLICE = 0.0005, 16, 256
+_SLICE_S, _LEAST_SLICE, _FIRST_SLICE, _LARGEST_SLICE = 0.001, 4, 16, 256  # of fewer bars the way there takes longest
 
 
 class FollowSettings(Protocol):
@@ -65,7 +65,7 @@ class Swap:
     """Follows the registry that the strategy's model lies in, without a restart and without a bar left out.
 
     Looked at every ``follow_poll_s``, another current version is loaded and verified in a thread; warmed on the bars
-    that parity holds, half a millisecond at a time on a timer; run in shadow for ``shadow_bars`` bars, in which it must
+    that parity holds, a millisecond at a time on a timer; run in shadow for ``shadow_bars`` bars, in which it must
     forecast; and put in the place of the other between two bars. One that is refused is told once, and tried again
     only when its files have changed; the other trades on. What an adaptive calibration has learned of the old model
     is not the new one's: it learns on the bars held.
@@ -102,7 +102,7 @@ class Swap:
         clock = self._owner.clock
         if self._settings.follow and self._timer not in clock.timer_names:
             interval = timedelta(seconds=self._settings.follow_poll_s)
-            clock.set_timer(self._timer, interval, callback=self._on_poll)
+            clock.set_timer(self._timer, interval, callback=on_loop(clock, self._on_poll))
 
     def stop(self) -> None:
         """Follow no longer; whoever was on the way is given up."""
@@ -183,7 +183,7 @@ class Swap:
         clock = self._owner.clock
         waits = self._model is not None and self._waits(self._model)
         if not self._warm and not waits and self._ticker not in clock.timer_names:
-            clock.set_time_alert_ns(self._ticker, clock.timestamp_ns() + _TICK_NS, self._on_tick)
+            clock.set_time_alert_ns(self._ticker, clock.timestamp_ns() + _TICK_NS, on_loop(clock, self._on_tick))
 
     @loud
     def _on_tick(self, _event: Any) -> None:
@@ -233,7 +233,7 @@ class Swap:
             self._owner.log.info(f"Model {model.label} runs in shadow for {self._settings.shadow_bars} bars")
         elif len(bars) == self._slice:
             wanted = int(self._slice * _SLICE_S / max(took, 1e-6))
-            self._slice = min(max(wanted, 1), 2 * self._slice, _LARGEST_SLICE)
+            self._slice = min(max(wanted, _LEAST_SLICE), 2 * self._slice, _LARGEST_SLICE)
 
     def _waits(self, model: Model) -> bool:
         """Say whether the bars held are too few for a warm-up with half of one to spare, and have more asked for."""
