@@ -9,7 +9,7 @@ from typing import Any
 from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.nautilus.desk import Desk
-from lstm_strategy.nautilus.engine import OrderDenied, OrderRejected
+from lstm_strategy.nautilus.engine import OrderDenied, OrderRejected, on_loop
 from lstm_strategy.nautilus.orders import Action
 
 __all__ = ["Closing"]
@@ -69,5 +69,8 @@ class Closing:
         strategy.log.error(f"Not closed, trying again in a second: {reason}")
         when = strategy.clock.utc_now() + timedelta(seconds=1)
         strategy.clock.set_time_alert(
-            f"{strategy.id}-closing-{self._desk.name}-{self._retries}", when, self.go_on, override=True
+            f"{strategy.id}-closing-{self._desk.name}-{self._retries}",
+            when,
+            on_loop(strategy.clock, self.go_on),
+            override=True,
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import nautilus_trader
+from nautilus_trader.common.component import LiveClock
 from nautilus_trader.core.nautilus_pyo3 import FIXED_PRECISION
 from nautilus_trader.model.data import Bar as EngineBar
 from nautilus_trader.model.data import BarType, QuoteTick
@@ -53,6 +56,7 @@ __all__ = [
     "loud",
     "name_of_side",
     "name_of_status",
+    "on_loop",
     "require_supported",
     "subscribe_custom",
 ]
@@ -98,6 +102,23 @@ def subscribe_custom(component: Any, data_type: Any) -> None:
     ``subscribe_data`` of 1.x also asks a venue's client for it, and logs an error where there is none.
     """
     component.msgbus.subscribe(topic=f"data.{data_type.topic}", handler=component.handle_data)
+
+
+def on_loop(clock: Any, handler: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return what a clock may be given to call at a time: a handler that runs on the event loop, as all others do.
+
+    The live clock of 1.x calls its timers from a thread of its own: bars, orders and state would be worked on by two
+    at once. A backtest's clock calls at its place among the bars.
+    """
+    if not isinstance(clock, LiveClock):
+        return handler
+    loop = asyncio.get_running_loop()
+
+    def call(event: Any) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            loop.call_soon_threadsafe(handler, event)
+
+    return call
 
 
 class CanFail(Protocol):

@@ -11,7 +11,7 @@ from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.nautilus.engine import BarType, EngineBar, loud
+from lstm_strategy.nautilus.engine import BarType, EngineBar, loud, on_loop
 
 __all__ = ["Backfill", "History", "of_the_future", "on_grid", "timeframe_of", "to_bar", "to_bars"]
 
@@ -149,7 +149,8 @@ class Backfill:
         self._request(self.history)
         if self.history is not None:  # not answered at once, as it is in a backtest
             interval = timedelta(seconds=self._strategy.pace.wall_s(self._timeout_s))
-            self._strategy.clock.set_timer(self._timer, interval, callback=self._on_timeout)
+            clock = self._strategy.clock
+            clock.set_timer(self._timer, interval, callback=on_loop(clock, self._on_timeout))
 
     def stop(self) -> None:
         """Wait no longer."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.nautilus.engine import loud
+from lstm_strategy.nautilus.engine import loud, on_loop
 from lstm_strategy.resume import latched
 from lstm_strategy.risk import RiskState, halt, resume
 from lstm_strategy.state_file import Kept
@@ -110,7 +110,7 @@ class Keeper:
         """Look out by the clock; again after a stop over an exception, which takes all timers off."""
         clock, interval = self._strategy.clock, self._strategy.settings.state_poll_s
         if self._began and interval > 0.0 and self._timer not in clock.timer_names:
-            clock.set_timer(self._timer, timedelta(seconds=interval), callback=self._on_timer)
+            clock.set_timer(self._timer, timedelta(seconds=interval), callback=on_loop(clock, self._on_timer))
 
     def look(self) -> None:
         """Hear a request to resume and a kill file; a halt that was ordered goes on until all is closed."""

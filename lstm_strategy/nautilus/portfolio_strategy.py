@@ -16,7 +16,7 @@ from lstm_strategy.decision import HALTS, Decision, Reason
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.joint_limits import Resting
-from lstm_strategy.nautilus.engine import EngineBar, loud
+from lstm_strategy.nautilus.engine import EngineBar, loud, on_loop
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
@@ -135,7 +135,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         if waiting is not None and waiting is not opened:
             grace_ns = max(round(self.pace.wall_s(self.settings.portfolio.grace_s, least=0.05) * 1e9), 1)
             when = self.clock.timestamp_ns() + grace_ns
-            self.clock.set_time_alert_ns(self._grace_of(waiting), when, self._on_grace)
+            self.clock.set_time_alert_ns(self._grace_of(waiting), when, on_loop(self.clock, self._on_grace))
 
     @loud
     def _on_grace(self, event: Any) -> None:
