@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 
 from lstm_strategy.artefact import Artefact
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
@@ -16,10 +15,9 @@ from lstm_strategy.conformal import STATIC, CalibrationConfig, Conformal
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import EMPTY_CONTEXT, Context, FeatureMatrix, Features
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
+from lstm_strategy.network_step import NetworkStep
 
 __all__ = ["Forecaster"]
-
-_SLICE, _SLICE_OF_ATTENTION = 8192, 256  # bars at once, so that a long history needs no more memory than a short one
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -56,9 +54,8 @@ class Forecaster:
         self._lowest_F, self._highest_F, self._std_F = np.array(rows, np.float64).T
         self._x_F: Float32 | None = None
         self._raw_HQ: Float32 | None = None
-        self._session = _session(artefact.graph)
         number = artefact.instrument_number(instrument_id)
-        self._buffers = _Buffers(self._session, len(manifest.features.features), number)
+        self._network = NetworkStep(artefact.graph, len(manifest.features.features), number)
 
     @property
     def last_ts(self) -> int | None:
@@ -115,16 +112,16 @@ class Forecaster:
             return None
         x_F, scale = row
         self._x_F = x_F
-        buffers = self._buffers
+        network = self._network
         if self.features.count == self._first_row:
-            buffers.reset()
-        raw_HQ = buffers.step(x_F).reshape(self._calibration_HQ.shape)
+            network.reset()
+        raw_HQ = network.step(x_F).reshape(self._calibration_HQ.shape)
         if self.features.count < self.warmup_bars:
             return None
         self._raw_HQ = raw_HQ
         manifest = self.artefact.manifest
         quantiles_HQ = self._to_returns(raw_HQ, np.float64(scale), self._calibration_HQ)
-        return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale, buffers.position)
+        return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale, network.position)
 
     def run(self, bars: Bars, *, exact: bool = False) -> Forecasts:
         """Take a history from the present state on; return the forecast at every bar, NaN while warming up.
@@ -137,7 +134,7 @@ class Forecaster:
     def run_with_raw(self, bars: Bars, *, exact: bool = False) -> tuple[Forecasts, Forecasts]:
         """Do as `run`; return the forecasts, and beside them what they were before calibration."""
         matrix, raw_THQ, position_T = self.trace(bars, exact=exact)
-        manifest, held_T = self.artefact.manifest, position_T if self._buffers.has_position else None
+        manifest, held_T = self.artefact.manifest, position_T if self._network.has_position else None
 
         def of(quantiles_THQ: Float32) -> Forecasts:
             columns = (bars.ts_close, quantiles_THQ, matrix.scale_T, held_T)
@@ -180,8 +177,8 @@ class Forecaster:
         for rows in np.split(valid, np.searchsorted(valid, starts)):
             if len(rows):
                 if matrix.count_T[rows[0]] == self._first_row:
-                    self._buffers.reset()
-                raw_TN, position_T[rows] = self._buffers.run(matrix.x_TF[rows], stepped)
+                    self._network.reset()
+                raw_TN, position_T[rows] = self._network.run(matrix.x_TF[rows], stepped)
                 raw_THQ[rows] = raw_TN.reshape(-1, *shape[1:])
         raw_THQ[matrix.count_T < self.warmup_bars] = position_T[matrix.count_T < self.warmup_bars] = np.nan
         return matrix, raw_THQ, position_T
@@ -192,7 +189,7 @@ class Forecaster:
         What an adaptive calibration has learned stays.
         """
         self.features.restore(other.features.state())
-        self._buffers.restore(other._buffers.state())
+        self._network.restore(other._network.state())
 
     def warm_up(self, bars: Bars) -> None:
         """Take a history without looking at its forecasts; the state is the same to the last bit as after `update`."""
@@ -200,7 +197,7 @@ class Forecaster:
 
     def state(self) -> bytes:
         """Everything that `restore` needs, hashed, with the stamp of the last bar."""
-        label, network = self.artefact.label, self._buffers.state()
+        label, network = self.artefact.label, self._network.state()
         conformal = b"" if self._conformal is None else self._conformal.state()
         snapshot = _Snapshot(label, self.instrument_id, self.last_ts or 0, self.features.state(), network, conformal)
         content = msgspec.msgpack.encode(snapshot)
@@ -219,7 +216,7 @@ class Forecaster:
         if (snapshot.model, snapshot.instrument_id) != ours:
             theirs = f"{snapshot.model} on {snapshot.instrument_id}"
             raise LSTMStrategyError(f"forecaster state is of {theirs}, not of {' on '.join(ours)}; warm up instead")
-        if len(snapshot.network) != len(self._buffers.state()):
+        if len(snapshot.network) != len(self._network.state()):
             raise LSTMStrategyError("forecaster state is of a network of another size; warm up instead")
         if (self._conformal is None) != (not snapshot.conformal):
             raise LSTMStrategyError("forecaster state was made at another calibration.adaptive; warm up instead")
@@ -227,7 +224,7 @@ class Forecaster:
             self._conformal.restore(snapshot.conformal)
         self.features.restore(snapshot.features)
         self._x_F = self._raw_HQ = None
-        self._buffers.restore(snapshot.network)
+        self._network.restore(snapshot.network)
 
     def _check(self, bar: Bar) -> None:
         ts, o, h, l, c, v = bar  # noqa: E741
@@ -246,83 +243,3 @@ class Forecaster:
         """Calibrate [..., H, Q] in units of σ√h, keep the levels in order, and give them the unit of log returns."""
         calibrated = np.maximum.accumulate(raw + calibration_HQ, axis=-1)
         return np.asarray(calibrated * (scale * self._root_H)[..., None], dtype=np.float32)
-
-
-class _Buffers:
-    """The session's memory: an input row, and two hidden states taking turns, bound once for copy-free steps."""
-
-    def __init__(self, session: ort.InferenceSession, n_features: int, instrument: int) -> None:
-        shapes = {node.name: node.shape for node in session.get_inputs() + session.get_outputs()}
-        self._session = session
-        self._names = [node.name for node in session.get_inputs() if node.name not in ("x", "instrument")]
-        self._slice = _SLICE_OF_ATTENTION if "memory" in self._names else _SLICE
-        self._fixed = {"instrument": np.array([instrument], np.int64)} if "instrument" in shapes else {}
-        self._x = np.zeros((1, 1, n_features), np.float32)
-        self._q = np.zeros((1, 1, shapes["quantiles"][2]), np.float32)
-        self.has_position = "position" in shapes
-        self._p = np.full((1, 1, 1), np.nan, np.float32)
-        self._states = [[np.zeros(shapes[name], np.float32) for name in self._names] for _ in range(2)]
-        self._turn = 0
-        self._bindings = [self._bind(self._states[turn], self._states[1 - turn]) for turn in range(2)]
-
-    def _bind(self, before: list[Float32], after: list[Float32]) -> ort.IOBinding:
-        binding = self._session.io_binding()
-        given = {"x": self._x} | dict(zip(self._names, before, strict=True)) | self._fixed
-        for name, array in given.items():
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        outputs = {"quantiles": self._q} | ({"position": self._p} if self.has_position else {})
-        outputs |= {f"{n}_out": array for n, array in zip(self._names, after, strict=True)}
-        for name, array in outputs.items():
-            binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        return binding
-
-    def reset(self) -> None:
-        for array in self._states[self._turn]:
-            array[:] = 0.0
-
-    def step(self, x_F: Float32) -> Float32:
-        self._x[0, 0] = x_F
-        self._session.run_with_iobinding(self._bindings[self._turn])
-        self._turn = 1 - self._turn
-        return self._q
-
-    @property
-    def position(self) -> float:
-        """What the last step said of it; NaN where the network says nothing."""
-        return self._p.item()
-
-    def run(self, x_TF: Float32, stepped: bool) -> tuple[Float32, Float32]:
-        found, position_T = np.empty((len(x_TF), self._q.size), np.float32), np.full(len(x_TF), np.nan, np.float32)
-        if stepped:
-            for row, x_F in enumerate(x_TF):
-                found[row], position_T[row] = self.step(x_F)[0, 0], self._p[0, 0, 0]
-            return found, position_T
-        for at in range(0, len(x_TF), self._slice):
-            state = self._states[self._turn]
-            given = {"x": x_TF[at : at + self._slice, None]} | dict(zip(self._names, state, strict=True)) | self._fixed
-            quantiles, *after = self._session.run(None, given)
-            found[at : at + self._slice] = quantiles[:, 0]
-            if self.has_position:
-                position, *after = after
-                position_T[at : at + self._slice] = position[:, 0, 0]
-            for array, new in zip(state, after, strict=True):
-                array[:] = new
-        return found, position_T
-
-    def state(self) -> bytes:
-        return b"".join(array.tobytes() for array in self._states[self._turn])
-
-    def restore(self, state: bytes) -> None:
-        flat = np.frombuffer(state, np.float32)
-        arrays = self._states[self._turn]
-        ends = np.cumsum([array.size for array in arrays])[:-1]
-        for array, part in zip(arrays, np.split(flat, ends), strict=True):
-            array[:] = part.reshape(array.shape)
-
-
-def _session(graph: bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -65,6 +65,7 @@ FLOORS = {
     "artefact": (3, 0),
     "fold_index": (3, 1),
     "forecaster": (3, 1),
+    "network_step": (3, 0),
     "parity": (3, 2),
     "schedule": (3, 2),
     "speakers": (3, 3),

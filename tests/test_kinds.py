@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save as to_safetensors
 
-from lstm_strategy import artefact, forecaster
+from lstm_strategy import artefact, network_step
 from lstm_strategy.artefact import Artefact, FeatureRange, InstrumentFit
 from lstm_strategy.bars import Bars
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
@@ -161,17 +161,17 @@ def test_a_long_history_goes_through_in_slices(
 ) -> None:
     bars = bars_of()
     wanted = Forecaster(models[kind], "A.SIM").run(bars)
-    monkeypatch.setattr(forecaster, "_SLICE", 7)
-    monkeypatch.setattr(forecaster, "_SLICE_OF_ATTENTION", 7)
+    monkeypatch.setattr(network_step, "_SLICE", 7)
+    monkeypatch.setattr(network_step, "_SLICE_OF_ATTENTION", 7)
     one = Forecaster(models[kind], "A.SIM")
-    longest, session = [], one._buffers._session
+    longest, session = [], one._network._session
 
     class Watched:
         def run(self, names: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
             longest.append(len(given["x"]))
             return session.run(names, given)
 
-    one._buffers._session = Watched()
+    one._network._session = Watched()
     found = one.run(bars)
     assert max(longest) == 7
     assert gap(found.quantiles_THQ, wanted.quantiles_THQ, wanted.scale_T, wanted.horizons) <= UNIT
@@ -230,5 +230,5 @@ def test_a_fold_records_what_stepping_says(models: dict[str, Artefact]) -> None:
 
 def test_an_older_snapshot_of_an_lstm_is_laid_out_as_now(tiny_artefact: Path) -> None:
     one = Forecaster(artefact.load(tiny_artefact), "BTCUSDT.BINANCE")
-    assert one._buffers._names == ["h", "c"]
-    assert len(one._buffers.state()) == 2 * 8 * 4
+    assert one._network._names == ["h", "c"]
+    assert len(one._network.state()) == 2 * 8 * 4
