@@ -15,7 +15,22 @@ import msgspec
 from benchmarks.common import Figure, print_table
 
 # The demo first, whatever is asked for: a child's peak memory counts its parent's, and that grows.
-NAMES = ("demo", "features", "catalog", "download", "imports", "inference", "decision", "portfolio", "backtest", "training")
+NAMES = (
+    *("demo", "features", "catalog", "download", "imports", "inference", "decision", "portfolio", "backtest"),
+    *("live", "training"),
+)
+    "demo",
+    "features",
+    "catalog",
+    "download",
+    "imports",
+    "inference",
+    "decision",
+    "portfolio",
+    "backtest",
+    "live",
+    "training",
+)
 
 
 def main() -> int:
