@@ -19,18 +19,6 @@ NAMES = (
     *("demo", "features", "catalog", "download", "imports", "inference", "decision", "portfolio", "backtest"),
     *("live", "training"),
 )
-    "demo",
-    "features",
-    "catalog",
-    "download",
-    "imports",
-    "inference",
-    "decision",
-    "portfolio",
-    "backtest",
-    "live",
-    "training",
-)
 
 
 def main() -> int:
