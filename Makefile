@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench bench-real bench-peers lock clean
+.PHONY: demo test soak lint bench bench-real bench-peers lock clean
 
 $(READY): requirements.lock pyproject.toml
 	@if [ -n "$(PYTHON)" ]; then "$(PYTHON)" -m venv .venv; \
@@ -19,6 +19,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The live node's proofs in full, about an hour; `make test` runs their short forms. Fails where one does.
+soak: $(READY)
+	$(BIN)/python tests/live/soak.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

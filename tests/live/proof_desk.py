@@ -149,12 +149,12 @@ class Desk:
         return run_panel(panel).summary, folder
 
     def settings(
-        self, faults: FaultPlan = NO_FAULTS, *, bars: int | None = None, patience: float = 2.0
+        self, faults: FaultPlan = NO_FAULTS, *, bars: int | None = None, patience: float = 2.0, speed: float = 1e9
     ) -> NodeSettings:
         """What the node of `paper --replay` runs."""
         catalog, models, runs, model = self.places()
         setup = load_experiment(self.experiment)
-        made = _settings(setup, None, model, catalog, models, runs, mode="replay", speed=1e9, bars=bars)
+        made = _settings(setup, None, model, catalog, models, runs, mode="replay", speed=speed, bars=bars)
         assert isinstance(made.rehearsal, Rehearsal)
         rehearsal = replace(made.rehearsal, faults=faults, patience=patience)
         return replace(made, rehearsal=rehearsal, run_folder=self.folder / "runs" / f"node-{time.time_ns()}")
@@ -190,7 +190,8 @@ def make_desk(
     begin = format_ns(parse_ns(_BEGIN) + HISTORY * MINUTE.ns)
     quoted = ", ".join(f'"{name}"' for name in names)
     path = folder / "proof.toml"
-    path.write_text(_EXPERIMENT.format(names=quoted, begin=begin, more=more, exposure=exposure, orders=orders, day=18 * orders))
+    limits = {"exposure": exposure, "orders": orders, "day": 18 * orders}
+    path.write_text(_EXPERIMENT.format(names=quoted, begin=begin, more=more, **limits))
     return Desk(folder, names, made, path)
 
 

@@ -34,7 +34,7 @@ _TOLD_WRONG = ("revise", "unfinished")
 
 
 def prove(folder: Path, *, long: bool) -> Verdict:
-    """Two weeks of minutes with 560 faults; four hundred bars with 40 where not ``long``."""
+    """Two weeks of minutes with 560 faults; nine hundred bars with 40 where not ``long``."""
     bars, count = (14 * DAY, 560) if long else (900, 40)
     verdict = Verdict("faults")
     desk = make_desk(folder, bars, exposure=_EXPOSURE, orders=_ORDERS)
