@@ -16,7 +16,7 @@ __all__ = ["CACHE_PASSWORD", "CACHE_PORT", "VENUES", "LiveConfig"]
 VENUES = ("binance", "binance_futures", "bybit", "okx", "kraken", "hyperliquid")
 """What ``live.venue`` may be; each is one adapter of NautilusTrader (see `nautilus.adapters`)."""
 
-CACHE_PASSWORD = "LSTM_STRATEGY_REDIS_PASSWORD"
+CACHE_PASSWORD = "LSTM_STRATEGY_REDIS_PASSWORD"  # noqa: S105
 """Environment variable of the password for ``live.cache``, where that asks for one."""
 CACHE_PORT = 6379
 
@@ -57,8 +57,8 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     parity_every : int
         Bars between two proofs that what is traded on is what would be made offline (see `parity`).
     cache : str, optional
-        ``redis://HOST:PORT``, or ``rediss://`` for TLS: where the engine keeps orders and positions of real money as well
-        (see `nautilus.cache_database`); a password comes from the environment.
+        ``redis://HOST:PORT``, or ``rediss://`` for TLS: where the engine keeps orders and positions of real money as
+        well (see `nautilus.cache_database`); a password comes from the environment.
     alerts : AlertsConfig
         ``[live.alerts]``: who is told of halts, fills and troubles.
     """

@@ -27,7 +27,7 @@ from nautilus_trader.execution.messages import GenerateOrderStatusReports, Gener
 from nautilus_trader.execution.reports import ExecutionMassStatus, FillReport, OrderStatusReport, PositionStatusReport
 from nautilus_trader.live.factories import LiveExecClientFactory
 from nautilus_trader.model.enums import LiquiditySide, OrderSide, OrderStatus, OrderType, TimeInForce
-from nautilus_trader.model.identifiers import TradeId, VenueOrderId
+from nautilus_trader.model.identifiers import ClientOrderId, TradeId, VenueOrderId
 from nautilus_trader.model.objects import Money, Quantity
 
 __all__ = ["SPOT_ENGINE", "BinanceSpotExecClientFactory", "CarefulSpotClient", "OutcomeUnknownError"]
@@ -93,8 +93,7 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
             return None
         for instrument in self._instrument_provider.list_all():
             await self._require_open_orders(status, instrument)
-            if not self._cache.orders(instrument_id=instrument.id):  # else a database keeps what came before
-                await self._adopt(status, instrument, held.get(instrument.base_currency.code, Decimal(0)))
+            await self._adopt(status, instrument, held.get(instrument.base_currency.code, Decimal(0)))
         return status
 
     async def generate_order_status_reports(self, command: GenerateOrderStatusReports) -> list[OrderStatusReport]:
@@ -158,7 +157,7 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
 
     async def _adopt(self, status: ExecutionMassStatus, instrument: Any, held: Decimal) -> None:
         """Add the trade that brings the position that the reports make to what the account holds, at the last price."""
-        change = held - _position(status, instrument)
+        change = held - _position(status, instrument, self._cache)
         quantity = Quantity(abs(change), instrument.size_precision)
         if not quantity.as_decimal():
             return
@@ -237,18 +236,26 @@ class BinanceSpotExecClientFactory(LiveExecClientFactory):
         )
 
 
-def _position(status: ExecutionMassStatus, instrument: Any) -> Decimal:
-    """Return the position that the engine makes of reports: trades less commission in coins, or orders without them."""
-    position = Decimal(0)
+def _position(status: ExecutionMassStatus, instrument: Any, cache: Any) -> Decimal:
+    """Return the position that the engine makes of reports: trades less commission in coins, or orders without them.
+
+    They come on top of what a database has kept of an earlier process, which may lack any of it: the last write before
+    a kill, or all while it was down.
+    """
+    kept = cache.positions_open(instrument_id=instrument.id)
+    position = sum((held.signed_decimal_qty() for held in kept), Decimal(0))
     for identity, order in status.order_reports.items():
         if order.instrument_id != instrument.id:
             continue
         sign = 1 if order.order_side == OrderSide.BUY else -1
-        fills = status.fill_reports.get(identity, [])
+        known = cache.order(order.client_order_id or cache.client_order_id(identity) or ClientOrderId(identity.value))
+        counted = set() if known is None else set(known.trade_ids)
+        fills = [fill for fill in status.fill_reports.get(identity, []) if fill.trade_id not in counted]
         traded = sum((fill.last_qty.as_decimal() for fill in fills), Decimal(0))
         in_coins = [fill.commission for fill in fills if fill.commission.currency == instrument.base_currency]
         if order.order_status in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED):
-            traded = max(traded, order.filled_qty.as_decimal())
+            before = Decimal(0) if known is None else known.filled_qty.as_decimal()
+            traded = max(traded, order.filled_qty.as_decimal() - before)
         position += sign * traded - sum((amount.as_decimal() for amount in in_coins), Decimal(0))
     return position
 

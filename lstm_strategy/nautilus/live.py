@@ -20,6 +20,7 @@ from nautilus_trader.live.node import TradingNode
 
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.cache_database import require_cache, told_of_cache, watch_cache
 from lstm_strategy.nautilus.engine import InstrumentId, Venue
 from lstm_strategy.nautilus.node_build import Built, build_node
 from lstm_strategy.nautilus.node_settings import NodeSettings
@@ -63,8 +64,11 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         stage = None if settings.rehearsal is None else await stack.enter_async_context(rehearse(settings.rehearsal))
         if await _until_stopped(wait_until_reached(settings, observers), stop):
             raise LSTMStrategyError("stopped before the venue could be reached; nothing was sent")
+        require_cache(settings)
         built = build_node(settings, stage, files)
         stack.callback(_dispose, built)
+        if (known := told_of_cache(settings, built.node.cache)) is not None:
+            observers.step("cache", known)
         stop.listen()  # the engine has taken the signals for itself, without regard for what is to be flattened
         if await _until_stopped(_start(settings, built, observers), stop):
             raise LSTMStrategyError("stopped while it was starting; nothing was sent")
@@ -180,7 +184,7 @@ async def _trade(
 ) -> Ended:
     """Wait for the history, then for an end."""
     strategy, kernel = built.strategy, built.node.kernel
-    watch = asyncio.ensure_future(_watch(settings, built, observers))
+    watch = asyncio.gather(_watch(settings, built, observers), watch_cache(settings, observers))
     playing: asyncio.Future[int] | None = None
     waiting = True
     try:
