@@ -1,0 +1,358 @@
+"""The engine's cache in a real Redis: what a killed node knows again, and what it does where Redis is gone or stale."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_live import BTC, KEYS, SECRET, Desk
+from trading_support import trading
+from typer.testing import CliRunner
+
+from lstm_strategy.bars import Timeframe
+from lstm_strategy.cli import app
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.live_config import CACHE_PASSWORD, LiveConfig
+from lstm_strategy.nautilus.cache_database import cache_config, told_of_cache
+from lstm_strategy.replay.recordings import market_from_catalog
+from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
+from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
+from lstm_strategy.sources.store import RawStore
+from lstm_strategy.state_folder import StateFolder
+
+HISTORY, BARS = 700, 30
+MORE = """
+[exits]
+stop = 4.0
+horizon = 4
+trailing = true
+least_move = 0.0
+[live]
+mode = "live"
+start_timeout = 5
+cache = "{cache}"
+"""
+PASSWORD = "canary-redis-0123456789"  # noqa: S105
+BINARY = shutil.which("redis-server")
+needs_redis = pytest.mark.skipif(BINARY is None, reason="redis-server is not installed")
+BOUND_S, LOT = 20.0, Decimal("0.001")
+
+
+class Redis:
+    """A redis-server of our own, which writes to its folder only when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start with what `save` left."""
+        assert BINARY is not None
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(
+            [BINARY, *words, "--dir", str(self.folder), "--requirepass", PASSWORD], stdout=subprocess.DEVNULL
+        )
+        until(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            return self.ask("PING") == "+PONG"
+        except OSError:
+            return False
+
+    def ask(self, *words: str) -> str:
+        """Return the first line of the answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5.0) as connection:
+            connection.sendall(f"AUTH {PASSWORD}\r\n{' '.join(words)}\r\n".encode())
+            with connection.makefile() as lines:
+                assert lines.readline() == "+OK\n"
+                return lines.readline().strip()
+
+    def die(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Venue:
+    """The local exchange, whose bars are told by hand, and what a strategy has there."""
+
+    def __init__(self, server: ReplayServer, loop: asyncio.AbstractEventLoop) -> None:
+        assert server.trading is not None
+        self.server, self.loop, self.trading = server, loop, server.trading
+
+    @property
+    def coins(self) -> Decimal:
+        balance = self.trading.account.of("BTC")
+        return balance.free + balance.locked
+
+    @property
+    def sent(self) -> int:
+        return len(self.trading.books["BTCUSDT"].orders)
+
+    @property
+    def stops(self) -> list[Decimal]:
+        resting = list(self.trading.books["BTCUSDT"].open.values())
+        assert all((order.type, order.side) == ("STOP_LOSS_LIMIT", "SELL") for order in resting)
+        return [order.left for order in resting]
+
+    def close_bars(self, count: int, node: Node) -> None:
+        """Close bars one by one, each when the one before was decided on and its stop rests; the last one's too."""
+        for _ in range(count):
+            written = node.written()
+            asyncio.run_coroutine_threadsafe(self.server.step(), self.loop).result(20)
+            until(lambda before=written: node.written() > before, node)
+            until(self.whole, node)
+            time.sleep(0.2)  # an order that follows from the last one's fill
+            until(self.whole, node)
+
+    def whole(self) -> bool:
+        """Say whether one stop covers what the account holds."""
+        return len(self.stops) == (self.coins >= LOT) and 0 <= self.coins - sum(self.stops) < LOT
+
+
+class Node:
+    """A `lstm-strategy live` of its own process, and what it said."""
+
+    def __init__(self, desk: Desk, experiment: Path, url: str) -> None:
+        self.file = desk.folder / f"said-{time.time_ns()}"
+        words = desk.words("live", experiment, "--yes-trade-real-money", "--base-url", url)
+        with self.file.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from lstm_strategy.cli import main; main()", *words],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | KEYS | {CACHE_PASSWORD: PASSWORD, "COLUMNS": "300"},
+            )
+        self.cache, self.account = self.told("✓ cache: "), self.told("✓ account: ")
+        self.told("✓ history: ")
+        (line,) = [line for line in self.said.splitlines() if line.startswith("run: ")]
+        self.folder = Path(line.removeprefix("run: "))
+
+    @property
+    def said(self) -> str:
+        return self.file.read_text()
+
+    def told(self, begin: str) -> str:
+        """Wait for a line that begins so, and return the rest."""
+        until(lambda: f"\n{begin}" in self.said or self.process.poll() is not None, self)
+        found = [line for line in self.said.splitlines() if line.startswith(begin)]
+        assert found, self.said
+        return found[-1].removeprefix(begin)
+
+    def written(self) -> int:
+        """Return the number of its state: each bar that is decided on makes one, as does what changes it."""
+        kept, _ = StateFolder(self.folder.parent / "state").read()
+        return 0 if kept is None else kept.number
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(15)
+        assert self.process.returncode == 0, self.said
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def until(held: Callable[[], Any], node: Node | None = None) -> None:
+    late = time.monotonic() + BOUND_S
+    while not held():
+        assert time.monotonic() < late, "in vain" if node is None else node.said
+        time.sleep(0.02)
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[Redis]:
+    folder.mkdir()
+    server = Redis(folder)
+    try:
+        yield server
+    finally:
+        server.die()
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Desk:
+    """A catalog whose last bars are of the last hours: the node asks for history up to now."""
+    folder = tmp_path_factory.mktemp("desk")
+    began = time.strftime("%Y-%m-%dT%H:00:00Z", time.gmtime(time.time() - 3600 * (HISTORY + BARS)))
+    config = SimulationConfig(instrument_id=BTC, timeframe="1h", bars=HISTORY + BARS, seed=5, start=began)
+    store = RawStore(folder / "catalog")
+    store.write_instrument(simulated_instrument(config))
+    store.merge(simulate(config), replace=True)
+    return Desk(folder, tiny_artefact)
+
+
+@contextmanager
+def venue(desk: Desk) -> Iterator[Venue]:
+    market = market_from_catalog(desk.folder / "catalog", BTC, Timeframe.parse("1h"))
+    account = trading(SECRET, spread=0.0002)
+    config = ReplayConfig(
+        markets=(market,), step=True, start=str(HISTORY), unfinished=False, updates=0, trading=account
+    )
+    loop, ready, stop, found = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), []
+
+    async def run() -> None:
+        async with serve(config) as server:
+            found.append(Venue(server, loop))
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    assert ready.wait(BOUND_S)
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(BOUND_S)
+        loop.close()
+
+
+def experiment(desk: Desk, cache: str) -> Path:
+    path = desk.experiment(MORE.format(cache=cache))
+    sizing = 'mode = "volatility_target"\ntilt = 0.0\ntarget_volatility = 0.2'
+    path.write_text(
+        path.read_text().replace('mode = "mean_variance"\n', sizing + "\n").replace("kelly_fraction = 0.05\n", "")
+    )
+    return path
+
+
+def position(told: str) -> Decimal:
+    """Return what a step of the start tells: "BALANCES; 3.2 BTCUSDT.BINANCE, 1 open orders"."""
+    return Decimal(told.split(f" {BTC}, ")[0].rpartition(" ")[2])
+
+
+@needs_redis
+def test_killed_nodes_know_position_and_stop_whatever_became_of_redis(desk: Desk, tmp_path: Path) -> None:
+    with redis(tmp_path / "redis") as server, venue(desk) as exchange:
+        path = experiment(desk, server.url)
+        url = exchange.server.http_url
+        node = Node(desk, path, url)
+        assert node.cache == f"{server.url}: no position, 0 open orders of 0"
+        exchange.close_bars(3, node)
+        node.kill()
+        coins, sent, stops = exchange.coins, exchange.sent, exchange.stops
+        assert coins > 1
+
+        # The cache knows all of it before the venue is asked, and the venue changes nothing of it.
+        node = Node(desk, path, url)
+        known = f"{float(coins):g} {BTC}, 1 open orders"
+        assert node.cache == f"{server.url}: {known} of {sent}"
+        assert node.account.endswith(f"; {known}")
+        assert (exchange.sent, exchange.stops) == (sent, stops), "a start sends nothing"
+        exchange.close_bars(1, node)
+
+        # A halt goes into Redis with the clean stop; lifted in the state folder, which is what counts, it is gone.
+        node.process.send_signal(signal.SIGUSR1)
+        until(lambda: exchange.coins < LOT and not exchange.stops, node)
+        node.end()
+        assert server.ask("EXISTS", "trader-tiny-LIVE:strategies:LSTMStrategy-000:state") == ":1"
+        state = str(node.folder.parent / "state")
+        done = CliRunner().invoke(app, ["resume", state, "--reason", "the drill is over"])
+        assert done.exit_code == 0, done.output
+        node = Node(desk, path, url)
+        assert ", 0 open orders" in node.cache
+        log = (node.folder / "node.jsonl").read_text()
+        assert 0 < log.index("Loaded state") < log.index("Going on from")
+        exchange.close_bars(1, node)
+        assert exchange.coins > 1, "it trades"
+
+        # Redis dies and comes back empty: the node says so and trades on; the next start finds no position in it.
+        server.die()
+        exchange.close_bars(2, node)
+        node.told("! live.cache: ")
+        server.start()
+        until(lambda: "answers again" in node.said, node)
+        exchange.close_bars(2, node)
+        node.kill()
+        sent, stops = exchange.sent, exchange.stops
+        node = Node(desk, path, url)
+        assert f" {BTC}, " not in node.cache, "else this proves nothing"
+        assert node.account.endswith(f"; {float(exchange.coins):g} {BTC}, 1 open orders")
+        assert (exchange.sent, exchange.stops) == (sent, stops)
+        exchange.close_bars(2, node)
+
+        # Redis is gone for good: the end is not held up.
+        server.die()
+        sent, coins = exchange.sent, exchange.coins
+        node.end()
+        assert exchange.whole()
+        assert (exchange.sent, exchange.coins) == (sent, coins)
+        found = [file for file in desk.folder.rglob("*") if file.is_file()]
+        assert not [file for file in found if PASSWORD.encode() in file.read_bytes()]
+
+
+@needs_redis
+def test_without_its_redis_a_node_says_so_in_one_line_and_sends_nothing(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(CACHE_PASSWORD, raising=False)
+    with venue(desk) as exchange, redis(tmp_path / "redis") as server:
+        path = experiment(desk, server.url)
+        asked = "--yes-trade-real-money", "--base-url", exchange.server.http_url
+
+        def refused() -> str:
+            with pytest.raises(LSTMStrategyError) as error:
+                desk.run("live", path, *asked)
+            assert "\n" not in str(error.value)
+            assert str(error.value).startswith(f"live.cache: {server.url} does not serve")
+            return str(error.value)
+
+        assert "NOAUTH" in refused()
+        monkeypatch.setenv(CACHE_PASSWORD, "canary-wrong")
+        told = refused()
+        assert CACHE_PASSWORD in told
+        assert "canary-wrong" not in told
+        server.die()
+        assert "refused" in refused()
+        assert exchange.sent == 0
+
+
+def test_paper_begins_anew_and_leaves_redis_alone() -> None:
+    settings: Any = SimpleNamespace(live=LiveConfig(cache="redis://127.0.0.1:1"), real=False)
+    assert cache_config(settings) is None
+    assert told_of_cache(settings, None) == "not used: a simulated account begins anew with each start"
+
+
+def test_the_cache_is_kept_between_processes_and_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_PASSWORD, PASSWORD)
+    settings: Any = SimpleNamespace(live=LiveConfig(cache="rediss://[::1]"), real=True)
+    config = cache_config(settings)
+    assert config is not None
+    assert config.database is not None
+    assert (config.flush_on_start, config.use_instance_id, config.use_trader_prefix) == (False, False, True)
+    assert (config.database.host, config.database.port, config.database.ssl) == ("::1", 6379, True)
+    assert config.database.password == PASSWORD
+    assert PASSWORD not in repr(config)
+    assert LiveConfig().cache is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["127.0.0.1:6379", "redis://", "redis://u:canary@host:1", "redis://host:1/2", "redis://host:x", "http://h:1"],
+)
+def test_an_address_is_checked_and_never_told(wrong: str) -> None:
+    with pytest.raises(LSTMStrategyError, match=rf"live\.cache must be redis://HOST:PORT.*{CACHE_PASSWORD}") as error:
+        LiveConfig(cache=wrong)
+    assert "canary" not in str(error.value)
