@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,7 +119,7 @@ class Venue:
         for _ in range(count):
             written = node.written()
             asyncio.run_coroutine_threadsafe(self.server.step(), self.loop).result(20)
-            until(lambda before=written: node.written() > before, node)
+            until(partial(changed, node, written), node)
             until(self.whole, node)
             time.sleep(0.2)  # an order that follows from the last one's fill
             until(self.whole, node)
@@ -170,6 +171,10 @@ class Node:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def changed(node: Node, before: int) -> bool:
+    return node.written() > before
 
 
 def until(held: Callable[[], Any], node: Node | None = None) -> None:
