@@ -53,14 +53,14 @@ _LOOSE = LimitsConfig(daily_loss=1.0, max_drawdown=1.0, max_gross=1.0)
 
 @dataclass
 class _Times:
-    """Milliseconds, on the wall and of this thread's processor: by order, and by close for all its bars."""
+    """Milliseconds by order, and by close for all its bars."""
 
-    order: list[tuple[float, float]] = field(default_factory=list)  # from the data engine's entry
+    order: list[float] = field(default_factory=list)  # from the data engine's entry
     whole: list[float] = field(default_factory=list)  # from the bytes on: parsing, and the venue
-    entered: tuple[float, float] = (math.nan, math.nan)
+    entered: float = math.nan
     forecast: list[float] = field(default_factory=list)
-    closes: dict[bytes, list[float]] = field(default_factory=dict)  # wall, processor, forecasts, bars
-    began: tuple[float, float] = (math.nan, math.nan)
+    closes: dict[bytes, list[float]] = field(default_factory=dict)  # handling, forecasts, bars
+    began: float = math.nan
     close: bytes = b""
     sent: bool = True
 
@@ -74,15 +74,14 @@ def run() -> list[Figure]:
 def _alone(folder: Path) -> list[Figure]:
     progress("live: one instrument")
     times = _run(_prepare(folder, 1, _ALONE))
-    wall, cpu = np.array(times.order[_FIRST:]).T
+    wall = np.array(times.order[_FIRST:])
     forecast = np.array(times.forecast[_FIRST:])
     told = f"bar at the data engine → order submitted, {len(wall):,} orders"
     whole50, whole99 = np.percentile(times.whole[_FIRST:], [50, 99]).tolist()
-    (p50, p99), (cpu50, cpu99) = (np.percentile(values, [50, 99]).tolist() for values in (wall, cpu))
+    p50, p99 = np.percentile(wall, [50, 99]).tolist()
     return [
         _figure(f"{told}, p50", p50, "features and inference in it", float(np.median(forecast)), _ALONE_P50_MS),
         _figure(f"{told}, p99", p99, "features and inference, p99", float(np.percentile(forecast, 99)), _ALONE_P99_MS),
-        _figure("the same on the processor's clock, p50", cpu50, "p99", cpu99),
         _figure("with the adapter's parsing and the paper venue's fills, p50", whole50, "p99", whole99),
     ]
 
@@ -90,13 +89,12 @@ def _alone(folder: Path) -> list[Figure]:
 def _together(folder: Path) -> list[Figure]:
     progress(f"live: {_NAMES} instruments")
     times = _run(_prepare(folder, _NAMES, _TOGETHER))
-    whole = [values for values in times.closes.values() if values[3] == _NAMES][5:]
-    wall, cpu, forecast, _ = np.array(whole).T
+    whole = [values for values in times.closes.values() if values[2] == _NAMES][5:]
+    wall, forecast, _ = np.array(whole).T
     told = f"{_NAMES} instruments' bars of one minute, handled and decided"
     return [
         _figure(f"{told}, p50", float(np.median(wall)), "in it", float(np.median(forecast)), _TOGETHER_MS),
         _figure(f"{told}, worst of {len(wall)}", float(wall.max()), "in it", float(forecast.max()), _TOGETHER_MS),
-        _figure("the same on the processor's clock, p50", float(np.median(cpu)), "worst", float(cpu.max())),
     ]
 
 
@@ -170,8 +168,8 @@ def _timed(times: _Times) -> Iterator[None]:
     """Note when the adapter is given a bar's bytes, and when the strategy submits; the paper venue works in between."""
     receive, submit, take = BinanceCommonDataClient._handle_ws_message, LSTMStrategy.submit_order, Feed._take
 
-    def since(began: tuple[float, float]) -> tuple[float, float]:
-        return (time.perf_counter() - began[0]) * 1e3, (time.thread_time() - began[1]) * 1e3
+    def since(began: float) -> float:
+        return (time.perf_counter() - began) * 1e3
 
     class Entered(DataEngine):
         """The data engine as the paper venue hands bars to it."""
@@ -179,7 +177,7 @@ def _timed(times: _Times) -> Iterator[None]:
         @staticmethod
         def process(engine: Any, data: Any) -> None:
             if isinstance(data, EngineBar):
-                times.entered = time.perf_counter(), time.thread_time()
+                times.entered = time.perf_counter()
             DataEngine.process(engine, data)
 
     def received(client: Any, raw: bytes) -> None:
@@ -188,23 +186,23 @@ def _timed(times: _Times) -> Iterator[None]:
             receive(client, raw)
             return
         times.close, times.sent = found[1], False
-        times.began = time.perf_counter(), time.thread_time()
+        times.began = time.perf_counter()
         receive(client, raw)
-        wall, cpu = since(times.began)
-        of_close = times.closes.setdefault(times.close, [0.0] * 4)
-        of_close[:] = of_close[0] + wall, of_close[1] + cpu, of_close[2], of_close[3] + 1
+        handled = since(times.began)
+        of_close = times.closes.setdefault(times.close, [0.0] * 3)
+        of_close[:] = of_close[0] + handled, of_close[1], of_close[2] + 1
 
     def submitted(strategy: Any, *given: Any, **more: Any) -> None:
         if not times.sent:
             times.order.append(since(times.entered))
-            times.whole.append(since(times.began)[0])
+            times.whole.append(since(times.began))
             times.sent = True
         submit(strategy, *given, **more)
 
     def taken(feed: Any, bar: Any, *, newest: bool) -> None:
         take(feed, bar, newest=newest)
         times.forecast.append(feed.took_s * 1e3)
-        times.closes.setdefault(times.close, [0.0] * 4)[2] += feed.took_s * 1e3
+        times.closes.setdefault(times.close, [0.0] * 3)[1] += feed.took_s * 1e3
 
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with (
