@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,11 +20,12 @@ from nautilus_trader.backtest.config import BacktestEngineConfig
 from nautilus_trader.backtest.engine import BacktestEngine
 from nautilus_trader.backtest.models import LatencyModel
 from nautilus_trader.common.config import LoggingConfig
+from nautilus_trader.core.uuid import UUID4
 from nautilus_trader.model.currencies import USDT
 from nautilus_trader.model.data import Bar as EngineBar
 from nautilus_trader.model.enums import AccountType, OmsType, OrderStatus, TradingState
 from nautilus_trader.model.events import OrderDenied
-from nautilus_trader.model.identifiers import Venue
+from nautilus_trader.model.identifiers import ClientOrderId, InstrumentId, StrategyId, TraderId, Venue
 from nautilus_trader.model.objects import Money
 from nautilus_trader.test_kit.stubs.events import TestEventStubs
 from nautilus_trader.test_kit.stubs.identifiers import TestIdStubs
@@ -33,6 +35,7 @@ from lstm_strategy.bars import Bar, Bars, BarsError
 from lstm_strategy.decision import LimitsConfig, RiskState
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument
+from lstm_strategy.nautilus import closing
 from lstm_strategy.nautilus.catalog import bar_type
 from lstm_strategy.nautilus.fills import open_quotes
 from lstm_strategy.nautilus.history import History, on_grid, timeframe_of, to_bar
@@ -211,6 +214,63 @@ def test_an_order_near_the_minimum_notional_leaves_room_for_the_venues_own_price
 def test_closing_before_any_price_is_known_asks_no_notional() -> None:
     assert plan_order(0.0, 0.0, np.inf, Decimal("0.002"), RULES, can_short=False)[1] == Action.SENT
     assert plan_order(0.0, 0.0, np.inf, Decimal("0.0001"), RULES, can_short=False)[1] == Action.BELOW_MINIMUM
+
+
+@pytest.mark.parametrize("held", ["0.5", "-0.5"])
+def test_closing_on_margin_before_any_price_is_known_asks_no_margin(held: str) -> None:
+    found = plan_order(0.0, np.inf, np.inf, Decimal(held), RULES, can_short=True, max_position=np.inf)
+    assert found == (-Decimal(held), Action.SENT)
+
+
+class Refusing:
+    """A desk whose closing orders are all denied, and the clock that it is tried again by."""
+
+    name = "BTCUSDT.BINANCE"
+
+    def __init__(self) -> None:
+        self.sent, self.waits, self.errors = 0, [], []
+        self.id, self.clock, self.log = "S-1", self, self
+
+    def close(self, *, flatten: bool) -> Action:
+        assert flatten
+        self.sent += 1
+        return Action.SENT
+
+    def note(self, event: object) -> None: ...
+
+    def error(self, text: str) -> None:
+        self.errors.append(text)
+
+    def utc_now(self) -> datetime:
+        return datetime(2024, 1, 1, tzinfo=UTC)
+
+    def set_time_alert(self, name: str, when: datetime, callback: object, override: bool) -> None:
+        self.waits.append((when - self.utc_now()).total_seconds())
+        self.again = callback
+
+
+def test_what_the_engine_denies_of_a_closing_is_tried_again_ever_later_and_can_be_ordered_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(closing, "on_loop", lambda clock, call: call)
+    desk = Refusing()
+    denied = OrderDenied(
+        TraderId("A-1"), StrategyId("S-1"), InstrumentId.from_str("X.Y"), ClientOrderId("1"), "rate", UUID4(), 0
+    )
+    winding = closing.Closing(desk, desk, flatten=True)
+    winding.go_on()
+    while not winding.gave_up:
+        winding.on_event(denied)
+        if not winding.gave_up:
+            desk.again()
+    assert desk.sent == 13
+    assert desk.waits[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert max(desk.waits) == 600.0
+    assert "left open" in desk.errors[-1]
+    halted = SimpleNamespace(_session=SimpleNamespace(desk=desk), _closing=winding, end_closing=lambda: None, id="S-1")
+    LSTMStrategy.flatten(halted)
+    assert desk.sent == 14
+    assert halted._closing is not winding
 
 
 # -- the strategy on the engine ----------------------------------------------------------------------------------------
@@ -413,7 +473,7 @@ def test_closing_orders_that_the_venue_rejects_are_tried_again_a_few_times(
     strategy = Refused(config(flatten_on_stop=True))
     strategy.breaks_at = 3 * HOUR.ns
     play(engines, strategy, engine_bars(bars), quotes=bars)
-    assert strategy.seen == min(refusals, 12)  # the fill, the new position, and ten more
+    assert strategy.seen == min(refusals, 14)  # the fill, the new position, and twelve more
     assert (position(engines[0]) == 0) == (refusals == 3)
 
 

@@ -47,7 +47,7 @@ class NodeRun:
 async def run_node(settings: NodeSettings, observers: Observers, on_end: Callable[[NodeRun], None]) -> None:
     """Start, trade until a signal (SIGINT, SIGTERM) or the end of the replay, stop; then give ``on_end`` the node.
 
-    SIGUSR1 halts: it cancels, closes, and leaves the node running.
+    SIGUSR1 halts: it cancels, closes, and leaves the node running; while the node starts it waits for that.
 
     Raises
     ------
@@ -59,8 +59,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
     began = time.perf_counter()
     async with AsyncExitStack() as stack:
         files = stack.enter_context(ExitStack())
-        stop, halt = _Signals(stack), [lambda: None]
-        stop.on_halt(lambda: halt[0]())
+        stop = _Signals(stack)
         stage = None if settings.rehearsal is None else await stack.enter_async_context(rehearse(settings.rehearsal))
         if await _until_stopped(wait_until_reached(settings, observers), stop):
             raise LSTMStrategyError("stopped before the venue could be reached; nothing was sent")
@@ -75,7 +74,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         for record in built.records.values():
             record.listener = observers.decided
         observers.started(built)
-        halt[0] = lambda: built.strategy.order_halt("signal SIGUSR1")
+        stop.on_halt(lambda: built.strategy.order_halt("signal SIGUSR1"))
         ended = await _trade(settings, built, stage, stop, observers)
         await _stop(settings, built)
         on_end(NodeRun(built, ended, time.perf_counter() - began))
@@ -92,20 +91,28 @@ class _Signals(asyncio.Event):
 
     def __init__(self, stack: AsyncExitStack) -> None:
         super().__init__()
-        self._halt: Callable[[], None] = lambda: None
+        self._halt: Callable[[], None] | None = None
+        self._halt_asked = False
         self.listen()
         stack.callback(self._forget)
 
     def on_halt(self, halt: Callable[[], None]) -> None:
-        """Call this at SIGUSR1."""
+        """Call this at SIGUSR1, and now where that has come already."""
         self._halt = halt
+        if self._halt_asked:
+            halt()
+
+    def _on_halt(self) -> None:
+        self._halt_asked = True
+        if self._halt is not None:
+            self._halt()
 
     def listen(self) -> None:
         """Take the signals."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, self.set)
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self._halt())
+        loop.add_signal_handler(signal.SIGUSR1, self._on_halt)
 
     def _forget(self) -> None:
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -241,13 +248,14 @@ def _told_of_history(strategy: Any) -> list[str]:
 async def _stop(settings: NodeSettings, built: Built) -> None:
     """Stop the strategy, give its last orders their time, then end the connections."""
     node, strategy = built.node, built.strategy
+    flatten = settings.live.flatten_on_stop or strategy.keeper.halted
     if strategy.is_running:
         strategy.stop()
     late = time.monotonic() + settings.live.grace
     seen, since = None, 0.0
     while settings.real and time.monotonic() < late:
         working = len(node.cache.orders_inflight()), len(node.cache.orders_open())
-        held = [position.quantity for position in node.cache.positions_open()] if settings.live.flatten_on_stop else []
+        held = [position.quantity for position in node.cache.positions_open()] if flatten else []
         if (working, held) != seen:
             seen, since = (working, held), time.monotonic()
         if not working[0] and (not held or time.monotonic() - since > _CALM_S):  # what cannot be closed stays

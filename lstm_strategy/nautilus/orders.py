@@ -119,7 +119,7 @@ def plan_order(
     action : Action
     """
     wanted = Decimal(0) if target == 0.0 else Decimal(target * equity / price)
-    if max_position is not None:
+    if max_position is not None and wanted:  # to close needs none; before the first bar there is no price either
         largest = max(Decimal(max(max_position, 0.0) / price), abs(position) if wanted * position > 0 else Decimal(0))
         wanted = min(max(wanted, -largest), largest)
     change = wanted - position

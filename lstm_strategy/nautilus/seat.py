@@ -245,7 +245,7 @@ class Seat:
 
     def flatten(self) -> None:
         """Cancel and close, whether the strategy runs on or has been stopped."""
-        if self.closing is None or not self.closing.flattens:
+        if self.closing is None or not self.closing.flattens or self.closing.gave_up:
             self.end_closing()
             self.closing = Closing(self._view, self.session.desk, flatten=True)
             self.closing.go_on()

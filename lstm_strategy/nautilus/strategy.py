@@ -253,7 +253,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
 
     def flatten(self) -> None:
         """Cancel our orders and close the position, whether the strategy runs on or has been stopped."""
-        if self._session is not None and (self._closing is None or not self._closing.flattens):
+        closing = self._closing
+        if self._session is not None and (closing is None or not closing.flattens or closing.gave_up):
             self.end_closing()
             self._closing = Closing(self, self._session.desk, flatten=True)
             self._closing.go_on()
