@@ -19,7 +19,7 @@ __all__ = ["prove"]
 
 _EXPOSURE, _ORDERS, _WARM_UP, _TOLERANCE = 0.5, 4, 496, 0.001
 _MEMORY_MB, _PATIENCE_S, _QUIET = 20.0, 0.15, 60
-_AFTER_COLD = 5.0
+_AFTER_COLD, _AUDIT = 5.0, 24
 _DRIFT, _HOUR = 1.02, 3_600_000_000_000
 _BAND = 0.02  # retarget_tolerance of the strategy
 # A bar that is spoilt, late or gone, and can be had again; what the venue says of it never changes.
@@ -92,22 +92,35 @@ def _forecasts(verdict: Verdict, desk: Desk, ran: Ran, log: Log, wrong: list[int
     verdict.figure("forecasts in the half where all is healed", int((before & spoke).sum()))
     verdict.figure("of these not equal to the last bit", int((before & spoke & ~exact).sum()))
     verdict.require((exact | ~spoke)[before].all(), f"first at {_at(log, before & spoke & ~exact)}")
-    told = np.isin(log.ts_close, wrong)  # decided on before the venue said otherwise
+    told, unheard = _used_wrong(desk, log)
     beyond = spoke & (away > _TOLERANCE)
     late = np.ones(len(log), bool)
     for ts in wrong:
         late &= (log.ts_close < ts) | (log.ts_close > ts + _WARM_UP * 60_000_000_000)
-    verdict.figure("bars told wrong, then right", int(told.sum()))
+    verdict.figure("bars used as they were told wrong", int(told.sum()))
     verdict.figure("forecasts beyond 0.001 σ√h afterwards, no risk taken", int((beyond & ~proved).sum()))
-    verdict.figure("the same where risk could be taken", int((beyond & proved & ~told).sum()))
+    verdict.figure("the same until the venue was heard again, at most 24 bars", int((beyond & proved & unheard).sum()))
     verdict.figure("forecasts not exact but within 0.001 σ√h", int((spoke & ~exact & ~beyond).sum()))
     verdict.require(not (beyond & late).any(), f"beyond tolerance a warm-up later: {_at(log, beyond & late)}")
-    trusted = spoke & proved & ~told
+    trusted = spoke & proved & ~unheard
     verdict.figure("largest difference where risk could be taken, σ√h", f"{away[trusted].max():.1e}")
     # A cold start is within the tolerance after a warm-up; who went on from one may be a little off before that.
     where = _at(log, trusted & (away > _AFTER_COLD * _TOLERANCE))
     verdict.require((away[trusted] <= _AFTER_COLD * _TOLERANCE).all(), f"trusted though wrong: {where}")
     verdict.require(spoke.mean() > 0.8, f"a forecast at {spoke.mean():.0%} of the bars alone")
+
+
+def _used_wrong(desk: Desk, log: Log) -> tuple[Any, Any]:
+    """Rows decided on a bar that is not the venue's, and those at which nobody could know: until the next audit."""
+    bars = desk.bars[BTC]
+    rows = np.searchsorted(bars.ts_close, log.ts_close)
+    columns = (("open", bars.open), ("high", bars.high), ("low", bars.low), ("price", bars.close))
+    wrong = np.any([log.floats(name) != values[rows] for name, values in columns], axis=0)
+    wrong |= log.floats("volume") != bars.volume[rows]
+    unheard = np.zeros(len(log), bool)
+    for ts in log.ts_close[wrong].tolist():
+        unheard |= (log.ts_close >= ts) & (log.ts_close <= ts + _AUDIT * 60_000_000_000)
+    return wrong, unheard
 
 
 def _limits(verdict: Verdict, log: Log) -> None:
