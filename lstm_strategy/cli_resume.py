@@ -53,10 +53,11 @@ def resume_command(
 
 def _edit(folder: StateFolder, reason: str) -> dict[str, object]:
     """Lift in the state of a strategy that is stopped; first the reason is written down, so that none is lost."""
+    killed_ns = folder.killed_ns()
     kept, lifted, kill = _halts(folder)
-    folder.record(time.time_ns(), reason, lifted, kill)
     folder.drop_request()
-    folder.remove_kill()
+    folder.record(time.time_ns(), reason, lifted, kill)
+    folder.remove_kill(killed_ns + 1)  # the one that was told of, and no later one
     if kept is not None:
         folder.write(lift(kept, reason))
         folder.flush()

@@ -180,19 +180,55 @@ class StateFolder:
         return one_line(content) or "no reason given"
 
     def ask_to_resume(self, reason: str) -> None:
-        """Leave a request for the process that holds the lock."""
-        with atomic_write(self.path / _REQUEST) as temporary:
-            temporary.write_text(reason, encoding="utf-8")
+        """Leave a request for the process that holds the lock.
 
-    def request(self) -> str | None:
-        """Return the reason of a request to resume; empty for one that gives none."""
-        content = _note(self.path / _REQUEST)
-        return None if content is None else one_line(content)
+        Raises
+        ------
+        LSTMStrategyError
+            Where the system refuses.
+        """
+        try:
+            with atomic_write(self.path / _REQUEST) as temporary:
+                temporary.write_text(reason, encoding="utf-8")
+        except OSError as error:
+            raise LSTMStrategyError(f"cannot write {self.path / _REQUEST}: {error.strerror or error}") from None
+
+    def request(self) -> tuple[str, int] | None:
+        """Return the reason of a request to resume, empty for one that gives none, and when it was put there.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where there is one that cannot be read: nobody knows who asks for what.
+        """
+        file = self.path / _REQUEST
+        try:
+            content = _text(file)
+            return None if content is None else (one_line(content), file.stat().st_ctime_ns)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LSTMStrategyError(
+                f"the request to resume {file} cannot be read ({error.strerror or error}), and is refused: halts stay;"
+                " remove it, then ask by `lstm-strategy resume`"
+            ) from None
 
     def drop_request(self) -> None:
-        """Remove it: it was answered."""
-        with suppress(FileNotFoundError):
-            (self.path / _REQUEST).unlink()
+        """Remove it, before anything is lifted: one that stays would lift the halts of tomorrow as well.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where the system refuses.
+        """
+        file = self.path / _REQUEST
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise LSTMStrategyError(
+                f"the request to resume {file} cannot be removed ({error.strerror or error}), and is refused: halts"
+                " stay; remove it, then ask by `lstm-strategy resume`"
+            ) from None
 
     def record(self, when_ns: int, reason: str, lifted: dict[str, list[str]], kill: str | None) -> None:
         """Add a line to ``resumed.jsonl``: when, why, and what was lifted."""
@@ -205,11 +241,21 @@ class StateFolder:
         except OSError as error:
             raise LSTMStrategyError(f"cannot write {self.path / _AUDIT}: {error.strerror or error}") from None
 
-    def remove_kill(self) -> None:
-        """Remove the kill file; one that is younger than the request to resume halts anew, and stays."""
-        kill, request = self.path / KILL, self.path / _REQUEST
+    def killed_ns(self) -> int:
+        """Return when the kill file was put there or changed last, by the file system; 0 without one."""
         try:
-            if request.exists() and kill.stat().st_mtime_ns > request.stat().st_mtime_ns:
+            return (self.path / KILL).stat().st_ctime_ns
+        except OSError:
+            return 0
+
+    def remove_kill(self, before_ns: int) -> None:
+        """Remove a kill file that was put there before ``before_ns``; a later one halts anew, and stays.
+
+        The file system's own time of the change counts, which no copy or move takes along from an older file.
+        """
+        kill = self.path / KILL
+        try:
+            if kill.stat().st_ctime_ns >= before_ns:
                 return
             kill.unlink()
         except FileNotFoundError:
@@ -223,14 +269,17 @@ class StateFolder:
 def _note(file: Path) -> str | None:
     """Return the text of a file that somebody may have written by hand, None where there is none."""
     try:
+        return _text(file)
+    except OSError as error:
+        return f"a file that cannot be read ({error.strerror or error})"
+
+
+def _text(file: Path) -> str | None:
+    try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        return f"a file that cannot be read ({error.strerror or error})"
     try:
         return os.read(descriptor, _LARGEST_NOTE).decode("utf-8", "replace")
-    except OSError as error:
-        return f"a file that cannot be read ({error.strerror or error})"
     finally:
         os.close(descriptor)

@@ -542,10 +542,10 @@ def test_a_running_strategy_takes_up_a_request_to_resume(tmp_path: Path, monkeyp
     def ask(_: LSTMStrategy) -> None:
         told.append(resume(str(state), "--reason", "looked at it", "--wait", "0"))
 
-    def halt_later(_: LSTMStrategy) -> None:  # younger than the request: it is another halt
-        later = time.time() + 60.0
+    def halt_later(_: LSTMStrategy) -> None:  # put there after the request, as a copy of an old file: another halt
+        old = time.time() - 3600.0
         (state / KILL).write_text("once more")
-        os.utime(state / KILL, (later, later))
+        os.utime(state / KILL, (old, old))
 
     finished, _ = trade(
         tmp_path, monkeypatch, steady(16), before={4: put_kill_file}, after={6: ask, 10: put_kill_file, 12: ask}
@@ -575,6 +575,42 @@ def test_a_running_strategy_takes_up_a_request_to_resume(tmp_path: Path, monkeyp
     again, _ = trade(tmp_path / "second", monkeypatch, steady(10), before={4: put_kill_file}, after={6: ask_then_halt})
     assert reasons(again)[3:] == ["halt_ordered"] * 7
     assert (state / KILL).exists()
+
+
+@pytest.mark.parametrize("refuses", ["read", "remove"])
+def test_a_request_that_cannot_be_read_or_removed_lifts_nothing_and_is_said_once(
+    refuses: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda _: 1e-3)
+    state, said = tmp_path / "state", []
+    monkeypatch.setattr("lstm_strategy.nautilus.keeper.Keeper._say", lambda _, text: said.append(text))
+
+    def request(_: LSTMStrategy) -> None:
+        if refuses == "read":
+            return (state / "RESUME").mkdir()
+        (state / "RESUME").write_text("it is fine")
+        unlink = Path.unlink
+
+        def refuse(path: Path, missing_ok: bool = False) -> None:
+            if path.name == "RESUME":
+                raise PermissionError(1, "Operation not permitted")
+            unlink(path, missing_ok=missing_ok)
+
+        return monkeypatch.setattr(Path, "unlink", refuse)
+
+    finished, strategy = trade(
+        tmp_path, monkeypatch, steady(10), after={3: lambda one: one.order_halt("margin call"), 5: request}
+    )
+    assert strategy.failure is None
+    assert reasons(finished)[3:] == ["halt_ordered"] * 7
+    kept = RiskState.decode(kept_in(tmp_path).parts["risk"])
+    assert (kept.ordered_halt, kept.resume_text, kept_in(tmp_path).ordered) == (True, "", "margin call")
+    assert not (state / "resumed.jsonl").exists()
+    (line,) = said
+    assert f"cannot be {'read' if refuses == 'read' else 'removed'}" in line
+    assert "halts stay" in line
+    code, told = resume(str(state), "--reason", "looked at it")  # stopped: refused as well, in one line
+    assert (code, "halts stay" in told, kept_in(tmp_path).ordered) == (1, True, "margin call")
 
 
 def test_a_loss_of_the_day_is_not_lifted_before_the_next_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,7 @@ class Keeper:
         settings = strategy.settings
         self._folder = None if settings.state_dir is None else StateFolder(Path(settings.state_dir))
         self._began = False
+        self._refused = ""  # what was said of a request
         self._last: Any = None  # as of the last write
 
     @property
@@ -116,9 +117,7 @@ class Keeper:
         """Hear a request to resume and a kill file; a halt that was ordered goes on until all is closed."""
         folder = self._folder
         if folder is not None and self._began:
-            request = folder.request()
-            if request is not None:
-                self._resume(folder, request)
+            self._hear(folder)
             reason = folder.kill_reason()
             if reason is not None and not self.ordered:
                 self.order(f"{KILL}: {reason}")
@@ -190,6 +189,9 @@ class Keeper:
     def _on_timer(self, _event: Any) -> None:
         self.look()
 
+    def _say(self, text: str) -> None:
+        self._strategy.log.error(text)
+
     def _holders(self) -> dict[str, Holder]:
         found: dict[str, Holder] = self._strategy.holders()
         return found
@@ -201,16 +203,30 @@ class Keeper:
         for holder in self._holders().values():
             holder.flatten()
 
-    def _resume(self, folder: StateFolder, reason: str) -> None:
+    def _hear(self, folder: StateFolder) -> None:
+        """Take up a request to resume; what cannot be read or removed lifts nothing, and is said once."""
+        try:
+            request = folder.request()
+            if request is not None:
+                folder.drop_request()
+        except LSTMStrategyError as error:
+            if str(error) != self._refused:
+                self._say(str(error))
+            self._refused = str(error)
+            return
+        self._refused = ""
+        if request is not None:
+            self._resume(folder, *request)
+
+    def _resume(self, folder: StateFolder, reason: str, asked_ns: int) -> None:
         """Lift what is latched; written down first, so that no halt is lifted that nobody accounts for."""
         strategy, holders = self._strategy, self._holders()
         if not reason:
             strategy.log.error("A request to resume gave no reason, and is refused")
-            folder.drop_request()
             return
         lifted = latched({name: holder.risk for name, holder in holders.items()}, self.ordered)
         folder.record(strategy.clock.timestamp_ns(), reason, lifted, folder.kill_reason())
-        folder.remove_kill()
+        folder.remove_kill(asked_ns)
         self.ordered = ""
         for holder in holders.values():
             if holder.risk is not None and latched({"": holder.risk}):
@@ -218,7 +234,6 @@ class Keeper:
             if strategy.is_running:
                 holder.end_closing()
         self.keep()
-        folder.drop_request()
         strategy.log.warning(f"Resumed ({reason}): {lifted}")
 
     def _require_ours(self, folder: StateFolder, kept: Kept) -> None:
