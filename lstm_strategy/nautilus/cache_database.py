@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +23,7 @@ from lstm_strategy.live_config import CACHE_PASSWORD, CACHE_PORT
 from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.status import Observers
 
-__all__ = ["cache_config", "require_cache", "told_of_cache", "watch_cache"]
+__all__ = ["cache_answers", "cache_config", "require_cache", "told_of_cache", "watch_cache"]
 
 _CONNECT_S, _ANSWER_S, _LOOK_S = 5, 5, 2.0
 _RETRIES, _LONGEST_S = 1, 1  # the engine ends only when it has tried them all, for each write that waits
@@ -89,6 +91,23 @@ def told_of_cache(settings: NodeSettings, cache: Any) -> str | None:
         return "not used: a simulated account begins anew with each start"
     held = ", ".join(f"{one.signed_qty:g} {one.instrument_id}" for one in cache.positions_open()) or "no position"
     return f"{settings.live.cache}: {held}, {len(cache.orders_open())} open orders of {len(cache.orders())}"
+
+
+def cache_answers(settings: NodeSettings) -> bool:
+    """Say whether the database answers within a second; true where there is none to answer."""
+    config = cache_config(settings)
+    if config is None or config.database is None:
+        return True
+    database = config.database
+    try:
+        connection = socket.create_connection((database.host, database.port), timeout=1.0)
+        if database.ssl:
+            connection = ssl.create_default_context().wrap_socket(connection, server_hostname=database.host)
+        with connection:
+            connection.sendall(b"PING\r\n")
+            return bool(connection.recv(1))
+    except OSError:
+        return False
 
 
 async def watch_cache(settings: NodeSettings, observers: Observers) -> None:

@@ -20,7 +20,7 @@ from nautilus_trader.live.node import TradingNode
 
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.nautilus.cache_database import require_cache, told_of_cache, watch_cache
+from lstm_strategy.nautilus.cache_database import cache_answers, require_cache, told_of_cache, watch_cache
 from lstm_strategy.nautilus.engine import InstrumentId, Venue
 from lstm_strategy.nautilus.node_build import Built, build_node
 from lstm_strategy.nautilus.node_settings import NodeSettings
@@ -65,7 +65,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
             raise LSTMStrategyError("stopped before the venue could be reached; nothing was sent")
         require_cache(settings)
         built = build_node(settings, stage, files)
-        stack.callback(_dispose, built)
+        stack.callback(_dispose, settings, built)
         if (known := told_of_cache(settings, built.node.cache)) is not None:
             observers.step("cache", known)
         stop.listen()  # the engine has taken the signals for itself, without regard for what is to be flattened
@@ -191,7 +191,8 @@ async def _trade(
 ) -> Ended:
     """Wait for the history, then for an end."""
     strategy, kernel = built.strategy, built.node.kernel
-    watch = asyncio.gather(_watch(settings, built, observers), watch_cache(settings, observers))
+    watch = asyncio.ensure_future(_watch(settings, built, observers))
+    cache = asyncio.ensure_future(watch_cache(settings, observers))
     playing: asyncio.Future[int] | None = None
     waiting = True
     try:
@@ -210,7 +211,7 @@ async def _trade(
             await asyncio.sleep(_POLL_S)
         return "engine" if strategy.failure is None else "failure"
     finally:
-        for task in (watch, playing):
+        for task in (watch, cache, playing):
             if task is not None:
                 task.cancel()
 
@@ -265,9 +266,13 @@ async def _stop(settings: NodeSettings, built: Built) -> None:
         await node.kernel.stop_async()
 
 
-def _dispose(built: Built) -> None:
-    """Leave nothing behind; what refused to start cannot be taken apart, and ends with the process."""
+def _dispose(settings: NodeSettings, built: Built) -> None:
+    """Leave nothing behind; what refused to start cannot be taken apart, and ends with the process.
+
+    Nor can what has still to write to a database that does not answer: the engine would wait for each write.
+    """
     if built.venue is not None:
         built.venue.give_back()
-    if not any(str(state) == "STARTING" for state in built.node.trader.strategy_states().values()):
+    starting = any(str(state) == "STARTING" for state in built.node.trader.strategy_states().values())
+    if not starting and cache_answers(settings):
         built.node.kernel.dispose()
