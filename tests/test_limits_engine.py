@@ -226,14 +226,20 @@ def test_no_order_is_larger_than_ten_times_the_cap() -> None:
 
 
 def test_the_fence_is_set_from_the_limits_and_wider() -> None:
-    assert fence(LimitsConfig(), ["A.B"]).max_order_submit_rate == "100/00:00:01"
-    assert fence(LimitsConfig(), ["A.B"]).max_notional_per_order == {}
-    config = fence(LimitsConfig(orders_per_hour=4, orders_per_day=20, max_order_notional=1_000.5), ["A.B", "C.B"])
+    def fenced(names: list[str], bar_ns: int = HOUR.ns, *, inside_bars: bool = False, **limits: Any) -> Any:
+        return fence(LimitsConfig(**limits), names, bar_ns, inside_bars=inside_bars)
+
+    assert fenced(["A.B"]).max_order_submit_rate == "100/00:00:01"
+    assert fenced(["A.B"]).max_notional_per_order == {}
+    config = fenced(["A.B", "C.B"], orders_per_hour=4, orders_per_day=20, max_order_notional=1_000.5)
     assert config.max_order_submit_rate == "104/01:00:00"
     assert config.max_notional_per_order == {"A.B": 20_010, "C.B": 20_010}
-    assert fence(LimitsConfig(orders_per_hour=4), ["A.B"], 240).max_order_submit_rate == "344/01:00:00"
-    assert fence(LimitsConfig(orders_per_day=20), ["A.B"], 4).max_order_submit_rate == "216/24:00:00"
-    daily = fence(LimitsConfig(orders_per_day=20), ["BTCUSDT.BINANCE"])
+    minute = HOUR.ns // 60
+    assert fenced(["A.B"], minute, inside_bars=True, orders_per_hour=4).max_order_submit_rate == "344/01:00:00"
+    both = fenced(["A.B", "C.B"], minute, inside_bars=True, orders_per_hour=4)
+    assert both.max_order_submit_rate == "584/01:00:00"  # the stops of each name
+    assert fenced(["A.B"], inside_bars=True, orders_per_day=20).max_order_submit_rate == "216/24:00:00"
+    daily = fenced(["BTCUSDT.BINANCE"], orders_per_day=20)
     engine = BacktestEngine(BacktestEngineConfig(risk_engine=daily))
     assert engine.kernel.risk_engine.max_order_submit_rate()[0] == 120
     assert engine.kernel.risk_engine.max_order_submit_rate()[1].days == 1

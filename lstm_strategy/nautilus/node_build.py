@@ -89,7 +89,8 @@ def _wiring(settings: NodeSettings, stage: Stage | None) -> Wiring:
 
 
 def _config(settings: NodeSettings, clients: Any, *, replayed: bool) -> TradingNodeConfig:
-    limits, cache = fence(settings.shared.limits, list(settings.names)), cache_config(settings)
+    shared, cache = settings.shared, cache_config(settings)
+    limits = fence(shared.limits, settings.names, settings.timeframe.ns, inside_bars=shared.inside_bars)
     return TradingNodeConfig(
         trader_id=settings.trader_id,
         cache=cache,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -35,11 +33,11 @@ from lstm_strategy.nautilus.account import is_liquidation
 from lstm_strategy.nautilus.engine import BarType, EngineBar, EngineInstrument, Money, QuoteTick
 from lstm_strategy.nautilus.fence import fence
 from lstm_strategy.nautilus.fills import LATENCY_NS
+from lstm_strategy.nautilus.history import timeframe_of
 
 __all__ = ["RateFeeModel", "RateFeeModelConfig", "Simulation", "simulate"]
 
 _HERE = "lstm_strategy.nautilus.simulation"
-_HOUR, _EXITS_A_BAR = timedelta(hours=1), 4  # moved and resized, at most so often
 _STOP_LIMITS = ImportableFillModelConfig(
     fill_model_path="lstm_strategy.nautilus.fills:StopLimitFills",
     config_path="nautilus_trader.backtest.config:FillModelConfig",
@@ -175,7 +173,8 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
             risk_engine=fence(
                 simulation.limits,
                 [bar_type.instrument_id.value for bar_type in bar_types],
-                math.ceil(_EXITS_A_BAR * _HOUR / simulation.bar_type.spec.timedelta) if simulation.inside_bars else 0,
+                timeframe_of(simulation.bar_type).ns,
+                inside_bars=simulation.inside_bars,
             ),
             catalogs=[DataCatalogConfig(path=catalog)],
             strategies=[simulation.strategy],
