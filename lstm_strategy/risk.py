@@ -134,7 +134,9 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig,
     if not math.isfinite(equity):
         return risk
     day, hour = utc_day(ts_close), (ts_close - 1) // _NS_PER_HOUR
-    new_day = day != risk.day
+    # A clock that was set back brings no new day: what the day has lost and ordered counts until the next one begins.
+    new_day, new_hour = day > risk.day, hour > risk.hour
+    day, hour = max(day, risk.day), max(hour, risk.hour)
     day_start = risk.equity if new_day else risk.day_start_equity
     peak = max(risk.peak_equity, equity)
     drawdown_halt, text = risk.drawdown_halt, risk.halt_text
@@ -178,7 +180,7 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig,
         text,
         risk.resume_text,
         hour,
-        risk.orders_hour if hour == risk.hour else 0,
+        0 if new_hour else risk.orders_hour,
         0 if new_day else risk.orders_day,
         turnover,
         ts_close,

@@ -27,6 +27,7 @@ from lstm_strategy.decision import (
     SizingConfig,
     Trained,
     advance,
+    count_order,
     decide,
     resume,
 )
@@ -403,6 +404,14 @@ def test_a_daily_loss_halts_until_the_next_day() -> None:
     assert not risk.daily_halt
     assert risk.day_start_equity == 960.0
     assert decided(normal(), PortfolioState(NOON, 958.0, 0.5, risk)).reason not in HALTS
+
+
+def test_a_clock_set_back_to_yesterday_lifts_no_daily_halt_and_forgets_no_order() -> None:
+    risk = count_order(walk(started(), ("2024-05-01T13:00", 1000.0), ("2024-05-02T13:00", 940.0)))
+    risk = walk(risk, ("2024-05-01T14:00", 940.0))
+    assert (risk.daily_halt, risk.orders_day, risk.orders_hour, risk.day_start_equity) == (True, 1, 1, 1000.0)
+    assert walk(risk, ("2024-05-02T14:00", 940.0)).daily_halt  # the day that it knew already is no new one
+    assert not walk(risk, ("2024-05-03T01:00", 940.0)).daily_halt
 
 
 def test_a_new_day_may_halt_at_once() -> None:
