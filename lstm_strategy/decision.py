@@ -105,6 +105,11 @@ class Decision(msgspec.Struct, frozen=True):
     bound: tuple[str, ...] = ()
     cancel_opening: bool = False
 
+    @property
+    def adds(self) -> bool:
+        """Whether it adds to the position, or turns it."""
+        return self.exposure * self.target < 0.0 or abs(self.target) > abs(self.exposure)
+
 
 def decide(
     forecast: Forecast | None,

@@ -13,7 +13,7 @@ _SLICE, _SLICE_OF_ATTENTION = 8192, 256  # bars at once, so that a long history 
 
 
 class NetworkStep:
-    """A model's network with its state: an input row, and two hidden states taking turns, bound once for copy-free steps.
+    """A network with its state: an input row, and two hidden states taking turns, bound once for copy-free steps.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class NetworkStep:
             array[:] = 0.0
 
     def step(self, x_F: Float32) -> Float32:
-        """Take one bar's features; return the quantiles float32 [1, 1, H · Q], a buffer that the next step overwrites."""
+        """Take one bar's features; return the quantiles [1, 1, H · Q], which the next step overwrites."""
         self._x[0, 0] = x_F
         self._session.run_with_iobinding(self._bindings[self._turn])
         self._turn = 1 - self._turn

@@ -6,7 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tiny_support import make_tiny
+
+settings.register_profile("ours", deadline=None)  # how long an example takes tells of the machine, not of the code
+settings.load_profile("ours")
 
 
 @pytest.fixture(scope="session")

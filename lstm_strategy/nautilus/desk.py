@@ -140,7 +140,7 @@ class Desk:
         self._then = None  # what an older decision planned is out of date
         if held.working:
             # Beyond the rate of orders nothing takes the place of what was sent, unless it takes from the position.
-            barred = _adds(decision) and not RATES.isdisjoint(decision.bound)
+            barred = decision.adds and not RATES.isdisjoint(decision.bound)
             late = not barred and self._execution.overdue(held.working, decision.ts_close)
             if late or outdated(decision, held.equity, price, held.position, held.pending, self._tolerance):
                 if self.attentive and decision.target != decision.exposure and not barred:
@@ -299,11 +299,6 @@ class Desk:
             self._decided[order.client_order_id.value] = price
         self._sent += 1
         self._strategy.submit_order(order)
-
-
-def _adds(decision: Decision) -> bool:
-    """Say whether a decision adds to the position, or turns it."""
-    return decision.exposure * decision.target < 0.0 or abs(decision.target) > abs(decision.exposure)
 
 
 def _within(held: Holdings, share: float | None) -> Holdings:

@@ -18,6 +18,7 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.joint_limits import Resting
 from lstm_strategy.nautilus.engine import EngineBar, loud, on_loop
 from lstm_strategy.nautilus.history import timeframe_of
+from lstm_strategy.nautilus.joint_close import mark, members_of, shares
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
@@ -30,7 +31,6 @@ from lstm_strategy.nautilus.portfolio_config import (
 from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
 from lstm_strategy.nautilus.seat import Seat
 from lstm_strategy.nautilus.status import nobody
-from lstm_strategy.nautilus.table import adds, mark, members_of, shares
 from lstm_strategy.panel import Panel, Weighed
 from lstm_strategy.portfolio import require_portfolio
 from lstm_strategy.state_file import unpack_seats
@@ -178,7 +178,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         """Carry the decisions out; what fails for one name keeps no other from being closed. Return what failed."""
         spendable, failures = shares(self.seats, decisions), []
         # Sales are sent first, but nothing counts on them: they may fill later than the purchases.
-        for name in sorted(decisions, key=lambda name: (adds(decisions[name]), name)):
+        for name in sorted(decisions, key=lambda name: (decisions[name].adds, name)):
             seat, decision, arrival = self.seats[name], decisions[name], due.arrived.get(name)
             quantity, action = Decimal(0), Action.NOT_READY
             try:

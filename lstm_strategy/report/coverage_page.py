@@ -11,7 +11,7 @@ import numpy as np
 
 from lstm_strategy.bars import Timeframe, parse_ns
 from lstm_strategy.report.html import write_html
-from lstm_strategy.report.words import percent, whole
+from lstm_strategy.report.words import minute_of, percent, whole
 from lstm_strategy.sources.agreement import Agreement
 from lstm_strategy.sources.integrity import Hole, HoleKind
 
@@ -81,7 +81,7 @@ def write_coverage_page(
             "agreements": [_agreement_row(agreement) for agreement in compared],
             "stale": [
                 (
-                    *(_name(entry), _stamp(run["start"]), _stamp(run["end"]), whole(run["bars"])),
+                    *(_name(entry), minute_of(run["start"]), minute_of(run["end"]), whole(run["bars"])),
                     f"{'flat' if run['flat'] else 'moving'}, {'traded' if run['traded'] else 'no volume'}",
                 )
                 for run, entry in stale[:_LISTED]
@@ -220,15 +220,15 @@ def _agreement_row(agreement: Agreement) -> tuple[str, ...]:
     volume = max(column.max_relative for column in agreement.columns if column.column == "volume")
     first = agreement.mismatches[0].ts if agreement.mismatches else ""
     counts = agreement.compared, agreement.differing_bars, agreement.only_in_first, agreement.only_in_second
-    return (_pair(agreement), *map(whole, counts), _size(prices), _size(volume), _stamp(first))
+    return (_pair(agreement), *map(whole, counts), _size(prices), _size(volume), minute_of(first))
 
 
 def _hole_table(ranked: list[Hole]) -> dict[str, Any]:
     rows = [
         (
             f"{_market(hole)} {hole.timeframe}",
-            _stamp(hole.first),
-            _stamp(hole.last),
+            minute_of(hole.first),
+            minute_of(hole.last),
             whole(hole.missing),
             _WHOSE[hole.kind],
             ", ".join(Path(name).name.rpartition(".")[0] for name in hole.instruments),
@@ -258,12 +258,7 @@ def _bars(count: int) -> str:
 
 
 def _until(hole: Hole) -> str:
-    return _stamp(hole.first) if hole.first == hole.last else f"{_stamp(hole.first)} to {_stamp(hole.last)}"
-
-
-def _stamp(text: str) -> str:
-    """2024-01-31T12:00:00Z to the minute; the page says that times are UTC."""
-    return text.replace("T", " ").removesuffix("Z").removesuffix(":00")
+    return minute_of(hole.first) if hole.first == hole.last else f"{minute_of(hole.first)} to {minute_of(hole.last)}"
 
 
 def _covered(missing: int, expected: int) -> str:

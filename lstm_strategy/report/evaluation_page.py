@@ -11,7 +11,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.report.evaluation_charts import draw_all
 from lstm_strategy.report.evaluation_fan import INSTRUMENTS, draw_fans
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
-from lstm_strategy.report.words import NO_VALUE, fixed, p_value, percent, whole
+from lstm_strategy.report.words import NO_VALUE, fixed, minute_of, p_value, percent, whole
 
 __all__ = ["write_evaluation_page"]
 
@@ -75,7 +75,8 @@ def _contents(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
                             *(f"Fold {row['fold']}" for row in summary["by_fold"])),
         "repeats": _count(summary["importance_repeats"], "shuffling"),
         "misses": [
-            (_stamp(miss["ts"]), miss["instrument"], str(miss["horizon"]), percent(miss["log_return"], 2, signed=True),
+            (minute_of(miss["ts"]), miss["instrument"], str(miss["horizon"]),
+             percent(miss["log_return"], 2, signed=True),
              f"{fixed(miss['y'], 1, signed=True)} σ")
             for miss in summary["largest_misses"]
         ],
@@ -214,10 +215,6 @@ def _or_zero(value: float | None) -> float:
 
 def _day(stamp: str | None) -> str:
     return NO_VALUE if stamp is None else stamp[:10]
-
-
-def _stamp(text: str) -> str:
-    return text.replace("T", " ").removesuffix("Z").removesuffix(":00")
 
 
 def _count(number: int, noun: str) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "first_line",
     "fixed",
     "forecast_verdict",
+    "minute_of",
     "p_value",
     "percent",
     "strategy_verdict",
@@ -198,3 +199,8 @@ def _luck(sharpe: float | None, years: float) -> list[str]:
     if abs(sharpe) < 1.96 * error:
         return [f"{text}, so this result cannot be told from luck."]
     return [f"{text}, for independent returns; trials that were not kept are not counted."]
+
+
+def minute_of(text: str) -> str:
+    """Return 2024-01-31T12:00:00Z to the minute; the page says that times are UTC."""
+    return text.replace("T", " ").removesuffix("Z").removesuffix(":00")

@@ -15,7 +15,7 @@ from lstm_strategy.panel import Member
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.seat import Seat
 
-__all__ = ["adds", "mark", "members_of", "shares"]
+__all__ = ["mark", "members_of", "shares"]
 
 
 def mark(strategy: Any, seats: Mapping[str, Seat], due: Round, limits: LimitsConfig) -> None:
@@ -56,11 +56,6 @@ def shares(seats: Mapping[str, Seat], decisions: Mapping[str, Decision]) -> dict
         part = _reserved(seat) + left * (wants[name] / total if total else 0.0)
         found[name] = None if spendable is None else part
     return found
-
-
-def adds(decision: Decision) -> bool:
-    """Say whether a decision adds to the position, or turns it."""
-    return decision.exposure * decision.target < 0.0 or abs(decision.target) > abs(decision.exposure)
 
 
 def _lead(exposure: float, pending: float) -> float:
