@@ -31,8 +31,8 @@ class AlertsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     events : tuple of str
         Some of `ALERTED`.
     per_minute : int
-        Alerts a minute to each of them, on average; others are held back, and counted in the next one. Half are kept
-        for what is neither fill nor swap.
+        Alerts a minute to each of them, on average; others are held back, and counted in the next one. Fills, swaps,
+        troubles and refusals share half of them; a halt and a stop are never held back.
     timeout : float
         Seconds for one request.
     """

@@ -467,6 +467,25 @@ def test_alerts_keep_to_a_rate_count_what_they_hold_back_and_keep_room_for_halts
     assert sum(counts) == 28  # none goes untold
 
 
+@pytest.mark.parametrize("kind", ["refusal", "trouble", "halt"])
+def test_no_storm_keeps_a_halt_or_a_stop_back(kind: str) -> None:
+    with hooks() as server:
+        alerts = alerting(server, [], {"webhook": "/"}, per_minute=4, events=("refusal", "trouble", "halt", "stop"))
+        with Station(Board(), [alerts], [alerts], lambda _: None) as station:
+            for number in range(30):
+                station.put(told(kind, str(number)))
+            station.put(told("halt", "the loss of the day"))
+            station.put(told("stop", "over"))
+            until(
+                lambda: (
+                    sum(body["kind"] in ("halt", "stop") for body in server.at("/")) >= (32 if kind == "halt" else 2)
+                )
+            )
+        kinds = [body["kind"] for body in server.at("/")]
+    assert (kinds.count("halt"), kinds.count("stop")) == (31 if kind == "halt" else 1, 1)
+    assert kind == "halt" or kinds.count(kind) == 2  # half of the rate
+
+
 @pytest.mark.parametrize(
     ("wrong", "told_of"),
     [

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ __all__ = ["Alerts", "Bucket", "Target", "targets_of"]
 
 _QUEUE, _ATTEMPTS, _BETWEEN_S, _LAST_S = 100, 3, 1.0, 3.0
 _COUNT = "held_back"
-_RESERVE = frozenset({"fill", "swap", _COUNT})  # may not use the half that is kept for what matters more
+_RESERVE = frozenset({"fill", "swap", "trouble", "refusal", _COUNT})  # may not use the half kept for what matters more
+_ALWAYS, _MOST_ALWAYS = frozenset({"halt", "stop"}), 1_000  # never held back, and sent first; the bound is for memory
 _SIGNS = {"start": "▶", "stop": "■", "halt": "⛔", "resumed": "✅", "trouble": "⚠", "refusal": "⚠", "swap": "↻"}
 _MOST_TEXT = 1_500  # Discord takes 2,000 characters
 
@@ -97,8 +99,9 @@ def targets_of(config: AlertsConfig, environment: Mapping[str, str] = os.environ
 class Alerts(Consumer):
     """Tells each target by itself: a slow or failing one keeps no other waiting, and none keeps the node.
 
-    A request is tried three times. What fails is said once, until one gets through again; what is held back by the rate
-    or a full queue is counted, and the count told with the next alert, or by itself when there is none.
+    A halt and a stop are never held back, and go before what waits. A request is tried three times. What fails is said
+    once, until one gets through again; what is held back by the rate or a full queue is counted, and the count told
+    with the next alert, or by itself when there is none.
 
     Parameters
     ----------
@@ -165,17 +168,20 @@ class _Line:
         self._of_run, self._say, self._between_s = of_run, say, between_s
         self._bucket, self._untold = Bucket(config.per_minute), 0
         self._pause_s = 60.0 / config.per_minute
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
+        self._queue: deque[Event] = deque()
+        self._first: deque[Event] = deque(maxlen=_MOST_ALWAYS)
         self._wake = asyncio.Event()
         self._ending, self._failing = False, False
 
     def put(self, event: Event) -> None:
-        if self._queue.full() or not self._bucket.take(event.kind):
+        if event.kind in _ALWAYS:
+            self._bucket.take(event.kind)  # where there is a token left
+            self._first.append(event)
+        elif len(self._queue) >= _QUEUE or not self._bucket.take(event.kind):
             self.held_back += 1
             self._untold += 1
-            self._wake.set()
-            return
-        self._queue.put_nowait(event)
+        else:
+            self._queue.append(event)
         self._wake.set()
 
     def end(self) -> None:
@@ -184,10 +190,10 @@ class _Line:
 
     async def work(self, session: aiohttp.ClientSession) -> None:
         """Send one after the other; end when asked to, and nothing waits."""
-        while not (self._ending and self._queue.empty() and not self._untold):
+        while not (self._ending and not self._first and not self._queue and not self._untold):
             event = None
-            if not self._queue.empty():
-                event = self._queue.get_nowait()
+            if waiting := self._first or self._queue:
+                event = waiting.popleft()
             elif not (self._untold and (self._ending or self._bucket.take(_COUNT))):
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
