@@ -27,6 +27,7 @@ type Flattening = Literal[
     "loss_cooldown",
     "interval_too_wide",
 ]
+_MOST_HOURS = 87_600.0  # ten years
 _OPTIONAL = ("max_gross", "max_net", "max_order_notional", "turnover_per_day", "max_volatility", "price_fence")
 
 
@@ -97,8 +98,11 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     flatten_on: tuple[Flattening, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("max_exposure", "max_step", "cooldown_hours"):
+        for name in ("max_exposure", "max_step"):
             require(0.0 < getattr(self, name) < math.inf, f"limits.{name}", getattr(self, name), "above 0")
+        hours, flip = self.cooldown_hours, self.flip_hours
+        require(0.0 < hours <= _MOST_HOURS, "limits.cooldown_hours", hours, "above 0, at most 87600")
+        require(0.0 <= flip <= _MOST_HOURS, "limits.flip_hours", flip, "0 to 87600")
         for name in (*_OPTIONAL, "price_fence_scales"):
             value = getattr(self, name)
             require(value is None or 0.0 < value < math.inf, f"limits.{name}", value, "above 0")
@@ -107,8 +111,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for name in ("orders_per_hour", "orders_per_day", "max_losses"):
             value = getattr(self, name)
             require(value is None or 1 <= value <= 1_000_000, f"limits.{name}", value, "1 to 1000000")
-        for name in ("drift_tolerance", "flip_hours"):
-            require(0.0 <= getattr(self, name) < math.inf, f"limits.{name}", getattr(self, name), "0 or above")
+        require(0.0 <= self.drift_tolerance < math.inf, "limits.drift_tolerance", self.drift_tolerance, "0 or above")
         stale, outside = self.max_stale_bars, self.feature_range
         require(stale is None or 0 <= stale <= 1_000_000, "limits.max_stale_bars", stale, "0 to 1000000")
         require(outside is None or 0.0 <= outside < math.inf, "limits.feature_range", outside, "0 or above")

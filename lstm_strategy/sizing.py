@@ -129,10 +129,12 @@ class SizingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     without_forecast: Literal["flatten", "hold"] = "flatten"
 
     def __post_init__(self) -> None:
-        for name in ("target_volatility", "reference_sharpe", "kelly_fraction", "volatility_floor", "fraction"):
-            require(0.0 < getattr(self, name) < math.inf, f"sizing.{name}", getattr(self, name), "above 0")
+        for name in ("target_volatility", "reference_sharpe", "kelly_fraction", "volatility_floor"):
+            # Their ratios and squares stay far from the ends of a double.
+            require(1e-6 <= getattr(self, name) <= 1e6, f"sizing.{name}", getattr(self, name), "1e-6 to 1e6")
+        require(0.0 < self.fraction < math.inf, "sizing.fraction", self.fraction, "above 0")
         for name in ("tilt", "no_trade_band", "least_change"):
-            require(0.0 <= getattr(self, name) < math.inf, f"sizing.{name}", getattr(self, name), "0 or above")
+            require(0.0 <= getattr(self, name) <= 1e6, f"sizing.{name}", getattr(self, name), "0 or above, at most 1e6")
         require(self.horizon >= 1, "sizing.horizon", self.horizon, "1 or above")
         if self.horizons:
             fine = self.horizon in self.horizons and len(set(self.horizons)) == len(self.horizons)

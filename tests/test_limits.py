@@ -415,6 +415,8 @@ def test_an_older_state_is_read_and_a_damaged_one_refused() -> None:
         ({"max_losses": 0}, r"limits\.max_losses is 0"),
         ({"cooldown_hours": 0.0}, r"limits\.cooldown_hours is 0"),
         ({"flip_hours": -1.0}, r"limits\.flip_hours is -1"),
+        ({"flip_hours": math.inf}, r"limits\.flip_hours is inf; it must be 0 to 87600"),
+        ({"cooldown_hours": 1e7}, r"limits\.cooldown_hours is 10000000\.0; it must be above 0, at most 87600"),
         ({"max_stale_bars": -1}, r"limits\.max_stale_bars is -1"),
         ({"feature_range": -0.1}, r"limits\.feature_range is -0\.1"),
         ({"price_fence_scales": 0.0}, r"limits\.price_fence_scales is 0"),

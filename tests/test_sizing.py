@@ -227,6 +227,14 @@ def test_the_width_is_in_units_of_the_horizons_scale() -> None:
         ("widest_interval", math.inf),
         ("horizons", (4, 24)),
         ("horizons", (1, 1)),
+        ("reference_sharpe", 5e-324),
+        ("reference_sharpe", 1e7),
+        ("target_volatility", 1e308),
+        ("kelly_fraction", 1e-7),
+        ("volatility_floor", 1e300),
+        ("volatility_floor", math.nan),
+        ("tilt", 1e308),
+        ("no_trade_band", 1e308),
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_key(key: str, value: Any) -> None:
