@@ -42,7 +42,7 @@ def random_limits(random: Random, spot: bool) -> LimitsConfig:
     return LimitsConfig(
         side="long_only" if spot else random.choice(["long_only", "long_short"]),
         max_exposure=cap,
-        max_gross=some(random, 0.2, cap, 2 * cap),
+        max_gross=some(random, 0.2, cap, min(2 * cap, 10.0)),  # what the initial margin allows
         max_net=some(random, 0.1, cap),
         max_step=random.choice([0.2, 1.0, 4.0]),
         max_order_notional=some(random, 0.4, 500.0, 3_000.0, 20_000.0),
