@@ -53,7 +53,7 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     follow_poll : float
         Wall seconds between two looks at the registry.
     shadow_bars : int
-        Bars on which it must have forecast, unheard, before it does.
+        Bars on which it must have forecast, unheard, before it does; 1 or more.
     parity_every : int
         Bars between two proofs that what is traded on is what would be made offline (see `parity`).
     cache : str, optional
@@ -98,9 +98,9 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ):
             if value is not None and not least <= value <= 86_400.0:
                 raise LSTMStrategyError(f"live.{name} is {value}; it must be {least:g} to 86400")
-        for key, bars, fewest in (("shadow_bars", self.shadow_bars, 0), ("parity_every", self.parity_every, 1)):
-            if not fewest <= bars <= 100_000:
-                raise LSTMStrategyError(f"live.{key} is {bars}; it must be {fewest} to 100000 bars")
+        for key, bars in (("shadow_bars", self.shadow_bars), ("parity_every", self.parity_every)):
+            if not 1 <= bars <= 100_000:
+                raise LSTMStrategyError(f"live.{key} is {bars}; it must be 1 to 100000 bars")
 
 
 def _require_address(text: str) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,15 +18,20 @@ from nautilus_trader.backtest.engine import BacktestEngine
 from test_strategy import LateHistory, config, engine_bars, engines, play  # noqa: F401 - engines is a fixture
 
 from lstm_strategy import artefact
-from lstm_strategy.bars import Bar
+from lstm_strategy.bars import Bar, Timeframe
 from lstm_strategy.conformal import CalibrationConfig
 from lstm_strategy.decision import SizingConfig
 from lstm_strategy.decision_log_reader import read_log, voice_at
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.live_config import LiveConfig
 from lstm_strategy.nautilus import swap
+from lstm_strategy.nautilus.model import Model, open_model
+from lstm_strategy.nautilus.parity import Monitor
+from lstm_strategy.nautilus.session import Stream, open_successor
 from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
+from lstm_strategy.parity import Parity
 
 BARS = random_bars(1_100)
 WARM, SHADOW = 800, 10
@@ -294,6 +300,159 @@ def test_one_that_forecasts_no_numbers_never_speaks(
 
 
 @pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("where", ["warm_up", "update", "restored"])
+def test_one_that_raises_at_any_step_stops_nothing(
+    engines: list[BacktestEngine],  # noqa: F811
+    models: Path,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner = Parity if where == "restored" else Forecaster
+    kept = getattr(owner, where)
+
+    def broken(self: Any, *given: Any) -> Any:
+        forecaster = self._live if where == "restored" else self
+        if forecaster.artefact.manifest.version == "2":
+            raise RuntimeError("the graph fails\nwith much to say")
+        return kept(self, *given)
+
+    monkeypatch.setattr(owner, where, broken)
+    strategy = followed(models, {805: lambda: artefact.promote(models, "tiny", "2")}, shadow_bars=1)
+    drive(engines, strategy, 840)
+    assert strategy.who() == {"tiny/1": 40}
+    assert set(strategy.swapper._refused) == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("flaw", "told"),
+    [("horizon", "says 7 quantiles"), ("input", "does not step"), ("nan", "no numbers"), ("position", "no position")],
+)
+def test_a_graph_with_the_right_hash_that_cannot_speak_is_refused(models: Path, flaw: str, told: str) -> None:
+    import onnx
+    import torch
+    from onnx import numpy_helper
+
+    from lstm_strategy.network import StreamingLSTM
+    from lstm_strategy.research.export import export
+
+    folder = models / "tiny" / "2"
+    loaded, weights = artefact.load(folder), (folder / "weights.safetensors").read_bytes()
+    manifest, graph = loaded.manifest, loaded.graph
+    if flaw in ("horizon", "input"):
+        n_features = len(manifest.features.names) - (flaw == "input")
+        start = torch.tensor(manifest.baseline[: 1 if flaw == "horizon" else 2])
+        graph = export(StreamingLSTM(manifest.network, torch.zeros(n_features), torch.ones(n_features), start))
+    elif flaw == "nan":
+        onnx_model = onnx.load_from_string(graph)
+        for at, tensor in enumerate(onnx_model.graph.initializer):
+            array = numpy_helper.to_array(tensor)
+            if array.dtype == np.float32 and array.size > 50:
+                spoiled = numpy_helper.from_array(np.full_like(array, np.nan), tensor.name)
+                onnx_model.graph.initializer[at].CopyFrom(spoiled)
+        graph = onnx_model.SerializeToString()
+    else:
+        training = msgspec.structs.replace(manifest.training, objective="sharpe")
+        manifest = msgspec.structs.replace(manifest, training=training)
+    shutil.rmtree(folder)
+    artefact.save(models, manifest, graph, weights)
+    settings = followed(models, {}).settings
+    running = open_model(models / "tiny" / "1", SPOT.id, Timeframe.parse("1h"), settings.sizing)
+    assert isinstance(running, Model)
+    with pytest.raises(LSTMStrategyError, match=told):
+        open_successor(settings, folder, running)
+
+
+def test_a_position_that_is_no_number_is_not_sane() -> None:
+    quantiles_HQ = np.array([[-1.0, 0.0, 1.0]], np.float32)
+    for has_position, position, sane in ((True, np.nan, False), (True, 0.5, True), (False, np.nan, True)):
+        model: Any = SimpleNamespace(
+            forecaster=SimpleNamespace(artefact=SimpleNamespace(manifest=SimpleNamespace(has_position=has_position)))
+        )
+        assert swap._sane(Forecast(0, (1,), (0.1, 0.5, 0.9), quantiles_HQ, 1.0, position), model) is sane
+
+
+class LastingNames:
+    """A clock that holds the name of a timer that has fired until another is set, and refuses it meanwhile."""
+
+    def __init__(self) -> None:
+        self.alerts: dict[str, Callable[[Any], None]] = {}
+        self.fired = ""
+
+    @property
+    def timer_names(self) -> list[str]:
+        return [*self.alerts, self.fired]
+
+    def timestamp_ns(self) -> int:
+        return 0
+
+    def set_timer(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def set_time_alert_ns(self, name: str, _at: int, callback: Callable[[Any], None]) -> None:
+        assert name not in self.timer_names
+        self.alerts[name] = callback
+
+    def cancel_timer(self, name: str) -> None:
+        self.alerts.pop(name, None)
+
+    def run(self) -> int:
+        """Fire what is set, and what that sets; return how often."""
+        times = 0
+        while self.alerts:
+            self.fired, callback = self.alerts.popitem()
+            callback(SimpleNamespace(name=self.fired))
+            times += 1
+        return times
+
+
+@pytest.mark.usefixtures("inline")
+def test_bars_mended_just_before_the_turn_are_taken_first_and_no_tick_is_lost(models: Path) -> None:
+    settings, clock, failures = followed(models, {}, shadow_bars=5).settings, LastingNames(), []
+    log = SimpleNamespace(info=lambda _: None, warning=lambda _: None, error=lambda _: None)
+    owner = SimpleNamespace(id="X", log=log, clock=clock, fail=lambda *told: failures.append(told))
+    running = open_model(models / "tiny" / "1", SPOT.id, Timeframe.parse("1h"), None)
+    stream = Stream(Timeframe.parse("1h"), running)
+    monitor = Monitor(owner, stream, settings.bar_type, settings)
+    swapper = swap.Swap(owner, stream, settings.bar_type, settings, monitor)
+    monitor.start()
+    assert monitor.parity is not None
+    monitor.past(BARS[:780])
+    running.forecaster.warm_up(BARS[:780])
+    bars = list(BARS[:820])
+
+    def take(bar: Bar) -> None:
+        swapper.turn()
+        monitor.took(bar, stream.model.forecaster.update(bar), 0)
+        swapper.took(bar)
+
+    for bar in bars[780:800]:
+        take(bar)
+    artefact.promote(models, "tiny", "2")
+    swapper._on_poll(None)
+    assert clock.run() > 3  # the whole warm-up, without another look at the registry
+    assert swapper._warm
+    for bar in bars[800:805]:
+        take(bar)
+    old = bars[801]
+    bars[801] = old._replace(high=old.high * 1.05, close=old.high * 1.04, volume=old.volume * 3)
+    monitor.told(bars[801])
+    monitor.parity.mend()
+    assert monitor.parity.mended == 1
+    assert not {"missing", "revised"} & monitor.parity.problems.keys()
+    take(bars[805])
+    assert stream.model.label == "tiny/1"
+    clock.run()
+    for bar in bars[806:]:
+        take(bar)
+    assert (stream.model.label, swapper.swaps, failures) == ("tiny/2", 1, [])
+    truth = Forecaster(artefact.load(models / "tiny" / "2"), SPOT.id)
+    for bar in bars:
+        truth.update(bar)
+    for ours, theirs in zip(stream.model.forecaster.last_step, truth.last_step, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.usefixtures("inline")
 def test_the_warm_up_goes_in_slices_and_waits_for_bars(
     engines: list[BacktestEngine],  # noqa: F811
     models: Path,
@@ -340,9 +499,15 @@ def test_adaptive_calibration_of_the_new_version_has_learned_on_the_bars_held(
 
 
 def test_a_thread_verifies_while_bars_go_on(engines: list[BacktestEngine], models: Path) -> None:  # noqa: F811
-    strategy = followed(models, {810: lambda: artefact.promote(models, "tiny", "2")}, shadow_bars=0)
+    strategy = followed(models, {810: lambda: artefact.promote(models, "tiny", "2")}, shadow_bars=1)
     drive(engines, strategy, 1_100)
     assert strategy.who().get("tiny/2", 0) > 0
+
+
+def test_at_least_one_forecast_is_heard_in_shadow() -> None:
+    assert LiveConfig(shadow_bars=1).shadow_bars == 1
+    with pytest.raises(LSTMStrategyError, match="shadow_bars is 0; it must be 1 to"):
+        LiveConfig(shadow_bars=0)
 
 
 def test_a_start_takes_the_current_version_or_the_one_named(
@@ -363,7 +528,7 @@ def test_a_start_takes_the_current_version_or_the_one_named(
     ("changes", "told"),
     [
         ({"follow_poll_s": 0.0}, "follow_poll_s is 0.0"),
-        ({"shadow_bars": -1}, "shadow_bars -1"),
+        ({"shadow_bars": 0}, "shadow_bars 0"),
         ({"model": "nowhere/tiny/1"}, "follow needs the folder of a model"),
     ],
 )

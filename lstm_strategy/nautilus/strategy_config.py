@@ -50,7 +50,7 @@ class TradingConfig(StrategyConfig, frozen=True, kw_only=True):
     follow_poll_s : float
         Wall seconds between two looks at the registry.
     shadow_bars : int
-        Bars on which another version must have forecast, unheard, before it takes over.
+        Bars on which another version must have forecast, unheard, before it takes over; 1 or more.
     record : bool
         Whether to keep every bar's decision in memory (backtests).
     decision_log : str, optional

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
@@ -81,15 +82,16 @@ class Swap:
     def __init__(
         self, owner: Any, stream: Stream, bar_type: BarType, settings: FollowSettings, monitor: Monitor
     ) -> None:
-        if settings.follow and (not settings.follow_poll_s > 0.0 or settings.shadow_bars < 0):
+        if settings.follow and (not settings.follow_poll_s > 0.0 or settings.shadow_bars < 1):
             told = f"follow_poll_s is {settings.follow_poll_s}, shadow_bars {settings.shadow_bars}"
-            raise LSTMStrategyError(f"{told}; they must be above 0, and 0 or above")
+            raise LSTMStrategyError(f"{told}; they must be above 0, and 1 or above")
         self.swaps, self.longest_s = 0, 0.0
         self._owner, self._stream, self._settings, self._monitor = owner, stream, settings, monitor
         self._timer, self._ticker = (f"{owner.id}-{what}-{bar_type}" for what in ("follow", "warm"))
         self._refused: dict[str, tuple[int, ...]] = {}
         self._pointer_problem = ""
         self._task: _Task | None = None
+        self._armed = ""  # the timer of the next tick
         self._folder: Path | None = None  # of the version on its way
         self._found_stamps: tuple[int, ...] = ()
         self._model: Model | None = None
@@ -120,8 +122,15 @@ class Swap:
             return
         if watched is None or {"missing", "revised"} & watched.problems.keys():  # its bars are about to be others
             return
+        if watched.mended != self._mended:  # they are others, and it has not taken them
+            self._warm_anew(model)
+            return
+        try:
+            self._monitor.go_on(parity)
+        except Exception as error:
+            self._refuse(_told(error))
+            return
         before, self._stream.model = self._stream.model, model
-        self._monitor.go_on(parity)
         self.swaps += 1
         self._owner.log.warning(f"Model {model.label} speaks from the next bar on, in the place of {before.label}")
         self._drop()
@@ -129,21 +138,29 @@ class Swap:
     def past(self, bars: Bars) -> None:
         """Take a history that the forecaster takes at once."""
         if self._warm and self._model is not None:
-            self._model.forecaster.warm_up(bars)
+            try:
+                self._model.forecaster.warm_up(bars)
+            except Exception as error:
+                self._refuse(_told(error))
 
     def took(self, bar: Bar) -> None:
         """Take a bar in shadow."""
         self.start()
-        model, parity = self._model, self._monitor.parity
-        if model is None or not self._warm:
-            return
+        if self._model is not None and self._warm:
+            try:
+                self._shadow(self._model, bar)
+            except Exception as error:
+                self._refuse(_told(error))
+
+    def _shadow(self, model: Model, bar: Bar) -> None:
+        parity = self._monitor.parity
         if parity is None or parity.mended != self._mended:  # the bars of its past are others now
             self._warm_anew(model)
             return
         forecast = model.forecaster.update(bar)
         if forecast is None:
             self._shadowed = 0
-        elif not _sane(forecast):
+        elif not _sane(forecast, model):
             self._refuse(f"it forecasts no numbers, or no order of them, at {format_ns(bar.ts_close)}")
         else:
             self._shadowed += 1
@@ -151,10 +168,10 @@ class Swap:
     @loud
     def _on_poll(self, _event: Any) -> None:
         """Look which version is current."""
-        here = Path(self._settings.model).absolute()
         try:
+            here = Path(self._settings.model).absolute()
             wanted = artefact.current(here.parent.parent, here.parent.name)
-        except LSTMStrategyError as error:
+        except (LSTMStrategyError, OSError) as error:
             if str(error) != self._pointer_problem:
                 self._owner.log.error(f"{error}; {self._stream.model.label} trades on")
             self._pointer_problem = str(error)
@@ -182,11 +199,22 @@ class Swap:
         """Go on with the warm-up in a few milliseconds; while bars are awaited, at the next look at the registry."""
         clock = self._owner.clock
         waits = self._model is not None and self._waits(self._model)
-        if not self._warm and not waits and self._ticker not in clock.timer_names:
-            clock.set_time_alert_ns(self._ticker, clock.timestamp_ns() + _TICK_NS, on_loop(clock, self._on_tick))
+        if not self._warm and not waits and not self._armed:
+            taken = set(clock.timer_names)  # the clock may hold a timer's name for a moment after it has fired
+            self._armed = next(name for n in count() if (name := f"{self._ticker}-{n}") not in taken)
+            clock.set_time_alert_ns(self._armed, clock.timestamp_ns() + _TICK_NS, on_loop(clock, self._on_tick))
 
     @loud
-    def _on_tick(self, _event: Any) -> None:
+    def _on_tick(self, event: Any) -> None:
+        if event.name != self._armed:  # it was on its way when its version was given up
+            return
+        self._armed = ""
+        try:
+            self._go_on()
+        except Exception as error:
+            self._refuse(_told(error))
+
+    def _go_on(self) -> None:
         task = self._task
         if task is not None:
             if not task.done:
@@ -194,7 +222,7 @@ class Swap:
                 return
             self._task = None
             if task.error is not None:
-                self._refuse(str(task.error).partition("\n")[0])
+                self._refuse(_told(task.error))
                 return
             self._model, self._parity = task.found
             self._blank = self._model.forecaster.state()
@@ -254,8 +282,9 @@ class Swap:
 
     def _drop(self) -> None:
         """Give up whoever is on the way."""
-        if self._folder is not None:
-            self._cancel(self._ticker)
+        if self._armed:
+            self._cancel(self._armed)
+        self._armed = ""
         if self._monitor.parity is not None:
             self._monitor.parity.too_few = False
         self._task = self._folder = None
@@ -268,12 +297,26 @@ class Swap:
             self._owner.clock.cancel_timer(timer)
 
 
-def _sane(forecast: Forecast) -> bool:
+def _sane(forecast: Forecast, model: Model) -> bool:
     quantiles_HQ = forecast.quantiles_HQ
+    if model.forecaster.artefact.manifest.has_position and not np.isfinite(forecast.position):
+        return False
     return bool(np.isfinite(quantiles_HQ).all() and (np.diff(quantiles_HQ, axis=1) >= 0.0).all())
+
+
+def _told(error: Exception) -> str:
+    text = str(error).partition("\n")[0]
+    return text if isinstance(error, LSTMStrategyError) else f"{type(error).__name__}: {text}"
 
 
 def _stamps(folder: Path) -> tuple[int, ...]:
     """Return when the files of a version were last written; 0 for those that are not there."""
     paths = [folder / name for name in ("manifest.json", "model.onnx", "weights.safetensors")]
-    return tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in paths)
+    return tuple(map(_stamp, paths))
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
