@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,12 +37,14 @@ from lstm_strategy.experiment import load_experiment
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.live_config import VENUES, LiveConfig
 from lstm_strategy.nautilus import live
+from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.adapters import ADAPTERS, Wiring, adapter_for, require_keys, require_offered
 from lstm_strategy.nautilus.backtest import run_backtest
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.node_settings import hold_trader
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
+from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.rehearsal import Rehearsal, rehearse
 from lstm_strategy.nautilus.stamps import require_stamped_at_close
 from lstm_strategy.nautilus.status import Decided, Observers
@@ -268,6 +271,28 @@ def test_bars_may_be_fewer_and_a_run_of_none_leaves_its_log_alone(desk: Desk) ->
     assert (Path(paper["run_path"]) / "experiment.toml").read_text() == experiment.read_text()
     one = desk.run("paper", experiment, "--replay", "--speed", "1e9", "--bars", "1")
     assert (one["decisions"], "net_return" in one) == (1, False)
+
+
+def test_a_node_that_keeps_only_its_last_bars_says_so_and_its_figures_are_of_those(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--replay", "--speed", "360000", "--bars", "60")
+    whole = desk.run("paper", desk.experiment(), *words)
+    monkeypatch.setattr(strategy_module, "RunRecord", partial(RunRecord, most=20))
+    paper = desk.run("paper", desk.experiment(), *words)
+    folder, before = Path(paper["run_path"]), Path(whole["run_path"])
+    kept = pq.read_table(folder / "equity.parquet")
+    assert 20 <= len(kept) <= 22 < paper["decisions"] == whole["decisions"]
+    columns = ["ts_close", "equity", "exposure", "price"]  # buy and hold begins anew
+    assert kept.select(columns).equals(pq.read_table(before / "equity.parquet").select(columns)[-len(kept) :])
+    for name in ("orders", "fills", "decisions"):
+        assert len(pq.read_table(folder / f"{name}.parquet")) == len(pq.read_table(before / f"{name}.parquet"))
+    first = kept["ts_close"][0].as_py()
+    fills = pq.read_table(folder / "fills.parquet")
+    assert paper["fills"] == sum(ts >= first for ts in fills["ts_filled"].to_pylist()) < whole["fills"]
+    (note,) = [note for note in paper["notes"] if "keeps in memory" in note]
+    assert f"the last {len(kept)} of {whole['decisions']} bars" in note
+    assert not any("keeps in memory" in note for note in whole["notes"])
 
 
 def test_a_replay_takes_the_time_that_its_speed_says(desk: Desk) -> None:

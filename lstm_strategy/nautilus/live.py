@@ -31,6 +31,7 @@ from lstm_strategy.nautilus.status import Observers
 __all__ = ["NodeRun", "run_node"]
 
 _POLL_S, _LOOK_S, _CALM_S = 0.02, 1.0, 2.5
+_MOST_ROWS, _FEWEST_ROWS = 500_000, 20_000  # kept in memory of all instruments (0.3 GB), and of each
 
 type Ended = Literal["signal", "replay", "engine", "failure"]
 
@@ -73,6 +74,8 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
             raise LSTMStrategyError("stopped while it was starting; nothing was sent")
         for record in built.records.values():
             record.listener = observers.decided
+            if stage is None:  # a replay ends with its bars
+                record.most = max(_MOST_ROWS // len(settings.names), _FEWEST_ROWS)
         observers.started(built)
         stop.on_halt(lambda: built.strategy.order_halt("signal SIGUSR1"))
         ended = await _trade(settings, built, stage, stop, observers)
@@ -224,7 +227,7 @@ async def _watch(settings: NodeSettings, built: Built, observers: Observers) -> 
     while True:
         await asyncio.sleep(min(longest / 4.0, 5.0))
         flush_logger()  # so that the log of a node that is killed lacks little
-        rows = sum(len(record) for record in built.records.values())
+        rows = sum(record.total for record in built.records.values())
         if rows != seen:
             if told:
                 observers.trouble("bars come again")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lstm_strategy import artefact
@@ -45,7 +46,7 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
         Where the decision log is not whole: the disk refused it.
     """
     folder, records, cache = settings.run_folder, run.built.records, run.built.node.cache
-    rows = min(len(record) for record in records.values())
+    rows, dropped = min(one.total for one in records.values()), max(one.dropped for one in records.values())
     told: dict[str, Any] = {
         "mode": "live" if settings.real else "paper" if settings.rehearsal is None else "replay",
         "venue": settings.adapter.name,
@@ -58,8 +59,10 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
     if rows < _FEWEST_BARS:
         return told
     single = settings.portfolio is None
-    markets = {member.instrument_id: _market(settings, member, cache) for member in settings.members}
-    cash = next(iter(records.values())).equities[0] if settings.real else settings.shared.cash
+    one, *_ = records.values()
+    first_ns = int(one.ts_close[0])
+    markets = {member.instrument_id: _market(settings, member, cache, first_ns) for member in settings.members}
+    cash = one.equities[0] if settings.real or dropped else settings.shared.cash
     orders = cache.orders()
     decided = {order: price for record in records.values() for order, price in record.decided.items()}
     forecasts = {
@@ -76,23 +79,30 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
         "decisions": pa.concat_tables([record.decisions_table() for record in records.values()]),
         "forecasts": pa.concat_tables([markets[name].source.to_table(found) for name, found in forecasts.items()]),
     }
+    recent = tables["fills"].filter(pc.greater_equal(tables["fills"]["ts_filled"].cast(pa.int64()), first_ns))
+    figured = tables | {"fills": recent} if dropped else tables
     lost, carry = liquidated(cache), {name: carried(cache, name) for name in markets}
     paid = [charge for name in markets for charge in charges(cache, name)]
     if single:
-        rows_of = (market.bars, records[first], forecasts[first], tables)
+        rows_of = (market.bars, records[first], forecasts[first], figured)
         summary = sum_up(market.source, market.instrument, *rows_of, cash=cash, liquidations=lost)
         summary["carry"] = msgspec.to_builtins(carry[first])
     else:
-        traded = TradedPanel(markets, records, carry, tables, cash, lost, paid)
+        traded = TradedPanel(markets, records, carry, figured, cash, lost, paid)
         summary = sum_up_panel(traded, cash=cash, method=settings.portfolio.method if settings.portfolio else "")
     shared = settings.shared
     summary["halts"] = halts_told(records, tables["fills"], paid, shared.limits, shared.delay)
+    if dropped:
+        summary["notes"].append(
+            f"Figures, equity and forecasts are of the last {len(one)} of {rows} bars, which is what a node keeps in"
+            " memory; the decision log and the tables of orders, fills and positions are of all."
+        )
     summary |= {"tearsheet": None} | told
     for name, table in tables.items():
         if name != "decisions":
             with atomic_write(folder / f"{name}.parquet") as temporary:
                 pq.write_table(table, temporary, compression="zstd")
-    _gather(folder, {name: len(record) for name, record in records.items()}, single=single)
+    _gather(folder, {name: record.total for name, record in records.items()}, single=single)
     with atomic_write(folder / "summary.json") as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1))
     return summary
@@ -108,14 +118,14 @@ def _gather(folder: Path, rows: dict[str, int], *, single: bool) -> None:
         shutil.rmtree(parts)
 
 
-def _market(settings: NodeSettings, member: BacktestSettings, cache: Any) -> Market:
-    """Return one instrument as the summary asks for it, with the bars that were decided on."""
+def _market(settings: NodeSettings, member: BacktestSettings, cache: Any, first_ns: int) -> Market:
+    """Return one instrument as the summary asks for it, with the bars decided on from a close on."""
     model, name = member.model, member.instrument_id
     source = of_schedule(model) if isinstance(model, Schedule) else of_artefact(artefact.load(model))
     folder = settings.run_folder / "decisions"
     log = read_log(folder if settings.portfolio is None else folder / file_name(name))
     columns = [log.floats(column) for column in ("open", "high", "low", "price", "volume")]
-    rows = np.isfinite(columns[0])  # where a name of several was absent there is no bar
+    rows = np.isfinite(columns[0]) & (log.ts_close >= first_ns)  # where a name of several was absent there is no bar
     bars = Bars(name, settings.timeframe, log.ts_close[rows], *(column[rows] for column in columns))
     instrument = cache.instrument(InstrumentId.from_str(name))
     return Market(source, instrument, bars, member.charged or member.costs, [], (), None)

@@ -38,7 +38,11 @@ _TOLD |= {"record", "decision_log"}
 
 @dataclass(slots=True)
 class RunRecord:
-    """Grows by one row a bar; nothing is written before the run has ended."""
+    """Grows by one row a bar; nothing is written before the run has ended.
+
+    Where ``most`` is given, as on a node that may run for years, the oldest rows beyond it are dropped, a tenth of it
+    at a time; ``dropped`` counts them, and the decision log has them all.
+    """
 
     instrument_id: str
     decisions: list[Decision] = field(default_factory=list)
@@ -49,6 +53,8 @@ class RunRecord:
     forecasts: list[Forecast | None] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     decided: dict[str, float] = field(default_factory=dict)  # the price each order was decided on at, by identifier
+    most: int | None = None
+    dropped: int = 0
     listener: Callable[..., None] | None = None  # told what `add` is, with the instrument first
 
     def add(
@@ -72,6 +78,11 @@ class RunRecord:
         self.prices.append(price)
         self.equities.append(equity)
         self.forecasts.append(forecast)
+        if self.most is not None and len(self) >= self.most + max(self.most // 10, 1):
+            excess = len(self) - self.most
+            for column in self._columns:
+                del column[:excess]
+            self.dropped += excess
         if self.listener is not None:
             self.listener(self.instrument_id, decision, forecast, action, quantity, price, equity)
 
@@ -88,6 +99,11 @@ class RunRecord:
 
     def __len__(self) -> int:
         return len(self.decisions)
+
+    @property
+    def total(self) -> int:
+        """Bars decided, dropped rows as well."""
+        return self.dropped + len(self)
 
     @property
     def ts_close(self) -> Stamps:
