@@ -8,6 +8,7 @@ trades at every bar; by default only where a change is worth its costs.
 """
 
 import argparse
+from pathlib import Path
 
 from nautilus_trader.backtest.node import BacktestNode
 from nautilus_trader.config import (
@@ -21,14 +22,20 @@ from nautilus_trader.config import (
 )
 from nautilus_trader.model.data import Bar
 
+from lstm_strategy import Timeframe, load_artefact
+from lstm_strategy.nautilus.catalog import bar_type
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", help="the artefact's folder")
 parser.add_argument("catalog", help="the NautilusTrader catalog's folder")
-parser.add_argument("--bar-type", default="BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL")
-parser.add_argument("--horizon", type=int, default=1, help="bars; one of the model's")
-parser.add_argument("--start", help="first day; earlier bars warm the model up")
+parser.add_argument("--bar-type", help="such as BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL (default: the model's own)")
+parser.add_argument("--horizon", type=int, default=1, help="bars; one of the model's (default: %(default)s)")
+parser.add_argument("--start", help="first day; earlier bars warm the model up (default: that of the first bar)")
 args = parser.parse_args()
-instrument_id = args.bar_type.split("-")[0]
+trained = load_artefact(Path(args.model)).manifest
+own = str(bar_type(next(iter(trained.instruments)), Timeframe.parse(trained.timeframe)))
+bars = args.bar_type or own
+instrument_id = bars.split("-")[0]
 
 lstm = "lstm_strategy.nautilus.strategy:LSTMStrategy"
 run = BacktestRunConfig(
@@ -41,7 +48,7 @@ run = BacktestRunConfig(
                 config_path=f"{lstm}Config",
                 config={
                     "instrument_id": instrument_id,
-                    "bar_type": args.bar_type,
+                    "bar_type": bars,
                     "model": args.model,
                     "sizing": {"horizon": args.horizon, "no_trade_band": 0.0},
                     "refill_holes": False,  # the catalog holds all that there is
@@ -55,11 +62,7 @@ run = BacktestRunConfig(
             name=instrument_id.split(".")[1], oms_type="NETTING", account_type="CASH", starting_balances=["100000 USDT"]
         )
     ],
-    data=[
-        BacktestDataConfig(
-            catalog_path=args.catalog, data_cls=Bar, instrument_id=instrument_id, bar_types=[args.bar_type]
-        )
-    ],
+    data=[BacktestDataConfig(catalog_path=args.catalog, data_cls=Bar, instrument_id=instrument_id, bar_types=[bars])],
     start=args.start,
     dispose_on_completion=False,
     raise_exception=True,

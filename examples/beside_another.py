@@ -7,6 +7,7 @@ this package on one account are better one: `LSTMPortfolioStrategy` shares its l
 """
 
 import argparse
+from pathlib import Path
 
 from nautilus_trader.backtest.node import BacktestNode
 from nautilus_trader.config import (
@@ -20,17 +21,23 @@ from nautilus_trader.config import (
 )
 from nautilus_trader.model.data import Bar
 
+from lstm_strategy import Timeframe, load_artefact
+from lstm_strategy.nautilus.catalog import bar_type
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", help="the artefact's folder")
 parser.add_argument("catalog", help="the NautilusTrader catalog's folder")
-parser.add_argument("--bar-type", default="BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL")
-parser.add_argument("--horizon", type=int, default=1, help="bars; one of the model's")
-parser.add_argument("--start", help="first day; earlier bars warm the model up")
+parser.add_argument("--bar-type", help="such as BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL (default: the model's own)")
+parser.add_argument("--horizon", type=int, default=1, help="bars; one of the model's (default: %(default)s)")
+parser.add_argument("--start", help="first day; earlier bars warm the model up (default: that of the first bar)")
 args = parser.parse_args()
-instrument_id = args.bar_type.split("-")[0]
+trained = load_artefact(Path(args.model)).manifest
+own = str(bar_type(next(iter(trained.instruments)), Timeframe.parse(trained.timeframe)))
+bars = args.bar_type or own
+instrument_id = bars.split("-")[0]
 
 lstm, cross = "lstm_strategy.nautilus.strategy:LSTMStrategy", "nautilus_trader.examples.strategies.ema_cross:EMACross"
-both = {"instrument_id": instrument_id, "bar_type": args.bar_type}
+both = {"instrument_id": instrument_id, "bar_type": bars}
 run = BacktestRunConfig(
     engine=BacktestEngineConfig(
         logging=LoggingConfig(log_level="ERROR"),
@@ -63,11 +70,7 @@ run = BacktestRunConfig(
             starting_balances=["100000 USDT"],
         )
     ],
-    data=[
-        BacktestDataConfig(
-            catalog_path=args.catalog, data_cls=Bar, instrument_id=instrument_id, bar_types=[args.bar_type]
-        )
-    ],
+    data=[BacktestDataConfig(catalog_path=args.catalog, data_cls=Bar, instrument_id=instrument_id, bar_types=[bars])],
     start=args.start,
     dispose_on_completion=False,
     raise_exception=True,

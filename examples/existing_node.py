@@ -6,6 +6,7 @@ It trades on paper until Ctrl-C. `--http` and `--ws` point it at another server,
 """
 
 import argparse
+from pathlib import Path
 
 from nautilus_trader.adapters.binance import BINANCE, BinanceDataClientConfig, BinanceLiveDataClientFactory
 from nautilus_trader.adapters.sandbox.config import SandboxExecutionClientConfig
@@ -13,20 +14,28 @@ from nautilus_trader.adapters.sandbox.factory import SandboxLiveExecClientFactor
 from nautilus_trader.config import ImportableStrategyConfig, InstrumentProviderConfig, LoggingConfig, TradingNodeConfig
 from nautilus_trader.live.node import TradingNode
 
+from lstm_strategy import Timeframe, load_artefact
+from lstm_strategy.nautilus.catalog import bar_type
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", help="the artefact's folder")
-parser.add_argument("--bar-type", default="BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL")
-parser.add_argument("--decisions", help="folder that gets every bar's decision, for lstm-strategy explain")
-parser.add_argument("--http")
-parser.add_argument("--ws")
+parser.add_argument("--bar-type", help="such as BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL (default: the model's own)")
+parser.add_argument(
+    "--decisions", help="folder that gets every bar's decision, for lstm-strategy explain (default: none)"
+)
+parser.add_argument("--http", help="where history is asked for (default: Binance)")
+parser.add_argument("--ws", help="where bars are heard (default: Binance)")
 args = parser.parse_args()
-instrument_id = args.bar_type.split("-")[0]
+trained = load_artefact(Path(args.model)).manifest
+own = str(bar_type(next(iter(trained.instruments)), Timeframe.parse(trained.timeframe)))
+bars = args.bar_type or own
+instrument_id = bars.split("-")[0]
 
 # The three lines.
 lstm = "lstm_strategy.nautilus.strategy:LSTMStrategy"
 settings = {
     "instrument_id": instrument_id,
-    "bar_type": args.bar_type,
+    "bar_type": bars,
     "model": args.model,
     "decision_log": args.decisions,
 }

@@ -6,6 +6,7 @@ With `--keep` they go to the catalog as well, where any run finds them again as 
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from nautilus_trader.backtest.node import BacktestNode
@@ -24,6 +25,8 @@ from nautilus_trader.model.enums import OrderSide
 from nautilus_trader.model.identifiers import InstrumentId
 from nautilus_trader.trading.strategy import Strategy
 
+from lstm_strategy import Timeframe, load_artefact
+from lstm_strategy.nautilus.catalog import bar_type
 from lstm_strategy.nautilus.forecast_data import ForecastData, subscribe_forecasts
 
 
@@ -59,11 +62,16 @@ class CalmHours(Strategy):  # type: ignore[misc]
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", help="the artefact's folder")
 parser.add_argument("catalog", help="the NautilusTrader catalog's folder")
-parser.add_argument("--bar-type", default="BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL")
-parser.add_argument("--start", help="first day; earlier bars warm the model up")
-parser.add_argument("--keep", action="store_true", help="write the forecasts to the catalog")
+parser.add_argument("--bar-type", help="such as BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL (default: the model's own)")
+parser.add_argument("--start", help="first day; earlier bars warm the model up (default: that of the first bar)")
+parser.add_argument(
+    "--keep", action="store_true", help="write the forecasts to the catalog (default: they are not kept)"
+)
 args = parser.parse_args()
-instrument_id = args.bar_type.split("-")[0]
+trained = load_artefact(Path(args.model)).manifest
+own = str(bar_type(next(iter(trained.instruments)), Timeframe.parse(trained.timeframe)))
+bars = args.bar_type or own
+instrument_id = bars.split("-")[0]
 
 actor = "lstm_strategy.nautilus.actor:ForecastActor"
 run = BacktestRunConfig(
@@ -76,7 +84,7 @@ run = BacktestRunConfig(
                 config_path=f"{actor}Config",
                 config={
                     "instrument_id": instrument_id,
-                    "bar_type": args.bar_type,
+                    "bar_type": bars,
                     "model": args.model,
                     "refill_holes": False,
                     "catalog": args.catalog if args.keep else None,
@@ -89,11 +97,7 @@ run = BacktestRunConfig(
             name=instrument_id.split(".")[1], oms_type="NETTING", account_type="CASH", starting_balances=["100000 USDT"]
         )
     ],
-    data=[
-        BacktestDataConfig(
-            catalog_path=args.catalog, data_cls=Bar, instrument_id=instrument_id, bar_types=[args.bar_type]
-        )
-    ],
+    data=[BacktestDataConfig(catalog_path=args.catalog, data_cls=Bar, instrument_id=instrument_id, bar_types=[bars])],
     start=args.start,
     dispose_on_completion=False,
     raise_exception=True,
