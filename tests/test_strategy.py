@@ -29,7 +29,8 @@ from nautilus_trader.model.identifiers import ClientOrderId, InstrumentId, Strat
 from nautilus_trader.model.objects import Money
 from nautilus_trader.test_kit.stubs.events import TestEventStubs
 from nautilus_trader.test_kit.stubs.identifiers import TestIdStubs
-from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyFactory
+from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyConfig, StrategyFactory
+from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.bars import Bar, Bars, BarsError
 from lstm_strategy.decision import LimitsConfig, RiskState
@@ -723,3 +724,35 @@ def test_the_stub_refuses_what_the_forecaster_refuses() -> None:
     with pytest.raises(LSTMStrategyError):
         stub.update(bar)
     assert np.isfinite(stub.last_ts)
+
+
+class Idle(Strategy):
+    """Another strategy of the same trader."""
+
+
+@pytest.mark.parametrize("account", [AccountType.CASH, AccountType.MARGIN])
+@pytest.mark.parametrize("others", [0, 1])
+def test_another_strategy_on_a_cash_account_is_warned_of_by_name(
+    others: int, account: AccountType, engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda _: 1e-3)
+    said: list[str] = []
+    monkeypatch.setattr("lstm_strategy.nautilus.session._warn", lambda _, text: said.append(text))
+    engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
+    engines.append(engine)
+    engine.add_venue(Venue("BINANCE"), OmsType.NETTING, account, [Money(100_000, USDT)])
+    engine.add_instrument(to_engine(SPOT))
+    ours = LSTMStrategy(config(order_id_tag="A"))
+    engine.add_strategy(ours)
+    for _ in range(others):
+        engine.add_strategy(Idle(StrategyConfig(order_id_tag="B")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        engine.run()
+    assert ours.failure is None
+    if others and account == AccountType.CASH:
+        (text,) = said
+        assert text.startswith(f"Idle-B beside {ours.id}: on the cash account")
+    else:
+        assert not said

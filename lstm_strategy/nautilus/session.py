@@ -29,6 +29,7 @@ __all__ = ["Session", "Stream", "open_session", "open_stream", "open_successor"]
 # More than the warm-up is asked for, since weekends and outages leave holes in a span of time.
 _HISTORY_FACTOR, _HISTORY_SLACK_BARS = 1.7, 72
 _NS_PER_YEAR = 365 * 86_400 * 10**9
+_ORDERS = "events.order."
 
 
 @dataclass(slots=True)
@@ -169,6 +170,13 @@ def open_session(strategy: LSTMStrategy) -> Session:
     account = strategy.portfolio.account(settings.instrument_id.venue)
     if settings.limits.side == "long_short" and account is not None and account.type == AccountType.CASH:
         raise LSTMStrategyError(f"limits.side is long_short; the cash account {account.id} cannot short")
+    if account is not None and account.type == AccountType.CASH and (others := _others_of(strategy)):
+        _warn(
+            strategy,
+            f"{', '.join(others)} beside {strategy.id}: on the cash account {account.id} the equity seen here is its"
+            " quote currency and the position of this strategy, so what another one buys there counts as a loss, and"
+            " may halt; give each an account (or a sub-account) of its own, or use a margin account",
+        )
     require_consistent(settings.sizing, settings.limits, settings.costs, model.levels)
     if settings.limits.feature_range is not None and isinstance(model.forecaster, Recorded):
         raise LSTMStrategyError("limits.feature_range needs features, and recorded forecasts have none: step the model")
@@ -186,3 +194,13 @@ def open_session(strategy: LSTMStrategy) -> Session:
         decided=None if strategy.record is None else strategy.record.decided,
     )
     return Session(timeframe, model, desk, settings.limits)
+
+
+def _others_of(strategy: LSTMStrategy) -> list[str]:
+    """Return the other strategies of the same trader: the engine tells each of its own orders, by its name."""
+    topics = {str(one.topic) for one in strategy.msgbus.subscriptions(f"{_ORDERS}*")}
+    return sorted({topic.removeprefix(_ORDERS) for topic in topics} - {"*", str(strategy.id)})
+
+
+def _warn(strategy: LSTMStrategy, text: str) -> None:
+    strategy.log.warning(text)
