@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 from test_report import HOUR, LEVELS, NORMAL, START
 
+from lstm_strategy.report.charts import draw_risk
 from lstm_strategy.report.risk import kupiec, tails_of
 from lstm_strategy.report.run_types import DecisionLog, EquityCurve, RecordedForecasts, Run, Summary
 
@@ -110,3 +111,18 @@ def test_kupiec_against_scipy() -> None:
 
         ratio = 2 * (likelihood(breaches / bars) - likelihood(level))
         assert kupiec(breaches, bars, level) == pytest.approx(stats.chi2.sf(ratio, 1), abs=1e-9)
+
+
+def test_bars_without_a_position_are_gaps_in_the_chart() -> None:
+    """Bars 0, 1 and 4 of a position: steps to the close after bar 1, nothing drawn over bars 2 and 3, then bar 4."""
+    ts = np.array([0, 1, 4], np.int64) * HOUR
+    figure = draw_risk(ts, np.array([0.01, -0.02, 0.03]), {0.05: np.array([0.1, 0.2, 0.3])}, HOUR)
+    returns, at_risk = figure["data"]
+    hours = [int(text[11:13]) for text in returns["x"]]
+    assert hours == [0, 1, 2, 2, 4, 5, 5]
+    assert returns["y"] == [0.01, -0.02, -0.02, None, 0.03, 0.03, None]
+    assert at_risk["y"] == [-0.1, -0.2, -0.2, None, -0.3, -0.3, None]
+    assert at_risk["x"] == returns["x"]
+    assert {line["line"]["shape"] for line in figure["data"]} == {"hv"}
+    whole = draw_risk(np.arange(6_000, dtype=np.int64) * HOUR, np.zeros(6_000), {}, HOUR)["data"][0]
+    assert whole["y"].count(None) == 1  # thinning leaves bars out, but no gap

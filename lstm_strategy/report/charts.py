@@ -22,6 +22,7 @@ from lstm_strategy.report.figures import (
 )
 from lstm_strategy.report.run_types import DecisionLog, EquityCurve, ReasonShares
 from lstm_strategy.report.thin import thin
+from lstm_strategy.report.words import percent
 
 __all__ = ["FAN_BARS", "TRADES", "draw_drawdown", "draw_equity", "draw_exposure", "draw_exposures", "draw_fan"]
 __all__ += ["draw_miscoverage", "draw_reasons", "draw_reliability", "draw_risk", "draw_trades", "drawdown"]
@@ -141,13 +142,25 @@ def draw_drawdown(curve: EquityCurve) -> Figure:
     )
 
 
-def draw_risk(ts_close: Stamps, returns: Float, at_risk: dict[float, Float]) -> Figure:
-    """Returns of equity bar by bar, and the value at risk that was forecast for each, drawn as a loss."""
+def draw_risk(ts_close: Stamps, returns: Float, at_risk: dict[float, Float], bar_ns: int) -> Figure:
+    """Returns of equity bar by bar, and the value at risk that was forecast for each, drawn as a loss.
+
+    Each is a step from its close to the next; where bars are left out, such as those without a position, is a gap.
+    """
     rows = thin(returns, *at_risk.values())
-    x = to_dates(ts_close[rows])
-    traces = [make_line(x, to_numbers(returns[rows]), "return to the next close", "var(--muted)", width=0.8)]
+    gaps = np.concatenate([[0], np.cumsum(np.diff(ts_close) > bar_ns)])[rows]
+    ends = np.flatnonzero(np.diff(gaps, append=gaps[-1] + 1))  # the last bar before each gap, and the last of all
+    x = to_dates(np.insert(ts_close[rows], np.repeat(ends + 1, 2), np.repeat(ts_close[rows][ends] + bar_ns, 2)))
+
+    def step(value: Float, name: str, color: str, width: float) -> Figure:
+        last = np.column_stack([value[rows][ends], np.full(len(ends), np.nan)]).ravel()
+        line = make_line(x, to_numbers(np.insert(value[rows], np.repeat(ends + 1, 2), last)), name, color, width=width)
+        line["line"]["shape"] = "hv"
+        return line
+
+    traces = [step(returns, "return to the next close", "var(--muted)", 0.8)]
     for (level, value), color in zip(at_risk.items(), ("var(--horizon-1)", "var(--horizon-2)"), strict=False):
-        traces.append(make_line(x, to_numbers(-value[rows]), f"VaR {level:.0%}", color, width=1.2))
+        traces.append(step(-value, f"VaR {percent(level, 0)}", color, 1.2))
     return make_figure(traces, make_time_axis(ts_close), make_axis(tickformat=".1%", hoverformat=".2%"))
 
 

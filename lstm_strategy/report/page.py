@@ -82,7 +82,7 @@ def _contents(run: Run) -> dict[str, Any]:
         figures["exposures"] = charts.draw_exposures(run.markets)
     tails = tails_of(run)
     if tails is not None:
-        figures["risk"] = charts.draw_risk(tails.ts_close, tails.returns, tails.at_risk)
+        figures["risk"] = charts.draw_risk(tails.ts_close, tails.returns, tails.at_risk, run.bar_ns)
     trades = _trades(run.decisions)
     drawn = _largest(run.decisions, trades)
     figures["trades"] = charts.draw_trades(run.market, run.decisions, drawn)
@@ -145,11 +145,10 @@ def _largest(decisions: DecisionLog, trades: charts.Rows) -> charts.Rows:
 
 def _strategy_table(run: Run) -> Table:
     own, held = run.summary, run.summary.buy_and_hold
-    depth = [None if value is None else -abs(value) for value in (own.max_drawdown, held.max_drawdown)]
     return [
         ("Net return", percent(own.net_return, signed=True), percent(held.net_return, signed=True)),
         ("Sharpe ratio, annual", fixed(own.sharpe), fixed(held.sharpe)),
-        ("Maximum drawdown", percent(depth[0]), percent(depth[1])),
+        ("Maximum drawdown", percent(own.max_drawdown), percent(held.max_drawdown)),
         ("Mean absolute exposure", percent(float(np.nanmean(np.abs(run.equity.exposure)))), percent(1.0)),
     ]
 
