@@ -57,7 +57,7 @@ def replay_command(
         str | None, typer.Option(help="Where the stream begins: a date, or a number of bars; else all bars are past.")
     ] = None,
     shift: Annotated[bool, typer.Option("--shift", help="Move stamps by whole days so that history ends now.")] = False,
-    faults: Annotated[Path | None, typer.Option("--faults", help="TOML script of what goes wrong; see below.")] = None,
+    faults: Annotated[Path | None, typer.Option("--faults", help="TOML script of what goes wrong; see above.")] = None,
     closed_only: Annotated[
         bool,
         typer.Option(
@@ -67,7 +67,7 @@ def replay_command(
     ] = False,
     balance: Annotated[
         list[str] | None,
-        typer.Option("--balance", help="ASSET=AMOUNT of an account that may trade spot; may be repeated. See below."),
+        typer.Option("--balance", help="ASSET=AMOUNT of an account that may trade spot; may be repeated. See above."),
     ] = None,
     spread: Annotated[float, typer.Option(help="Between bid and ask, as a fraction; for orders.")] = 0.0,
     volume_share: Annotated[

@@ -33,7 +33,7 @@ def resume_command(
     Removes the kill file as well. A loss of the day stays until the next UTC day. Several instruments go together.
 
     [bold]Examples[/bold]: lstm-strategy resume backtests/btcusdt_1h.toml --reason "checked the fills, all as meant";
-    lstm-strategy resume backtests/runs/btcusdt_1h/paper/state --reason "drill is over"
+    lstm-strategy resume backtests/runs/btcusdt_1h/live/state --reason "drill is over"
     """
     if len(reason.strip().splitlines()) > 1 or one_line(reason) != " ".join(reason.split()) or not reason.strip():
         raise LSTMStrategyError(f"--reason is {reason[:80]!r}; say in one line of 1 to 200 characters why")

@@ -13,6 +13,7 @@ from lstm_strategy.report.explain_pair import Pair
 __all__ = ["group_hints", "lag_hint", "likely_causes", "other_settings"]
 
 _SECTIONS = ("sizing", "limits", "costs")
+_NODES_OWN = ("refill_holes", "parity_every")  # how it asks for bars and proves them: another in a backtest
 
 
 def lag_hint(a: Float, b: Float, row: int) -> str:
@@ -49,7 +50,8 @@ def other_settings(a: Header, b: Header) -> list[str]:
     for name in dict.fromkeys((*a.others, *b.others)):
         one, other = a.others.get(name), b.others.get(name)
         if one != other:
-            found.append(f"{name}: {one} against {other}")
+            whose = " (a node's own)" if name in _NODES_OWN else ""
+            found.append(f"{name}: {one} against {other}{whose}")
     if a.features and b.features and a.features != b.features:
         found.append("features: the models read different ones")
     if [voice.shrinkage for voice in a.voices] != [voice.shrinkage for voice in b.voices]:
