@@ -18,7 +18,7 @@ from lstm_strategy.bars import Timeframe
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
-from lstm_strategy.report.words import p_value
+from lstm_strategy.report.words import fixed, p_value, percent
 from lstm_strategy.sources.store import RawStore
 
 __all__ = ["RayOption", "WorkersOption", "evaluate_command"]
@@ -200,9 +200,9 @@ def _print(summary: dict[str, Any]) -> None:
     for name, group in ({"pooled": summary} | summary["by_instrument"]).items():
         best = group["best_baseline"]
         told = "–" if best is None else escape(best)
-        shares = (_percent(group["coverage"].get(share)) for share in ("0.8", "0.98"))
-        figures = (_percent(group["skill_over_best"]), p_value(group["dm_p"]), *shares)
-        table.add_row(escape(name), _number(group["pinball"]), told, *figures)
+        shares = (percent(group["coverage"].get(share), 2) for share in ("0.8", "0.98"))
+        figures = (percent(group["skill_over_best"], 2), p_value(group["dm_p"]), *shares)
+        table.add_row(escape(name), fixed(group["pinball"], 5), told, *figures)
     console.print(table)
     if summary["baselines"]:
         table = Table(title="Beside each baseline, pooled", title_justify="left", box=box.SIMPLE_HEAD)
@@ -210,7 +210,7 @@ def _print(summary: dict[str, Any]) -> None:
             table.add_column(heading, justify="right" if heading else "left")
         for name, loss in sorted(summary["baselines"].items(), key=lambda item: item[1]):
             told = p_value(summary["dm"][name]["p_holm"] if name in summary["dm"] else None)
-            table.add_row(escape(name), _number(loss), _percent(summary["skill"][name]), told)
+            table.add_row(escape(name), fixed(loss, 5), percent(summary["skill"][name], 2), told)
         console.print(table)
     table = Table(title="By fold", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("fold", "tested from", "network", "best baseline", "better by", "in 80 %", "raw"):
@@ -220,26 +220,18 @@ def _print(summary: dict[str, Any]) -> None:
         test = (row["spans"]["test"][0] or "")[:10]
         told = "–" if best is None else escape(best)
         better = None if best is None else row["skill"][best]
-        shares = (_percent(row[name]["0.8"]) for name in ("coverage", "coverage_uncalibrated"))
-        table.add_row(str(row["fold"]), test, _number(row["pinball"]), told, _percent(better), *shares)
+        shares = (percent(row[name]["0.8"], 2) for name in ("coverage", "coverage_uncalibrated"))
+        table.add_row(str(row["fold"]), test, fixed(row["pinball"], 5), told, percent(better, 2), *shares)
     console.print(table)
     for told in summary["drift"]["told"]:
         console.print(escape(told), highlight=False, soft_wrap=True)
     if summary["importance"]:
-        heaviest = ", ".join(f"{row['feature']} {_percent(row['share'])}" for row in summary["importance"][:5])
+        heaviest = ", ".join(f"{row['feature']} {percent(row['share'], 2)}" for row in summary["importance"][:5])
         console.print(
             f"Worth most to the network (rise of the loss when shuffled): {escape(heaviest)}", highlight=False
         )
     if len(summary["seeds"]) > 1:
-        told = ", ".join(f"{seed}: {_number(loss)}" for seed, loss in summary["seed_pinball"].items())
+        told = ", ".join(f"{seed}: {fixed(loss, 5)}" for seed, loss in summary["seed_pinball"].items())
         console.print(f"network by seed: {told}; the figures above are those of their average", highlight=False)
     for name in ("forecasts_path", "report"):
         console.print(f"{name.removesuffix('_path')}: {escape(summary[name])}", soft_wrap=True, highlight=False)
-
-
-def _number(value: float | None, digits: int = 5) -> str:
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value:.2%}"

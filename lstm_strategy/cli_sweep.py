@@ -40,6 +40,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
 from lstm_strategy.measures import daily_returns
 from lstm_strategy.overfitting import deflated_sharpe, moments, probabilistic_sharpe, probability_of_overfitting
+from lstm_strategy.report.words import fixed, percent
 from lstm_strategy.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -245,24 +246,24 @@ def _print(summary: dict[str, Any]) -> None:
     keys = [part.partition("=")[0] for part in settings[0]["setting"].split(" ")]
     for key in keys:
         table.add_column(escape(key.partition(".")[2].replace("_", " ")))
-    for heading in ("net return", "Sharpe", "deepest fall", "orders", "turnover a year"):
+    for heading in ("net return", "Sharpe", "maximum drawdown", "orders", "turnover a year"):
         table.add_column(heading, justify="right")
     for row in settings[:_SHOWN]:
         values = [escape(part.partition("=")[2]) for part in row["setting"].split(" ")]
-        shares = (_percent(row["net_return"]), _number(row["sharpe"]), _percent(row["max_drawdown"]))
-        table.add_row(*values, *shares, f"{row['orders']:,.0f}", _number(row["turnover"], 1))
+        shares = (percent(row["net_return"], signed=True), fixed(row["sharpe"]), percent(row["max_drawdown"]))
+        table.add_row(*values, *shares, f"{row['orders']:,.0f}", fixed(row["turnover"], 1))
     console.print(table)
     if len(settings) > _SHOWN:
         console.print(f"and {len(settings) - _SHOWN:,} more in {escape(summary['path'])}", soft_wrap=True)
     deflated, chance = summary["deflated_sharpe"], summary["probability_of_overfitting"]
     told = f"The best of {summary['trials']:,} trials: probability that its true Sharpe ratio is above zero (deflated)"
-    console.print(f"{told} {_percent(deflated)}.", highlight=False)
+    console.print(f"{told} {percent(deflated)}.", highlight=False)
     if chance is None:
         console.print(f"No probability of overfitting: {escape(summary['missing'])}", highlight=False)
     else:
-        lost = _percent(summary["probability_of_loss"])
+        lost = percent(summary["probability_of_loss"])
         console.print(
-            f"Probability of backtest overfitting {_percent(chance)}: in that share of {summary['splits']:,} splits the"
+            f"Probability of backtest overfitting {percent(chance)}: in that share of {summary['splits']:,} splits the"
             f" best of one half was no better than the median on the other; it lost money there in {lost}.",
             highlight=False,
         )
@@ -270,11 +271,3 @@ def _print(summary: dict[str, Any]) -> None:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:8]
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.1%}"

@@ -14,7 +14,7 @@ from lstm_strategy.bars import format_ns
 from lstm_strategy.console import console
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.report.run_types import Summary
-from lstm_strategy.report.words import first_line
+from lstm_strategy.report.words import first_line, fixed, percent
 
 __all__ = ["print_backtest", "print_forecast", "print_training"]
 
@@ -25,13 +25,14 @@ def print_training(result: dict[str, Any]) -> None:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("version", result["version"])
-    table.add_row("pinball loss, calibration span (held out)", _number(result["pinball"], 5))
-    table.add_row("of constant quantiles there", _number(result["pinball_baseline"], 5))
+    table.add_row("pinball loss, calibration span (held out)", fixed(result["pinball"], 5))
+    table.add_row("of constant quantiles there", fixed(result["pinball_baseline"], 5))
     table.add_row("directional skill there", result["directional_skill"])
     if "net_sharpe_calibrate" in result:
-        told = f"{result['net_sharpe_calibrate']:+.2f} after costs, {result['gross_sharpe_calibrate']:+.2f} before"
+        net, gross = (fixed(result[f"{name}_sharpe_calibrate"], signed=True) for name in ("net", "gross"))
+        told = f"{net} after costs, {gross} before"
         table.add_row("Sharpe ratio of its positions there", told)
-        size = f"{result['mean_position_calibrate']:.1%}"
+        size = percent(result["mean_position_calibrate"])
         table.add_row("their mean size", size if result["position_believed"] else f"{size}, but none is believed")
     table.add_row("warm-up, measured", f"{result['warmup_bars']:,} bars")
     table.add_row("epochs", f"{result['epochs']:,}")
@@ -42,7 +43,7 @@ def print_training(result: dict[str, Any]) -> None:
 
 def print_forecast(instrument_id: str, close: float, tick: float, forecast: Forecast) -> None:
     decimals = min(12, max(0, -math.floor(math.log10(tick) + 1e-9)))
-    told = f"at {format_ns(forecast.ts_close)}, close {close:,.{decimals}f}, σ {forecast.scale:.3%} a bar"
+    told = f"at {format_ns(forecast.ts_close)}, close {close:,.{decimals}f}, σ {percent(forecast.scale, 3)} a bar"
     title = f"{escape(instrument_id)} {told}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("level", justify="right")
@@ -53,13 +54,13 @@ def print_forecast(instrument_id: str, close: float, tick: float, forecast: Fore
         cells = []
         for row in range(len(forecast.horizons)):
             r = float(forecast.quantiles_HQ[row, column])
-            cells += [f"{r:+.3%}", f"{close * math.exp(r):,.{decimals}f}"]
-        table.add_row(f"{level:.0%}", *cells)
+            cells += [percent(r, 3, signed=True), f"{close * math.exp(r):,.{decimals}f}"]
+        table.add_row(percent(level, 0), *cells)
     table.add_section()
-    gains = [(f"{forecast.probability_of_gain(horizon):.1%}", "") for horizon in forecast.horizons]
+    gains = [(percent(forecast.probability_of_gain(horizon)), "") for horizon in forecast.horizons]
     table.add_row("P(gain)", *(cell for pair in gains for cell in pair))
     if math.isfinite(forecast.position):
-        table.add_row("position", f"{forecast.position:+.1%}")
+        table.add_row("position", percent(forecast.position, signed=True))
     console.print(table)
 
 
@@ -71,9 +72,9 @@ def print_backtest(summary: dict[str, Any]) -> None:
     for heading in ("", "strategy", "buy and hold"):
         table.add_column(heading, justify="right" if heading else "left")
     held = summary["buy_and_hold"]
-    table.add_row("net return", _percent(summary["net_return"]), _percent(held["net_return"]))
-    table.add_row("Sharpe, annualised", _number(summary["sharpe"]), _number(held["sharpe"]))
-    table.add_row("maximum drawdown", _percent(summary["max_drawdown"]), _percent(held["max_drawdown"]))
+    table.add_row("net return", percent(summary["net_return"], signed=True), percent(held["net_return"], signed=True))
+    table.add_row("Sharpe, annualised", fixed(summary["sharpe"]), fixed(held["sharpe"]))
+    table.add_row("maximum drawdown", percent(summary["max_drawdown"]), percent(held["max_drawdown"]))
     table.add_row("orders", f"{summary['orders']:,}", "")
     table.add_row("fees", f"{summary['fees']:,.2f}", "")
     table.add_row("days halted", str(summary["days_halted"]), "")
@@ -95,7 +96,7 @@ def print_backtest(summary: dict[str, Any]) -> None:
             table.add_column(heading, justify="right" if heading else "left")
         for part in parts:
             money = (f"{part['result']:+,.0f}", f"{part['orders']:,}", f"{part['fees']:,.0f}")
-            exposures = (_percent(part["mean_exposure"]), _percent(part["largest_exposure"]))
+            exposures = (percent(part["mean_exposure"]), percent(part["largest_exposure"]))
             table.add_row(escape(part["instrument"]), *money, *exposures, f"{part['absent']:,}")
         console.print(table)
     table = Table(title="Forecasts on the same bars", title_justify="left", box=box.SIMPLE_HEAD)
@@ -104,9 +105,9 @@ def print_backtest(summary: dict[str, Any]) -> None:
         table.add_column(heading, justify="right")
     for row in summary["by_horizon"]:
         bars = f"{row['horizon']} bar{'s' * (row['horizon'] > 1)}"
-        better = _percent(1.0 - row["pinball"] / row["pinball_baseline"]) if row["pinball_baseline"] else "–"
-        losses = (_number(row["pinball"], 5), _number(row["pinball_baseline"], 5))
-        table.add_row(bars, *losses, better, _percent(row["coverage_80"]), _percent(row["coverage_98"]))
+        better = percent(1.0 - row["pinball"] / row["pinball_baseline"]) if row["pinball_baseline"] else "–"
+        losses = (fixed(row["pinball"], 5), fixed(row["pinball_baseline"], 5))
+        table.add_row(bars, *losses, better, percent(row["coverage_80"]), percent(row["coverage_98"]))
     console.print(table)
     for note in summary["notes"]:
         console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
@@ -119,7 +120,7 @@ def _beside(summary: dict[str, Any]) -> list[list[str]]:
         if rule["error"]:
             console.print(f"[yellow]note[/yellow] {escape(rule['name'])} could not be run: {escape(rule['error'])}")
             continue
-        figures = [_percent(rule["net_return"]), _number(rule["sharpe"]), _percent(rule["max_drawdown"])]
+        figures = [percent(rule["net_return"], signed=True), fixed(rule["sharpe"]), percent(rule["max_drawdown"])]
         rows.append([escape(rule["name"]), *figures, f"{rule['orders']:,.0f}"])
     return rows if len(rows) > 1 else []
 
@@ -128,14 +129,6 @@ def _sensitivity(summary: dict[str, Any]) -> list[list[str]]:
     found = summary.get("sensitivity")
     if not found:
         return []
-    rows = [["", *(f"{delay} bars late" if delay else "next open" for delay in found["delays"])]]
+    rows = [["", *(f"{delay} bar{'s' * (delay > 1)} later" if delay else "next open" for delay in found["delays"])]]
     pairs = zip(found["multiples"], found["sharpe"], strict=True)
-    return rows + [[f"{multiple:g} × costs", *(_number(value) for value in row)] for multiple, row in pairs]
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.1%}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return rows + [[f"{multiple:g} × costs", *(fixed(value) for value in row)] for multiple, row in pairs]

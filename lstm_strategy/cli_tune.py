@@ -20,6 +20,7 @@ from lstm_strategy.cli_evaluate import RayOption, WorkersOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
+from lstm_strategy.report.words import percent
 from lstm_strategy.sources.store import RawStore
 
 if TYPE_CHECKING:
@@ -216,8 +217,8 @@ def _summary(setup: Experiment, tuned: Tuned) -> dict[str, Any]:
         note = f"Nothing tried was better than the experiment's own settings: {len(states)} trials"
     else:
         note = (
-            f"Best of {len(states)} trials: {share:.2%} below the experiment's own settings, lower in {sum(better)} of"
-            f" {len(better)} folds. It was chosen by these very folds, so this flatters: judge it on the last test span"
+            f"Best of {len(states)} trials: {percent(share, 2)} below the experiment's own settings, lower in"
+            f" {sum(better)} of {len(better)} folds. It was chosen by these very folds, so this flatters: judge it on the last test span"
         )
     return {
         "name": setup.name,
@@ -257,7 +258,7 @@ def _print(summary: dict[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading == "settings" else "right")
     for row in summary["table"][:_SHOWN]:
         told = ", ".join(f"{key} {_shown(value)}" for key, value in row["params"].items())
-        share = "own" if row["own"] else "–" if row["pinball"] is None else f"{1.0 - row['pinball'] / own:.2%}"
+        share = "own" if row["own"] else "–" if row["pinball"] is None else percent(1.0 - row["pinball"] / own, 2)
         loss = row["state"] if row["pinball"] is None else _number(row["pinball"])
         table.add_row(str(row["number"]), loss, share, escape(told))
     console.print(table)
