@@ -101,6 +101,7 @@ class Parity:
         if before is not None:
             self._stamps, self._held = before._stamps[:], dict(before._held)
             self._used_from = self._stamps[0]
+            self._retold = before._retold
 
     def past(self, bars: Bars) -> None:
         """Take a history that the forecaster takes at once."""

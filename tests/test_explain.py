@@ -162,7 +162,7 @@ def test_a_network_that_lost_its_state_is_told_from_the_features(
 
     def losing(self: Any, bar: Bar, *rest: Any) -> Any:
         if bar.ts_close == (FAULT + 1) * HOUR.ns:
-            self._buffers.reset()
+            self._network.reset()
         return whole(self, bar, *rest)
 
     monkeypatch.setattr(forecaster.Forecaster, "update", losing)
@@ -335,6 +335,7 @@ def test_bad_input_is_told_in_one_line(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "young" / "decisions").mkdir(parents=True)
     shutil.copytree(sound, tmp_path / "old")
     table = pq.read_table(sound / "decisions.parquet")
     pq.write_table(table.replace_schema_metadata({}), tmp_path / "old" / "decisions.parquet")
@@ -351,6 +352,7 @@ def test_bad_input_is_told_in_one_line(
         ((tmp_path / "nowhere",), "is not a run folder"),
         ((sound / "summary.json",), "is a file, not a run folder"),
         ((tmp_path / "empty",), "holds no decision log"),
+        ((tmp_path / "young",), "holds no decision yet"),
         ((tmp_path / "old",), "is no decision log: it was written without one"),
         ((tmp_path / "torn",), "part-000000.parquet is damaged"),
         ((tmp_path / "rotten",), "part-000000.parquet is damaged"),

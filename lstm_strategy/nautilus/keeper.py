@@ -8,6 +8,8 @@ state may be some milliseconds old: then an order may be uncounted, and a stop t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,7 +57,7 @@ class Keeper:
         self._strategy = strategy
         settings = strategy.settings
         self._folder = None if settings.state_dir is None else StateFolder(Path(settings.state_dir))
-        self._began = False
+        self._began = self._acting = False
         self._refused = ""  # what was said of a request
         self._last: Any = None  # as of the last write
 
@@ -151,10 +153,20 @@ class Keeper:
         folder.write(Kept(str(strategy.id), models, now, self.ordered, strategy.on_save()))
         self._last = self._light()
 
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Do as `keep` at the end of a handler: nothing that it sends leaves the process before that."""
+        self._acting = True
+        try:
+            yield
+        finally:
+            self._acting = False
+            self.keep()
+
     @loud
     def note(self, _event: Any) -> None:
         """Do as `keep` after an event that has changed something; what cannot be written stops the strategy."""
-        if self._began and self._light() != self._last:
+        if self._began and not self._acting and self._light() != self._last:
             self.keep()
 
     def pause(self) -> None:

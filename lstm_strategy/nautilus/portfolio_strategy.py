@@ -160,8 +160,8 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         members = members_of(seats, due, ts_close - self.settings.portfolio.absent_bars * self._bar_ns)
         decisions = dict(zip(seats, panel.decide(members), strict=True))
         self._tell(panel, decisions)
-        failures = self._act(due, decisions, dict(zip(seats, panel.weighed, strict=True)))
-        self.keeper.keep()
+        with self.keeper.once():
+            failures = self._act(due, decisions, dict(zip(seats, panel.weighed, strict=True)))
         if failures:
             raise failures[0]
 

@@ -103,7 +103,8 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
 
     def _on_closed(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
         if self._session is not None:
-            self._decide(self._session, bar, forecast, waiting=waiting)
+            with self.keeper.once():
+                self._decide(self._session, bar, forecast, waiting=waiting)
 
     def _decide(self, session: Session, bar: Bar, forecast: Forecast | None, *, waiting: bool = False) -> None:
         """Mark to market, run the halts, decide, act, record; while ``waiting`` for bars hold, unless halted."""
@@ -170,7 +171,6 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
                 action=action.value,
                 quantity=float(quantity),
             )
-        self.keeper.keep()
 
     def _count_orders(self, session: Session) -> None:
         for _ in range(session.desk.newly_sent()):
