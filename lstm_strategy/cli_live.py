@@ -287,6 +287,15 @@ class _Teller:
 
     def __init__(self) -> None:
         self._halted: dict[str, str] = {}
+        self._latched = ""
+
+    def on_latched(self, reason: str, text: str) -> None:
+        self._latched, before = reason, self._latched
+        if reason and reason not in self._halted.values():
+            self.on_trouble(f"halted: {reason} ({text}); `lstm-strategy resume` lifts it")
+        elif not reason and (not self._halted or before in self._halted.values()):
+            self.on_trouble(f"no longer halted: {before} was lifted{f' ({text})' if text else ''}")
+        self._halted = {name: reason if halt == before else halt for name, halt in self._halted.items()}
 
     def on_decided(self, told: Decided) -> None:
         decision = told.decision

@@ -167,6 +167,8 @@ def _find(run: Path) -> dict[str, list[Path]]:
         found |= {unquote(path.parent.name): parts_of(path.parent) for path in folder.glob("*/part-*.parquet")}
         if found:
             return dict(sorted(found.items()))
+    if (run / "decisions").is_dir() or left.is_dir():
+        raise LSTMStrategyError(f"{run} holds no decision yet; the first is written after the first bar closes")
     raise LSTMStrategyError(f"{run} holds no decision log; backtest again, or set decision_log where it trades live")
 
 

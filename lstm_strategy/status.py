@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from lstm_strategy.bars import format_ns
+from lstm_strategy.coverage import Coverage, CoverageTracker
 from lstm_strategy.decision import HALTS, Decision
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.headroom import Headroom, Shared, Yardstick, headroom_of
 from lstm_strategy.risk import RiskState
 
-__all__ = ["Board", "Coverage", "Event", "Health", "Observed", "Point", "Snapshot"]
+__all__ = ["Board", "Coverage", "Event", "Health", "Latched", "Observed", "Point", "Snapshot"]
 
 type Kind = Literal["start", "stop", "step", "fill", "refusal", "trouble", "halt", "resumed", "swap"]
 type Parity = Literal["proved", "unproved", "none"]
@@ -61,12 +62,32 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to be told in words; ``ts`` is the wall's time, ns UTC."""
+    """Something to be told in words.
+
+    Parameters
+    ----------
+    ts : int
+        The wall's time, ns UTC.
+    reason : str
+        Of a halt that begins, one of `HALTS`.
+    quantity : float
+        Of a fill, signed.
+    """
 
     kind: Kind
     text: str
     ts: int
     instrument: str = ""
+    reason: str = ""
+    quantity: float = 0.0
+
+
+class Latched(msgspec.Struct, frozen=True, kw_only=True):
+    """What is latched now, between bars as well: a reason of `HALTS`, or "" where nothing is, and why; ns UTC."""
+
+    reason: str
+    text: str
+    ts: int
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,17 +99,12 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     since: int
 
 
-class Coverage(NamedTuple):
-    """How often outcomes fell inside a central interval, of the last so many that are known."""
-
-    horizon: int
-    interval: float
-    share: float
-    outcomes: int
-
-
 class Point(NamedTuple):
-    """What is kept of a decision for a picture; ``low`` and ``high`` are prices of the next close's interval."""
+    """What is kept of a decision for a picture.
+
+    ``low`` and ``high`` are prices of the next close's interval, ``quantity`` was ordered, ``filled`` was traded until
+    the next decision, for whatever reason; both are signed.
+    """
 
     number: int
     ts_close: int
@@ -101,6 +117,7 @@ class Point(NamedTuple):
     quantity: float
     reason: str
     action: str
+    filled: float = 0.0
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,16 +182,17 @@ class Board:
         self.health: Health | None = None
         self.number = 0
         self._history, self._window = history, window
-        self._coverage: dict[str, _Tracker] = {}
+        self._coverage: dict[str, CoverageTracker] = {}
         self._before: dict[str, Observed] = {}
-        self._halt, self._halted_ts = "", 0
+        self.halt, self.halt_text = "", ""  # the reason of `HALTS` that holds, and what is said of it
+        self._halted_ts, self._latched = 0, ""
 
     def take(self, seen: Observed) -> tuple[Snapshot, list[Event]]:
         """Take a decision; return its snapshot, and what in it is worth being told to a person."""
         self.number += 1
         name, decision, risk = seen.instrument, seen.decision, seen.risk
         before = self._before.get(name)
-        tracker = self._coverage.setdefault(name, _Tracker(self._window))
+        tracker = self._coverage.setdefault(name, CoverageTracker(self._window))
         tracker.take(decision.ts_close, seen.price, seen.forecast, seen.yardstick.hole_ns)
         forecast = seen.forecast
         snapshot = Snapshot(
@@ -224,9 +242,25 @@ class Board:
         self.points.setdefault(name, deque(maxlen=self._history)).append(_point(snapshot, seen))
         return snapshot, told
 
+    def latch(self, now: Latched) -> list[Event]:
+        """Take what is latched; return a halt or its lifting that no bar has told of yet."""
+        before, self._latched = self._latched, now.reason
+        if now.reason and now.reason not in (before, self.halt):
+            self.halt, self.halt_text = now.reason, now.text
+            text = f"{now.reason}: {now.text}" if now.text else now.reason
+            return [Event(kind="halt", text=text, ts=now.ts, reason=now.reason)]
+        if before and not now.reason and self.halt == before:
+            self.halt = self.halt_text = ""
+            why = f": {now.text}" if now.text else ""
+            return [Event(kind="resumed", text=f"{before} is lifted{why}", ts=now.ts)]
+        return []
+
     def tell(self, event: Event) -> None:
-        """Keep an event."""
+        """Keep an event; a fill belongs to the last decision before it, which it changes."""
         self.number += 1
+        if event.quantity and (points := self.points.get(event.instrument)):
+            points[-1] = points[-1]._replace(number=self.number, filled=points[-1].filled + event.quantity)
+            self.number += 1
         self.events.append((self.number, event))
 
     def check(self, health: Health) -> list[Event]:
@@ -248,14 +282,15 @@ class Board:
         decision, name = seen.decision, seen.instrument
         reason = decision.reason.value if decision.reason in HALTS else ""
         # Names on one account halt together: it is told once.
-        if decision.ts_close > self._halted_ts or (reason and not self._halt):
-            if reason and reason != self._halt:
+        if decision.ts_close > self._halted_ts or (reason and not self.halt):
+            if reason and reason != self.halt:
                 why = "" if seen.risk is None else seen.risk.halt_text
                 where = f"{reason} at {format_ns(decision.ts_close)} and an equity of {seen.equity:,.2f}"
                 found.append(("halt", f"{where}: {why}" if why else where))
-            elif self._halt and not reason:
-                found.append(("resumed", f"{self._halt} is over at {format_ns(decision.ts_close)}"))
-            self._halt, self._halted_ts = reason, decision.ts_close
+            elif self.halt and not reason:
+                found.append(("resumed", f"{self.halt} is over at {format_ns(decision.ts_close)}"))
+            self.halt, self._halted_ts = reason, decision.ts_close
+            self.halt_text = seen.risk.halt_text if reason and seen.risk is not None else ""
         if before is not None and before.model != seen.model:
             found.append(("swap", f"{seen.model} takes the place of {before.model}"))
         was = None if before is None else (before.parity == "unproved" and bool(before.problem), before.problem)
@@ -265,49 +300,16 @@ class Board:
         elif was is not None and was[0] and seen.parity == "proved":
             found.append(("trouble", "parity is proved again"))
         whose = {"halt": "", "resumed": ""}
-        return [Event(kind=kind, text=text, ts=seen.seen, instrument=whose.get(kind, name)) for kind, text in found]
-
-
-class _Tracker:
-    """Counts which outcomes fell inside the central intervals of what was forecast for them.
-
-    A bar without a forecast, and a hole, break the chain: what was said before has no outcome after.
-    """
-
-    def __init__(self, window: int) -> None:
-        self._window, self._last_ts = window, 0
-        self._said: deque[tuple[float, Forecast]] = deque()
-        self._inside: dict[tuple[int, float], deque[bool]] = {}
-
-    def take(self, ts_close: int, price: float, forecast: Forecast | None, hole_ns: int) -> None:
-        """Take a close and what is forecast at it; a second look at the last close counts once."""
-        if ts_close == self._last_ts:
-            return
-        if forecast is None or ts_close - self._last_ts > hole_ns:
-            self._said.clear()
-        self._last_ts = ts_close
-        if forecast is None:
-            return
-        for bars, (then, said) in enumerate(reversed(self._said), 1):
-            if bars in said.horizons:
-                row, outcome = said.quantiles_HQ[said.horizons.index(bars)].tolist(), math.log(price / then)
-                for number, interval in _intervals(said.levels):
-                    inside = self._inside.setdefault((bars, interval), deque(maxlen=self._window))
-                    inside.append(row[number] <= outcome <= row[-1 - number])
-        self._said.append((price, forecast))
-        while len(self._said) > max(forecast.horizons):
-            self._said.popleft()
-
-    def shares(self) -> tuple[Coverage, ...]:
-        """Return the shares, widest interval of the nearest horizon first."""
-        found = sorted(self._inside.items(), key=lambda item: (item[0][0], -item[0][1]))
-        return tuple(Coverage(*key, sum(inside) / len(inside), len(inside)) for key, inside in found)
-
-
-def _intervals(levels: tuple[float, ...]) -> list[tuple[int, float]]:
-    """Return the central intervals that levels make: the number of the lower one, and the probability."""
-    pairs = [(row, low, levels[-1 - row]) for row, low in enumerate(levels[: len(levels) // 2])]
-    return [(row, round(high - low, 6)) for row, low, high in pairs if abs(low + high - 1.0) < 1e-6]
+        return [
+            Event(
+                kind=kind,
+                text=text,
+                ts=seen.seen,
+                instrument=whose.get(kind, name),
+                reason=reason if kind == "halt" else "",
+            )
+            for kind, text in found
+        ]
 
 
 def _point(snapshot: Snapshot, seen: Observed) -> Point:

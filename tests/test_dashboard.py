@@ -36,7 +36,7 @@ from lstm_strategy.headroom import Headroom, Shared, Yardstick
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 from lstm_strategy.sources.store import RawStore
-from lstm_strategy.status import Board, Event, Health, Observed
+from lstm_strategy.status import Board, Event, Health, Latched, Observed
 from lstm_strategy.watch.alerts import Alerts, Bucket, targets_of
 from lstm_strategy.watch.event_log import EventLog
 from lstm_strategy.watch.metrics import Metrics
@@ -203,6 +203,54 @@ def test_a_board_is_bounded_and_tells_what_changes() -> None:
         "the connection for market data is lost"
     ]
     assert board.counts[BTC, "rebalance"] == 22
+
+
+def test_a_halt_between_bars_is_told_at_once_and_only_once() -> None:
+    board, metrics = Board(), Metrics({})
+    halted = ("halted", (("reason", "halt_ordered"),))
+    metrics.on_snapshot(board.take(observed())[0])
+    assert series(metrics)[halted] == 0.0
+
+    def latch(reason: str, text: str = "KILL: enough") -> list[Event]:
+        events = board.latch(Latched(reason=reason, text=text, ts=1))
+        for event in events:
+            metrics.on_event(event)
+        return events
+
+    (event,) = latch("halt_ordered")
+    assert (event.kind, event.text) == ("halt", "halt_ordered: KILL: enough")
+    assert (board.halt, board.halt_text, series(metrics)[halted]) == ("halt_ordered", "KILL: enough", 1.0)
+    ts_close = START + HOUR
+    risk = halt(RiskState.start(ts_close, 1_000.0), "KILL: enough")
+    stopped = observed(1, decision=Decision(ts_close, 0.0, 0.0, Reason.HALT_ORDERED), risk=risk)
+    snapshot, events = board.take(stopped)
+    metrics.on_snapshot(snapshot)
+    assert events == latch("halt_ordered") == []
+    (event,) = latch("", "looked into")
+    assert (event.kind, event.text) == ("resumed", "halt_ordered is lifted: looked into")
+    assert (board.halt, series(metrics)[halted]) == ("", 0.0)
+    assert board.take(observed(2))[1] == latch("") == []
+    # Where a bar comes first, it is the bar that tells.
+    assert [event.kind for event in board.take(msgspec.structs.replace(stopped, decision=at(3)))[1]] == ["halt"]
+    assert latch("halt_ordered") == []
+    assert [event.kind for event in board.take(observed(4))[1]] == ["resumed"]
+    assert latch("") == []
+
+
+def at(number: int) -> Decision:
+    return Decision(START + number * HOUR, 0.0, 0.0, Reason.HALT_ORDERED)
+
+
+def test_what_is_filled_between_bars_is_on_the_chart() -> None:
+    board = Board()
+    for number in range(2):
+        board.take(observed(number, quantity=0.0))
+    shown = board.number
+    for quantity in (-1.5, -1.0):
+        board.tell(Event(kind="fill", text="sell", ts=1, instrument=BTC, quantity=quantity))
+    assert [point.filled for point in board.points[BTC]] == [0.0, -2.5]
+    assert [point.number > shown for point in board.points[BTC]] == [False, True]
+    assert len({board.points[BTC][-1].number, *(number for number, _ in board.events)}) == 3
 
 
 # -- station -----------------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ FLOORS = {
     "alerts_config": (1, 1),
     "live_config": (2, 0),
     "headroom": (2, 4),
+    "coverage": (2, 4),
     "status": (2, 5),
     "watch": (4, 0),
     "decision_log_format": (2, 4),

@@ -50,6 +50,7 @@ from lstm_strategy.nautilus.stamps import require_stamped_at_close
 from lstm_strategy.nautilus.status import Decided, Observers
 from lstm_strategy.replay.recordings import market_from_catalog
 from lstm_strategy.replay.server import ReplayConfig, serve
+from lstm_strategy.risk import RiskState, resume
 from lstm_strategy.sources.instruments import infer_instrument
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 from lstm_strategy.sources.store import RawStore
@@ -354,29 +355,63 @@ def test_what_stops_the_strategy_ends_the_node_loudly_and_leaves_its_results(
     assert (summary["ended"], summary["decisions"]) == ("failure", 19)
 
 
-def test_silence_is_told_once_and_its_end_as_well(desk: Desk) -> None:
-    rows: list[int] = []
+def test_silence_is_told_once_and_its_end_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_SILENT_S", 1.0)
+    record = SimpleNamespace(total=0)
     told: list[str] = []
     strategy = SimpleNamespace(pace=Pace(speed=3600.0 * 40.0))  # a bar of an hour lasts a 40th of a second
-    settings = SimpleNamespace(timeframe=Timeframe.parse("1h"), live=LiveConfig(silence=50.0))
-    built = SimpleNamespace(strategy=strategy, records={BTC: rows})
+    settings = SimpleNamespace(timeframe=Timeframe.parse("1h"), live=LiveConfig(silence=50.0), rehearsal=object())
+    built = SimpleNamespace(strategy=strategy, records={BTC: record})
     observers = SimpleNamespace(trouble=told.append)
 
     async def watch() -> None:
         watching = asyncio.ensure_future(live._watch(settings, built, observers))  # type: ignore[arg-type]
-        for row in range(5):
-            rows.append(row)
+        await asyncio.sleep(2.0)
+        assert told == []  # a replay has not begun
+        for _ in range(5):
+            record.total += 1
             await asyncio.sleep(0.25)
         assert told == []
         await asyncio.sleep(2.0)
         assert len(told) == 1
         assert told[0].startswith("no bar for 50 times 1h")
-        rows.append(9)
+        record.total += 1
         await asyncio.sleep(0.6)
         assert told[1:] == ["bars come again"]
         watching.cancel()
 
     asyncio.run(watch())
+
+
+def test_halts_between_bars_and_bars_of_the_future_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_LOOK_S", 0.01)
+    told: list[Any] = []
+    feed, keeper = SimpleNamespace(ignored=""), SimpleNamespace(ordered="")
+    holder = SimpleNamespace(risk=None, feed=feed)
+    strategy = SimpleNamespace(keeper=keeper, holders=lambda: {BTC: holder})
+    observers = SimpleNamespace(trouble=told.append, latched=lambda *latched: told.append(latched))
+
+    async def look() -> None:
+        looking = asyncio.ensure_future(live._look(strategy, observers))  # type: ignore[arg-type]
+        for _ in range(2):
+            await asyncio.sleep(0.1)
+            feed.ignored += "Ignored a bar"
+        await asyncio.sleep(0.1)
+        keeper.ordered = "KILL: enough"
+        await asyncio.sleep(0.1)
+        keeper.ordered, holder.risk = "", resume(RiskState.start(0, 1.0), "looked into")
+        await asyncio.sleep(0.1)
+        keeper.ordered = "again"
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+    asyncio.run(look())
+    assert told == [
+        f"{BTC}: Ignored a bar",
+        ("halt_ordered", "KILL: enough"),
+        ("", "looked into"),
+        ("halt_ordered", "again"),  # however short before the end
+    ]
 
 
 # -- signals ---------------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class Feed:
     ) -> None:
         self.armed, self.took_s = False, math.nan
         self._heard = False  # a live bar
+        self.ignored = ""  # what was said last of a bar of the future
         self._strategy, self._session, self._bar_type = strategy, session, bar_type
         self._on_closed, self._on_past, self._least_ns = on_closed, on_past, least_ns
         self._refill, self._first_ts = settings.refill_holes, 0
@@ -173,7 +174,10 @@ class Feed:
         last_ts = session.model.forecaster.last_ts
         known = last_ts if backfill.history is None else max(last_ts or 0, backfill.history.newest_live or 0)
         if of_the_future(ts_close, self._now(), known, session.timeframe):
-            log.warning(f"Ignored a bar of the future, closed at {format_ns(ts_close)}")
+            self.ignored = (
+                f"Ignored a bar of the future, closed at {format_ns(ts_close)}: is this machine's clock right?"
+            )
+            log.warning(self.ignored)
             return
         if last_ts is not None and ts_close <= last_ts:
             log.debug(f"Ignored a repeated or late bar of {format_ns(ts_close)}")

@@ -27,10 +27,12 @@ from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.reach import last_error, wait_until_reached
 from lstm_strategy.nautilus.rehearsal import Stage, rehearse
 from lstm_strategy.nautilus.status import Observers
+from lstm_strategy.nautilus.watching import ignored_by, latched_by, short, short_money
 
 __all__ = ["NodeRun", "run_node"]
 
 _POLL_S, _LOOK_S, _CALM_S = 0.02, 1.0, 2.5
+_SILENT_S = 10.0  # no replay is so fast that the machine is told to be silent any sooner
 _MOST_ROWS, _FEWEST_ROWS = 500_000, 20_000  # kept in memory of all instruments (0.3 GB), and of each
 
 type Ended = Literal["signal", "replay", "engine", "failure"]
@@ -159,11 +161,13 @@ async def _start(settings: NodeSettings, built: Built, observers: Observers) -> 
         raise LSTMStrategyError(f"{settings.adapter.name}: {what}{said}; see {settings.run_folder / 'node.jsonl'}")
     for name in settings.names:
         instrument = node.cache.instrument(InstrumentId.from_str(name))
-        observers.step("instrument", f"{name}: tick {instrument.price_increment}, lot {instrument.size_increment}")
+        observers.step(
+            "instrument", f"{name}: tick {short(instrument.price_increment)}, lot {short(instrument.size_increment)}"
+        )
     account = node.portfolio.account(Venue(settings.venue))
     held = node.cache.positions_open()
     told = ", ".join(f"{position.signed_qty:g} {position.instrument_id}" for position in held) or "no position"
-    balances = ", ".join(str(balance) for balance in account.balances_total().values())
+    balances = ", ".join(short_money(balance) for balance in account.balances_total().values())
     observers.step("account", f"{balances}; {told}, {len(node.cache.orders_open())} open orders")
 
 
@@ -196,6 +200,7 @@ async def _trade(
     strategy, kernel = built.strategy, built.node.kernel
     watch = asyncio.ensure_future(_watch(settings, built, observers))
     cache = asyncio.ensure_future(watch_cache(settings, observers))
+    look = asyncio.ensure_future(_look(strategy, observers))
     playing: asyncio.Future[int] | None = None
     waiting = True
     try:
@@ -214,7 +219,7 @@ async def _trade(
             await asyncio.sleep(_POLL_S)
         return "engine" if strategy.failure is None else "failure"
     finally:
-        for task in (watch, cache, playing):
+        for task in (watch, cache, look, playing):
             if task is not None:
                 task.cancel()
 
@@ -222,19 +227,43 @@ async def _trade(
 async def _watch(settings: NodeSettings, built: Built, observers: Observers) -> None:
     """Tell of silence: no bar where several should have come. Reconnecting is the adapter's."""
     bar_s, pace = settings.timeframe.ns / 1e9, built.strategy.pace
-    longest = pace.wall_s(bar_s * settings.live.silence)
+    longest = pace.wall_s(bar_s * settings.live.silence, _SILENT_S)
+    replayed = settings.rehearsal is not None  # its first bar comes when all is ready
     seen, since, told = 0, time.monotonic(), False
     while True:
         await asyncio.sleep(min(longest / 4.0, 5.0))
         flush_logger()  # so that the log of a node that is killed lacks little
         rows = sum(record.total for record in built.records.values())
-        if rows != seen:
+        if rows != seen or (replayed and not rows):
             if told:
                 observers.trouble("bars come again")
             seen, since, told = rows, time.monotonic(), False
         elif not told and time.monotonic() - since > longest + (0.0 if seen else pace.wall_s(bar_s)):
             told = True
             observers.trouble(f"no bar for {settings.live.silence:g} times {settings.timeframe}: is the venue up?")
+
+
+async def _look(strategy: Any, observers: Observers) -> None:
+    """Tell of what is latched or lifted between bars, and, once for each instrument, of bars of the future."""
+    known, told = "", set[str]()
+
+    def look() -> None:
+        nonlocal known
+        reason, text = latched_by(strategy)
+        if reason != known:
+            known = reason
+            observers.latched(reason, text)
+        for name, said in ignored_by(strategy).items():
+            if name not in told:
+                told.add(name)
+                observers.trouble(f"{name}: {said}")
+
+    try:
+        while True:
+            look()
+            await asyncio.sleep(_LOOK_S)
+    finally:
+        look()
 
 
 def _told_of_history(strategy: Any) -> list[str]:

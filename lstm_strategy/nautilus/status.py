@@ -36,7 +36,8 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
 class Observer(Protocol):
     """Is told; what it raises harms nothing, and is told to the others. It must not block.
 
-    One with a method ``on_started`` is given the node (`Built`) when its strategy runs, on the node's loop.
+    One with a method ``on_started`` is given the node (`Built`) when its strategy runs, on the node's loop. One with
+    ``on_latched(reason, text)`` is told within a second of a halt that is latched, and, with "", of its lifting.
     """
 
     def on_step(self, step: str, text: str) -> None:
@@ -88,6 +89,10 @@ class Observers:
             equity=equity,
         )
         self._each("on_decided", told)
+
+    def latched(self, reason: str, text: str) -> None:
+        """Tell those who want it what is latched now, as `Latched`: between bars as well, and "" once it is lifted."""
+        self._each("on_latched", reason, text)
 
     def trouble(self, text: str) -> None:
         """Tell of trouble."""

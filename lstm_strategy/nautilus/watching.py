@@ -17,9 +17,10 @@ from lstm_strategy.nautilus.feed import Feed
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.node_build import Built
 from lstm_strategy.nautilus.status import Decided
-from lstm_strategy.status import Event, Health, Observed
+from lstm_strategy.reasons import Reason
+from lstm_strategy.status import Event, Health, Latched, Observed
 
-__all__ = ["Watching"]
+__all__ = ["Watching", "ignored_by", "latched_by", "short", "short_money"]
 
 _BEAT_S = 1.0
 
@@ -30,12 +31,12 @@ class Watching:
     Parameters
     ----------
     publish : callable
-        Takes `Observed`, `Event` and `Health` without waiting and without raising.
+        Takes `Observed`, `Event`, `Health` and `Latched` without waiting and without raising.
     margin : bool
         Whether the account borrows.
     """
 
-    def __init__(self, publish: Callable[[Observed | Event | Health], None], *, margin: bool) -> None:
+    def __init__(self, publish: Callable[[Observed | Event | Health | Latched], None], *, margin: bool) -> None:
         self._publish, self._margin = publish, margin
         self._built: Built | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -50,6 +51,10 @@ class Watching:
     def on_step(self, step: str, text: str) -> None:
         """Tell of a step of the start."""
         self._tell("step", f"{step}: {text}")
+
+    def on_latched(self, reason: str, text: str) -> None:
+        """Tell what is latched."""
+        self._publish(Latched(reason=reason, text=text, ts=time.time_ns()))
 
     def on_trouble(self, text: str) -> None:
         """Tell of trouble."""
@@ -139,7 +144,8 @@ class Watching:
             if isinstance(event, OrderFilled):
                 side, name = name_of_side(event, "order_side"), event.instrument_id.value
                 fee = "" if event.commission is None else f", fee {event.commission}"
-                self._tell("fill", f"{side} {_short(event.last_qty)} at {_short(event.last_px)}{fee}", name)
+                text = f"{side} {short(event.last_qty)} at {short(event.last_px)}{fee}"
+                self._tell("fill", text, name, float(event.last_qty) * (1.0 if side.upper() == "BUY" else -1.0))
             elif isinstance(event, OrderRejected | OrderDenied):
                 text = f"{type(event).__name__}: {' '.join(str(event.reason).split())[:300]}"
                 self._tell("refusal", text, event.instrument_id.value)
@@ -153,6 +159,8 @@ class Watching:
             return
         try:
             kernel, strategy = built.node.kernel, built.strategy
+            if not strategy.is_running:  # what ends closes its connections
+                return
             self._publish(
                 Health(
                     market_data=kernel.data_engine.check_connected(),
@@ -161,15 +169,13 @@ class Watching:
                     since=time.time_ns(),
                 )
             )
-            running = strategy.is_running
         except Exception as error:
             self._tell("trouble", f"the connections cannot be looked at: {type(error).__name__}")
             return
-        if running:
-            loop.call_later(_BEAT_S, self._beat)
+        loop.call_later(_BEAT_S, self._beat)
 
-    def _tell(self, kind: Any, text: str, instrument: str = "") -> None:
-        self._publish(Event(kind=kind, text=text, ts=time.time_ns(), instrument=instrument))
+    def _tell(self, kind: Any, text: str, instrument: str = "", quantity: float = 0.0) -> None:
+        self._publish(Event(kind=kind, text=text, ts=time.time_ns(), instrument=instrument, quantity=quantity))
 
 
 class _Ranges:
@@ -191,9 +197,31 @@ class _Ranges:
         return max(float(away_F.max()), 0.0)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """Write a price or a quantity without the zeros of its precision."""
     return f"{value.as_decimal().normalize():f}"
+
+
+def short_money(value: Any) -> str:
+    """Write an amount with its thousands and at least two decimals, such as 100,000.00 USDT."""
+    amount = value.as_decimal().normalize()
+    return f"{amount:,.{max(-amount.as_tuple().exponent, 2)}f} {value.currency.code}"
+
+
+def latched_by(strategy: Any) -> tuple[str, str]:
+    """Return what a strategy has latched now, a reason of `HALTS` or "", and why, or why it was lifted."""
+    risks = [holder.risk for holder in strategy.holders().values() if holder.risk is not None]
+    if strategy.keeper.ordered:
+        return Reason.HALT_ORDERED.value, strategy.keeper.ordered
+    if (fallen := next((risk for risk in risks if risk.drawdown_halt), None)) is not None:
+        return Reason.HALT_DRAWDOWN.value, fallen.halt_text
+    return "", next((risk.resume_text for risk in risks if risk.resume_text), "")
+
+
+def ignored_by(strategy: Any) -> dict[str, str]:
+    """Return what is to be said of bars that count for nothing, by instrument."""
+    feeds = {name: holder.feed for name, holder in strategy.holders().items()}
+    return {name: feed.ignored for name, feed in feeds.items() if feed is not None and feed.ignored}
 
 
 def _shared(strategy: Any, exposure: float) -> Shared:

@@ -107,8 +107,8 @@ const Chart = (() => {
     past(area_.svg, points, scale);
     make(area_.svg, "path", { class: "line", d: path(points.filter((point) => Number.isFinite(point.price)).map((point) => [scale.x(point.at), scale.y(point.price)])) });
     if (latest.horizons.length) fan(area_.svg, latest, at, barMs, scale);
-    for (const point of points.filter((one) => one.quantity)) {
-      const x = scale.x(point.at), y = scale.y(point.price), up = point.quantity > 0 ? 1 : -1;
+    for (const point of points.filter((one) => one.filled)) {
+      const x = scale.x(point.at), y = scale.y(point.price), up = point.filled > 0 ? 1 : -1;
       make(area_.svg, "path", { class: up > 0 ? "buy" : "sell", d: `M${x} ${y + up * 4}l-4 ${up * 7}h8Z` });
     }
     make(area_.svg, "text", { class: "now", x: area_.width - PAD.right + 8, y: scale.y(latest.price) + 4 }, number(latest.price, Math.max(digits, 2)));

@@ -78,12 +78,14 @@ class Metrics(Consumer):
             buckets=_INFERENCE_S,
         )
         self._models: dict[str, str] = {}
+        self._halt: str | None = None  # not known before the first word of it
         self._fresh: dict[str, tuple[Snapshot, float]] = {}
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Count a decision; what it is at is set when somebody asks."""
         name = snapshot.instrument
         self._fresh[name] = snapshot, time.time()
+        self._halt = snapshot.reason if snapshot.reason in HALTS else ""
         self._decisions.labels(name, snapshot.reason).inc()
         if snapshot.quantity:
             self._orders.labels(name, "buy" if snapshot.quantity > 0 else "sell").inc()
@@ -97,8 +99,6 @@ class Metrics(Consumer):
         self._drawdown.set(snapshot.drawdown)
         self._gross.set(snapshot.gross)
         self._net.set(snapshot.net)
-        for halt in HALTS:
-            self._halted.labels(halt.value).set(float(snapshot.reason == halt))
         for gauge, value in (
             (self._price, snapshot.price),
             (self._position, snapshot.position),
@@ -126,7 +126,9 @@ class Metrics(Consumer):
             self._model.labels(name, snapshot.model).set(1.0)
 
     def on_event(self, event: Event) -> None:
-        """Count it."""
+        """Count it; a halt begins and ends between bars as well."""
+        if event.kind in ("halt", "resumed"):
+            self._halt = event.reason
         self._events.labels(event.kind).inc()
 
     def on_health(self, health: Health) -> None:
@@ -139,6 +141,9 @@ class Metrics(Consumer):
         for snapshot, wall in self._fresh.values():
             self._set(snapshot, wall)
         self._fresh.clear()
+        if self._halt is not None:
+            for halt in HALTS:
+                self._halted.labels(halt.value).set(float(halt.value == self._halt))
         self._drops.set(self._dropped())
         return generate_latest(self.registry)
 

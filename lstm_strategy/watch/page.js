@@ -2,9 +2,9 @@
 // Keeps what the node has told, shows it, and asks it to halt. Every text goes in as text, never as markup.
 (() => {
   const MOST = 400, SHOWN = 30, NEAR = 0.25;
-  const POINT = ["number", "ts", "price", "exposure", "equity", "low", "high", "target", "quantity", "reason", "action"];
+  const POINT = ["number", "ts", "price", "exposure", "equity", "low", "high", "target", "quantity", "reason", "action", "filled"];
   const el = (id) => document.getElementById(id);
-  const state = { run: {}, words: {}, names: {}, events: [], health: null, chosen: null, drawn: 0, heard: 0 };
+  const state = { run: {}, words: {}, names: {}, events: [], health: null, halt: { reason: "", text: "" }, chosen: null, drawn: 0, heard: 0 };
   let token = takeToken();
 
   function takeToken() {
@@ -45,6 +45,7 @@
     state.run = message.run;
     if (Object.keys(message.words).length) Object.assign(state, { words: message.words, names: {}, events: [] }); // all of it, from the start
     state.health = message.health;
+    state.halt = message.halt;
     for (const [name, told] of Object.entries(message.instruments)) {
       const kept = state.names[name] || (state.names[name] = { points: [] });
       kept.latest = told.latest;
@@ -53,6 +54,8 @@
         const point = Object.fromEntries(POINT.map((key, at) => [key, row[at]]));
         point.at = point.ts / 1e6;
         for (const key of ["price", "low", "high", "equity"]) if (!isNumber(point[key])) point[key] = NaN;
+        const last = kept.points[kept.points.length - 1];
+        if (last && last.ts === point.ts && last.number < point.number) kept.points.pop(); // it was filled, or looked at again
         if (!kept.points.length || kept.points[kept.points.length - 1].number < point.number) kept.points.push(point);
       }
       kept.points.splice(0, Math.max(0, kept.points.length - MOST));
@@ -74,6 +77,7 @@
     showNames();
     showEvents();
     const kept = state.names[state.chosen];
+    showBanner(kept ? kept.latest : { parity: "none", problem: "" });
     if (!kept) return showHealth(null);
     showAccount(kept.latest);
     showLimits(kept.latest);
@@ -81,7 +85,6 @@
     showCoverage(kept.latest);
     showDecisions(kept.points);
     showReasons(kept.counts);
-    showBanner(kept.latest);
     draw(kept);
     el("price").dataset.bars = String(state.drawn += 1);
   }
@@ -181,10 +184,10 @@
 
   function showDecisions(points) {
     const rows = points.slice(-SHOWN).reverse().map((point) => {
-      const row = node("tr", "", point.quantity ? "traded" : ""), why = node("td", words(point.reason));
+      const row = node("tr", "", point.quantity || point.filled ? "traded" : ""), why = node("td", words(point.reason));
       why.append(node("small", point.reason));
       const moved = Math.abs(point.target - point.exposure) < 5e-5 ? percent(point.exposure) : `${percent(point.exposure)} → ${percent(point.target)}`;
-      const order = point.quantity ? `${point.quantity > 0 ? "buy" : "sell"} ${brief(Math.abs(point.quantity))}` : point.action === "held" ? "" : words(point.action);
+      const order = point.quantity ? `${point.quantity > 0 ? "buy" : "sell"} ${brief(Math.abs(point.quantity))}` : point.filled ? `${point.filled > 0 ? "bought" : "sold"} ${brief(Math.abs(point.filled))}` : point.action === "held" ? "" : words(point.action);
       row.append(node("td", time(point.ts, 5)), node("td", brief(point.price)), node("td", moved), why, node("td", order));
       return row;
     });
@@ -211,7 +214,7 @@
   }
 
   function showBanner(latest) {
-    const banner = el("banner"), halted = latest.reason.startsWith("halt_"), ordered = latest.reason === "halt_ordered";
+    const banner = el("banner"), { reason, text } = state.halt, halted = Boolean(reason), ordered = reason === "halt_ordered";
     if (ordered || state.ordered) { // until somebody has resumed
       put("halt", ordered ? "Halted" : "Flatten and halt");
       el("halt").disabled = ordered;
@@ -219,7 +222,7 @@
     state.ordered = ordered;
     banner.hidden = !halted && latest.parity !== "unproved";
     banner.className = halted ? "banner" : "banner mild";
-    banner.textContent = halted ? `Halted: ${words(latest.reason)}. ${latest.halt}` : `Parity is not proved: no new risk is taken. ${latest.problem}`;
+    banner.textContent = halted ? `Halted: ${words(reason)}. ${text}` : `Parity is not proved: no new risk is taken. ${latest.problem}`;
   }
 
   function listen() {

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.status import Board, Event, Health, Observed, Snapshot
+from lstm_strategy.status import Board, Event, Health, Latched, Observed, Snapshot
 
 __all__ = ["Consumer", "Message", "Service", "Station"]
 
-type Message = Observed | Event | Health
+type Message = Observed | Event | Health | Latched
 
 _MOST = 5_000  # messages that may wait; a slow disk or a busy processor holds no more
 # The interpreter lets one thread work at a time: whoever watches begins when the work on a bar is over, and pauses.
@@ -161,7 +161,7 @@ class Station:
             told = self.board.check(message)
             self._each(lambda consumer: consumer.on_health(message))
         else:
-            told = [message]
+            told = self.board.latch(message) if isinstance(message, Latched) else [message]
         for event in told:
             self._event(event)
 

@@ -176,6 +176,7 @@ class Web(Consumer):
             },
             "events": [(number, event) for number, event in board.events if number > since],
             "health": board.health,
+            "halt": {"reason": board.halt, "text": board.halt_text},
         }
 
     def _wake(self) -> None:
