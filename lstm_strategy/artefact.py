@@ -36,6 +36,7 @@ __all__ = [
 SCHEMA = 1
 _MANIFEST, _GRAPH, _WEIGHTS, _CURRENT = "manifest.json", "model.onnx", "weights.safetensors", "current"
 _BEFORE = "before: "
+_TOLD = 10  # versions named where another was asked for
 _LARGEST = {_MANIFEST: 16 * 2**20, _GRAPH: 2**30, _WEIGHTS: 2**30}
 
 
@@ -219,6 +220,10 @@ def promote(models: Path, name: str, version: str) -> None:
     """Make a version the one that ``current`` names, and remember which one was."""
     _require_name(name)
     _require_name(version)
+    if not (models / name / version).is_dir():
+        there = [of for of_name, of in versions(models) if of_name == name][-_TOLD:]
+        told = f"; it has {', '.join(there)}" if there else "; lstm-strategy models list shows all"
+        raise ArtefactError(f"model {name!r} in {models} has no version {version!r}{told}")
     load(models / name / version)
     known = [other for other in _pointer(models, name) if other != version]
     before = f"{_BEFORE}{known[0]}\n" if known else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -110,20 +110,25 @@ def _print_words(said: dict[str, Any]) -> None:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     span = f"{summary['bars']:,} bars from {summary['first']} to {summary['last']}, {summary['orders']:,} orders"
-    console.print(f"{escape(summary['instrument'])} {summary['timeframe']}, {escape(summary['model'])}: {span}")
+    told = f"{escape(summary['instrument'])} {summary['timeframe']}, {escape(summary['model'])}: {span}"
+    console.print(told, soft_wrap=True)
     for key, heading in (("reasons", "reason"), ("bound", "limit that bound"), ("actions", "action")):
         if summary[key]:
             table = Table(box=box.SIMPLE_HEAD)
-            for name in (heading, "bars", "share", "first", "last"):
-                table.add_column(name, justify="left" if name == heading else "right")
+            for name in (heading, "bars", "share", "first (UTC)", "last (UTC)"):
+                side: Literal["left", "right"] = "left" if name == heading else "right"
+                table.add_column(name, justify=side, no_wrap=True, overflow="fold")
             for kind in summary[key]:
-                table.add_row(*map(escape, count_words(kind)))
+                # to the minute, as --at takes it
+                table.add_row(*(escape(word.removesuffix("Z").removesuffix(":00")) for word in count_words(kind)))
             console.print(table)
     halts = summary["halts"]
     if halts:
         console.print(f"days halted: {len(summary['days_halted'])}, halts: {len(halts)}")
         for halt in halts:
-            console.print(f"  {halt['reason']}: {halt['first']} to {halt['last']}, {halt['bars']:,} bars")
+            console.print(
+                f"  {halt['reason']}: {halt['first']} to {halt['last']}, {halt['bars']:,} bars", soft_wrap=True
+            )
     if summary["gaps"]:
         last = summary["missing"][-1]
         console.print(f"bars are missing {summary['gaps']:,} times, last {last['bars']:,} after {last['after']}")

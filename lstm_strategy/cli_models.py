@@ -26,7 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 @models_app.command("list")
 def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = False) -> None:
-    """List every model version; an asterisk marks the one in use.
+    """List every model version with its pinball loss, held out; an asterisk marks the one in use.
 
     [bold]Example[/bold]: lstm-strategy models list --json
     """
@@ -51,12 +51,15 @@ def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = Fa
             }
         )
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("model", "version", "in use", "instruments", "bars", "pinball, held out", "problem"):
-        table.add_column(heading, overflow="fold")
+    problems = any(row["problem"] for row in rows)
+    for heading in ("model", "version", "in use", "instruments", "bars", "pinball", *(["problem"] * problems)):
+        whole = heading in ("model", "version", "in use", "bars")  # what other commands ask for is copied from here
+        table.add_column(heading, overflow="fold", no_wrap=whole)
     for row in rows:
         score = "" if row["pinball"] is None else f"{row['pinball']:.5f}"
         mark, names = "*" if row["current"] else "", ", ".join(row["instruments"])
-        table.add_row(row["model"], row["version"], mark, names, row["timeframe"], score, escape(row["problem"]))
+        cells = [row["model"], row["version"], mark, names, row["timeframe"], score]
+        table.add_row(*cells, *([escape(row["problem"])] * problems))
     console.print(table if rows else f"no models in {models}; train one with: lstm-strategy train EXPERIMENT.toml")
     if as_json:
         emit_json({"models": rows})
@@ -78,7 +81,7 @@ def verify_command(
         console.print(f"[green]ok[/green] {loaded.label}")
     except LSTMStrategyError as error:
         ok, reason = False, str(error)
-        console.print(f"[red]refused[/red] {escape(reason)}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(reason)}", highlight=False, soft_wrap=True)
     if as_json:
         emit_json({"ok": ok, "reason": reason})
     if not ok:

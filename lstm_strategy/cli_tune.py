@@ -218,7 +218,8 @@ def _summary(setup: Experiment, tuned: Tuned) -> dict[str, Any]:
     else:
         note = (
             f"Best of {len(states)} trials: {percent(share, 2)} below the experiment's own settings, lower in"
-            f" {sum(better)} of {len(better)} folds. It was chosen by these very folds, so this flatters: judge it on the last test span"
+            f" {sum(better)} of {len(better)} folds. It was chosen by these very folds, so this flatters: judge it on"
+            " the last test span"
         )
     return {
         "name": setup.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -10,7 +11,15 @@ from rich.console import Console
 
 __all__ = ["console", "emit_json"]
 
-console = Console(stderr=True)
+_PIPED = 170  # columns where nobody's window says how many: a table in a file is not to break what one copies
+
+
+def _width() -> int | None:
+    """Return the width of what is no terminal; None lets a terminal, or COLUMNS, say its own."""
+    return None if Console(stderr=True).is_terminal or os.environ.get("COLUMNS") else _PIPED
+
+
+console = Console(stderr=True, width=_width())
 
 
 def emit_json(result: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from lstm_strategy import artefact
 from lstm_strategy.artefact import Artefact, ArtefactError, Manifest
@@ -291,8 +292,8 @@ def test_what_does_not_verify_is_not_promoted(models: Path, tiny: Artefact) -> N
     artefact.promote(models, "tiny", "1")
     broken = save(models, tiny.manifest, version="2")
     (broken / "model.onnx").write_bytes(b"grapH")
-    for version in ("2", "3"):
-        with pytest.raises(ArtefactError):
+    for version, told in (("2", "sha256"), ("3", "model 'tiny' in .* has no version '3'; it has 1, 2$")):
+        with pytest.raises(ArtefactError, match=told):
             artefact.promote(models, "tiny", version)
     assert artefact.current(models, "tiny").name == "1"
 
@@ -388,3 +389,18 @@ def test_the_commands_promote_and_roll_back(
         assert msgspec.json.decode(capsys.readouterr().out) == {"model": "tiny", "current": told}
     assert called("promote", "tiny", "3") == 1
     assert artefact.current(models, "tiny").name == "1"
+    capsys.readouterr()
+    assert called("verify", "nobody") == 1
+    assert capsys.readouterr().err.startswith("error: no model 'nobody'")
+
+
+def test_a_version_to_copy_stays_whole_in_a_narrow_window(
+    models: Path, tiny: Artefact, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lstm_strategy import cli_models
+
+    version = "20261121T151419-003fd37c"
+    save(models, tiny.manifest, version=version)
+    monkeypatch.setattr(cli_models, "console", Console(stderr=True, width=80))
+    cli_models.list_command(models)
+    assert version in capsys.readouterr().err
