@@ -292,7 +292,7 @@ class _Teller:
     def on_latched(self, reason: str, text: str) -> None:
         self._latched, before = reason, self._latched
         if reason and reason not in self._halted.values():
-            self.on_trouble(f"halted: {reason} ({text}); `lstm-strategy resume` lifts it")
+            self.on_trouble(f"halted: {reason} ({text})")
         elif not reason and (not self._halted or before in self._halted.values()):
             self.on_trouble(f"no longer halted: {before} was lifted{f' ({text})' if text else ''}")
         self._halted = {name: reason if halt == before else halt for name, halt in self._halted.items()}

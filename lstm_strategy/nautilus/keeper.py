@@ -130,7 +130,7 @@ class Keeper:
         """Latch, write it down, cancel and flatten; another order changes nothing. Lifted by `lstm-strategy resume`."""
         if not self.ordered:
             self.ordered = one_line(reason) or "no reason given"
-            self._strategy.log.error(f"Halted by order ({self.ordered}): cancelling and closing")
+            self._strategy.log.warning(f"Halted by order ({self.ordered}): cancelling and closing")
         for holder in self._holders().values():
             if holder.risk is not None:
                 holder.risk = self.halted_by_order(holder.risk)
