@@ -61,6 +61,21 @@ def test_backtest_node(catalog: Path, tiny_artefact: Path, capsys: pytest.Captur
     assert orders > 0
 
 
+def test_the_bars_are_those_of_the_model(
+    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the demo: another instrument than the help names, at another venue, and no --bar-type."""
+    name = "DEMOUSDT.SIM"
+    spot = msgspec.structs.replace(SPOT, id=name)
+    write_catalog(tmp_path / "catalog", random_bars(900, spot), spot)
+    loaded = artefact.load(tiny_artefact)
+    graph, weights = ((tiny_artefact / part).read_bytes() for part in ("model.onnx", "weights.safetensors"))
+    manifest = msgspec.structs.replace(loaded.manifest, instruments={name: loaded.manifest.instruments[SPOT.id]})
+    model = artefact.save(tmp_path / "models", manifest, graph, weights)
+    told = run("backtest_node", model, tmp_path / "catalog", "--start", START, "--horizon", 4, capsys=capsys)
+    assert told.startswith("200 bars, 200 forecasts, ")
+
+
 def test_beside_another(catalog: Path, tiny_artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = run("beside_another", tiny_artefact, catalog, "--horizon", 4, capsys=capsys)
     told = dict(re.findall(r"(\S+): (\d+) orders", out))
