@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from engine_support import FREE, HOUR, PERPETUAL, SIGN, SPOT, make_bars, run, tell
 
-from lstm_strategy.bars import Bars, format_ns
+from lstm_strategy.bars import Bars
 from lstm_strategy.decision import LimitsConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.backtest import BacktestRun
