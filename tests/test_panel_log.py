@@ -15,6 +15,7 @@ from panel_support import AAA, BBB, CCC, FUTURE, SEPARATE, run_on, tell_each, wa
 
 from lstm_strategy import cli
 from lstm_strategy.bars import format_ns
+from lstm_strategy.console import console
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.decision_log import DECISIONS
 from lstm_strategy.decision_log_reader import decide_again, read_log, read_logs
@@ -131,7 +132,7 @@ def test_what_a_killed_run_left_can_be_asked(tmp_path: Path, monkeypatch: pytest
 def test_the_command_tells_all_names_in_short_and_one_in_full(
     sound: PanelRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)  # it may have been made where a test says 80
     at = format_ns(102 * HOUR.ns)
     assert explain(monkeypatch, run_of(sound), "--at", at, "--json") == 0
     shown = capsys.readouterr()
