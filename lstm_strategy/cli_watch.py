@@ -48,9 +48,9 @@ def watching(settings: NodeSettings, port: int | None) -> Iterator[Watching]:
         Where a variable of ``[live.alerts]`` is not set, the extra is missing, or the port is taken: before anything
         is connected.
     """
+    from lstm_strategy.board import Board
     from lstm_strategy.nautilus.watching import Watching
     from lstm_strategy.report.words import ACTIONS, REASONS
-    from lstm_strategy.status import Board
     from lstm_strategy.watch.alerts import Alerts, targets_of
     from lstm_strategy.watch.event_log import EventLog
     from lstm_strategy.watch.station import Consumer, Service, Station

@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lstm_strategy import artefact
 from lstm_strategy.alerts_config import AlertsConfig
+from lstm_strategy.board import Board
 from lstm_strategy.cli_watch import _extra
 from lstm_strategy.decision import Decision, LimitsConfig, Reason, RiskState, Shrinkage, halt
 from lstm_strategy.errors import LSTMStrategyError
@@ -36,7 +37,7 @@ from lstm_strategy.headroom import Headroom, Shared, Yardstick
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 from lstm_strategy.sources.store import RawStore
-from lstm_strategy.status import Board, Event, Health, Latched, Observed
+from lstm_strategy.status import Event, Health, Latched, Observed
 from lstm_strategy.watch.alerts import Alerts, Bucket, targets_of
 from lstm_strategy.watch.event_log import EventLog
 from lstm_strategy.watch.metrics import Metrics

@@ -57,6 +57,7 @@ FLOORS = {
     "headroom": (2, 4),
     "coverage": (2, 4),
     "status": (2, 5),
+    "board": (2, 6),
     "watch": (4, 0),
     "decision_log_format": (2, 4),
     "decision_log": (2, 5),

@@ -11,8 +11,9 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from lstm_strategy.board import Board
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.status import Board, Event, Health, Latched, Observed, Snapshot
+from lstm_strategy.status import Event, Health, Latched, Observed, Snapshot
 
 __all__ = ["Consumer", "Message", "Service", "Station"]
 

@@ -20,8 +20,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from lstm_strategy.board import Board
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.status import Board, Event, Health, Snapshot
+from lstm_strategy.status import Event, Health, Snapshot
 from lstm_strategy.watch.guard import HOST, Guard
 from lstm_strategy.watch.metrics import Metrics
 from lstm_strategy.watch.station import Consumer
