@@ -38,7 +38,7 @@ from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.live_config import VENUES, LiveConfig
 from lstm_strategy.nautilus import live
 from lstm_strategy.nautilus import strategy as strategy_module
-from lstm_strategy.nautilus.adapters import ADAPTERS, Wiring, adapter_for, require_keys, require_offered
+from lstm_strategy.nautilus.adapters import ADAPTERS, adapter_for, require_keys, require_offered
 from lstm_strategy.nautilus.backtest import run_backtest
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.node_settings import hold_trader
@@ -48,6 +48,7 @@ from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.rehearsal import Rehearsal, rehearse
 from lstm_strategy.nautilus.stamps import require_stamped_at_close
 from lstm_strategy.nautilus.status import Decided, Observers
+from lstm_strategy.nautilus.venue_clients import Wiring
 from lstm_strategy.replay.recordings import market_from_catalog
 from lstm_strategy.replay.server import ReplayConfig, serve
 from lstm_strategy.risk import RiskState, resume

@@ -1,52 +1,26 @@
-"""The venues: for each one small mapping to NautilusTrader's own adapter, imported when it is used."""
+"""The venues as this package uses them: what each trades, its keys, its bars, and the clients that go there."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-from nautilus_trader.config import InstrumentProviderConfig
 
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.live_config import VENUES
-from lstm_strategy.nautilus.engine import InstrumentId, Venue
+from lstm_strategy.nautilus.venue_clients import (
+    Clients,
+    Wiring,
+    binance_futures,
+    binance_spot,
+    bybit,
+    hyperliquid,
+    kraken,
+    okx,
+)
 
-__all__ = ["ADAPTERS", "Adapter", "Clients", "Wiring", "adapter_for", "require_keys", "require_offered"]
-
-
-class Wiring(NamedTuple):
-    """What a node's clients are made for.
-
-    ``http`` and ``ws`` are other addresses than the venue's own, as the local exchange has; ``venue`` is the name in
-    the instruments where it is not the adapter's.
-    """
-
-    instrument_ids: tuple[str, ...]
-    testnet: bool = False
-    http: str | None = None
-    ws: str | None = None
-    venue: str | None = None
-
-    @property
-    def provider(self) -> InstrumentProviderConfig:
-        """Loads these instruments alone."""
-        return InstrumentProviderConfig(load_ids=frozenset(map(InstrumentId.from_str, self.instrument_ids)))
-
-
-class Clients(NamedTuple):
-    """Configurations and factories of one venue's clients; no configuration holds a key.
-
-    ``engine``: what else `LiveExecEngineConfig` must be set to where real orders go there.
-    """
-
-    data: Any
-    data_factory: type[Any]
-    execution: Any
-    execution_factory: type[Any]
-    engine: dict[str, Any] = {}  # noqa: RUF012
+__all__ = ["ADAPTERS", "Adapter", "adapter_for", "require_keys", "require_offered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,139 +52,6 @@ class Adapter:
     clients: Callable[[Wiring], Clients]
 
 
-def _binance(futures: bool) -> Callable[[Wiring], Clients]:
-    def make(wiring: Wiring) -> Clients:
-        from nautilus_trader.adapters.binance import (
-            BinanceAccountType,
-            BinanceDataClientConfig,
-            BinanceExecClientConfig,
-            BinanceInstrumentProviderConfig,
-            BinanceLiveDataClientFactory,
-            BinanceLiveExecClientFactory,
-        )
-        from nautilus_trader.adapters.binance.common.enums import BinanceEnvironment
-
-        from lstm_strategy.nautilus.binance_spot import SPOT_ENGINE, BinanceSpotExecClientFactory
-
-        shared: dict[str, Any] = {
-            "venue": Venue(wiring.venue or "BINANCE"),
-            "account_type": BinanceAccountType.USDT_FUTURES if futures else BinanceAccountType.SPOT,
-            "environment": BinanceEnvironment.TESTNET if wiring.testnet else BinanceEnvironment.LIVE,
-            "base_url_http": wiring.http,
-            "base_url_ws": wiring.ws,
-            "instrument_provider": BinanceInstrumentProviderConfig(load_ids=wiring.provider.load_ids),
-        }
-        data = BinanceDataClientConfig(**shared), BinanceLiveDataClientFactory
-        if futures:  # max_retries stays unset: a market order that was sent again may be filled twice
-            execution = BinanceExecClientConfig(**shared, base_url_ws_stream=wiring.ws)
-            return Clients(*data, execution, BinanceLiveExecClientFactory)
-        shared["base_url_ws"] = None if wiring.ws is None else f"{wiring.ws}/ws-api/v3"
-        return Clients(*data, BinanceExecClientConfig(**shared), BinanceSpotExecClientFactory, SPOT_ENGINE)
-
-    return make
-
-
-def _bybit(wiring: Wiring) -> Clients:
-    from nautilus_trader.adapters.bybit import (
-        BybitDataClientConfig,
-        BybitEnvironment,
-        BybitExecClientConfig,
-        BybitLiveDataClientFactory,
-        BybitLiveExecClientFactory,
-        BybitProductType,
-    )
-
-    linear = any(name.partition(".")[0].endswith("-LINEAR") for name in wiring.instrument_ids)
-    shared: dict[str, Any] = {
-        "product_types": (BybitProductType.LINEAR if linear else BybitProductType.SPOT,),
-        "environment": BybitEnvironment.TESTNET if wiring.testnet else BybitEnvironment.MAINNET,
-        "base_url_http": wiring.http,
-        "instrument_provider": wiring.provider,
-    }
-    return Clients(
-        BybitDataClientConfig(**shared),
-        BybitLiveDataClientFactory,
-        BybitExecClientConfig(**shared, use_spot_position_reports=not linear),
-        BybitLiveExecClientFactory,
-    )
-
-
-def _okx(wiring: Wiring) -> Clients:
-    from nautilus_trader.adapters.okx import (
-        OKXDataClientConfig,
-        OKXExecClientConfig,
-        OKXLiveDataClientFactory,
-        OKXLiveExecClientFactory,
-    )
-    from nautilus_trader.core.nautilus_pyo3 import OKXContractType, OKXEnvironment, OKXInstrumentType
-
-    swap = any(name.partition(".")[0].endswith("-SWAP") for name in wiring.instrument_ids)
-    shared: dict[str, Any] = {
-        "instrument_types": (OKXInstrumentType.SWAP if swap else OKXInstrumentType.SPOT,),
-        "contract_types": (OKXContractType.LINEAR,) if swap else None,
-        "environment": OKXEnvironment.DEMO if wiring.testnet else OKXEnvironment.LIVE,
-        "base_url_http": wiring.http,
-        "base_url_ws": wiring.ws,
-        "instrument_provider": wiring.provider,
-    }
-    return Clients(
-        OKXDataClientConfig(**shared),
-        OKXLiveDataClientFactory,
-        OKXExecClientConfig(**shared, use_spot_cash_position_reports=not swap),
-        OKXLiveExecClientFactory,
-    )
-
-
-def _kraken(wiring: Wiring) -> Clients:
-    from nautilus_trader.adapters.kraken import (
-        KrakenDataClientConfig,
-        KrakenEnvironment,
-        KrakenExecClientConfig,
-        KrakenLiveDataClientFactory,
-        KrakenLiveExecClientFactory,
-        KrakenProductType,
-    )
-
-    shared: dict[str, Any] = {
-        "product_types": (KrakenProductType.SPOT,),
-        "environment": KrakenEnvironment.LIVE,
-        "base_url_http_spot": wiring.http,
-        "base_url_ws_spot": wiring.ws,
-        "instrument_provider": wiring.provider,
-    }
-    return Clients(
-        KrakenDataClientConfig(**shared),
-        KrakenLiveDataClientFactory,
-        KrakenExecClientConfig(**shared, use_spot_position_reports=True),
-        KrakenLiveExecClientFactory,
-    )
-
-
-def _hyperliquid(wiring: Wiring) -> Clients:
-    from nautilus_trader.adapters.hyperliquid import (
-        HyperliquidDataClientConfig,
-        HyperliquidExecClientConfig,
-        HyperliquidLiveDataClientFactory,
-        HyperliquidLiveExecClientFactory,
-        HyperliquidProductType,
-    )
-    from nautilus_trader.core.nautilus_pyo3 import HyperliquidEnvironment
-
-    perpetual = any(name.partition(".")[0].endswith("-PERP") for name in wiring.instrument_ids)
-    shared: dict[str, Any] = {
-        "product_types": (HyperliquidProductType.PERP if perpetual else HyperliquidProductType.SPOT,),
-        "environment": HyperliquidEnvironment.TESTNET if wiring.testnet else HyperliquidEnvironment.MAINNET,
-        "base_url_ws": wiring.ws,
-        "instrument_provider": wiring.provider,
-    }
-    return Clients(
-        HyperliquidDataClientConfig(**shared),
-        HyperliquidLiveDataClientFactory,
-        HyperliquidExecClientConfig(**shared),
-        HyperliquidLiveExecClientFactory,
-    )
-
-
 ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter
     for adapter in (
@@ -223,7 +64,7 @@ ADAPTERS: dict[str, Adapter] = {
             "1s 1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d",
             "https://api.binance.com/api/v3/ping",
             "https://testnet.binance.vision/api/v3/ping",
-            _binance(futures=False),
+            binance_spot,
         ),
         Adapter(
             "binance_futures",
@@ -234,7 +75,7 @@ ADAPTERS: dict[str, Adapter] = {
             "1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d",
             "https://fapi.binance.com/fapi/v1/ping",
             "https://testnet.binancefuture.com/fapi/v1/ping",
-            _binance(futures=True),
+            binance_futures,
         ),
         Adapter(
             "bybit",
@@ -245,7 +86,7 @@ ADAPTERS: dict[str, Adapter] = {
             "1m 3m 5m 15m 30m 1h 2h 4h 6h 12h 1d",
             "https://api.bybit.com/v5/market/time",
             "https://api-testnet.bybit.com/v5/market/time",
-            _bybit,
+            bybit,
         ),
         Adapter(
             "okx",
@@ -256,7 +97,7 @@ ADAPTERS: dict[str, Adapter] = {
             "1s 1m 3m 5m 15m 30m 1h 2h 4h 6h 12h 1d",
             "https://www.okx.com/api/v5/public/time",
             "https://www.okx.com/api/v5/public/time",
-            _okx,
+            okx,
         ),
         Adapter(
             "kraken",
@@ -267,7 +108,7 @@ ADAPTERS: dict[str, Adapter] = {
             "1m 5m 15m 30m 1h 4h 1d",
             "https://api.kraken.com/0/public/Time",
             "",
-            _kraken,
+            kraken,
         ),
         Adapter(
             "hyperliquid",
@@ -278,7 +119,7 @@ ADAPTERS: dict[str, Adapter] = {
             "1m 3m 5m 15m 30m 1h 2h 4h 8h 12h 1d 3d",
             "https://api.hyperliquid.xyz/info",
             "https://api.hyperliquid-testnet.xyz/info",
-            _hyperliquid,
+            hyperliquid,
         ),
     )
 }

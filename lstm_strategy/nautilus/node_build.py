@@ -19,7 +19,6 @@ from nautilus_trader.config import (
 from nautilus_trader.live.node import TradingNode
 from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyFactory
 
-from lstm_strategy.nautilus.adapters import Wiring
 from lstm_strategy.nautilus.backtest import strategy_of
 from lstm_strategy.nautilus.bar_path import path_module
 from lstm_strategy.nautilus.cache_database import cache_config
@@ -30,6 +29,7 @@ from lstm_strategy.nautilus.panel_backtest import PanelSettings, panel_strategy_
 from lstm_strategy.nautilus.paper_venue import PaperVenue, PaperVenueConfig, Terms, paper_factory
 from lstm_strategy.nautilus.rehearsal import Stage
 from lstm_strategy.nautilus.source import on_disk
+from lstm_strategy.nautilus.venue_clients import Wiring
 
 __all__ = ["Built", "build_node"]
 

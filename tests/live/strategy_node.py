@@ -21,10 +21,11 @@ from nautilus_trader.live.node import TradingNode
 
 from lstm_strategy.decision import LimitsConfig, SizingConfig
 from lstm_strategy.exits import ExitsConfig
-from lstm_strategy.nautilus.adapters import ADAPTERS, Wiring
+from lstm_strategy.nautilus.adapters import ADAPTERS
 from lstm_strategy.nautilus.engine import BarType, InstrumentId
 from lstm_strategy.nautilus.pace import Pace
 from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
+from lstm_strategy.nautilus.venue_clients import Wiring
 
 SETTINGS = json.loads(sys.argv[1])
 INSTRUMENT = "BTCUSDT.BINANCE"
