@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -19,17 +20,21 @@ _KINDS: dict[str, Literal["daily_loss", "drawdown"]] = {
     Reason.HALT_DAILY_LOSS.value: "daily_loss",
     Reason.HALT_DRAWDOWN.value: "drawdown",
 }
-_ROUNDING = 1e-7  # of the reference: what venues round prices and balances by
+_ROUNDING = 1e-7  # of an amount: what venues round prices and balances by
 
 
 class Fills(NamedTuple):
-    """A run's fills in time order [N]: when, which name (its row), signed quantity, price, fee in quote currency."""
+    """A run's fills in time order [N]: when, which name (its row), signed quantity, price, fee in quote currency.
+
+    ``sent``: when their orders were sent.
+    """
 
     ts: Stamps
     name: npt.NDArray[np.int64]
     quantity: Float
     price: Float
     fee: Float
+    sent: Stamps
 
 
 class Charges(NamedTuple):
@@ -55,15 +60,19 @@ class Halt(msgspec.Struct, frozen=True, kw_only=True):
     loss_at_close : float
         At the breaching close: what the bar took beyond the limit before anybody could know is in it (`gap`).
     exposure : float
-        Value of the position at that close, absolute, all names summed.
+        Value of the position at that close, absolute, all names summed, and what was ``under_way``.
+    under_way : float
+        Value of what orders sent before that close still added to the position after it: no limit can recall an order
+        that the venue already has (`backtest.delay`).
     moved : float
-        Lost on that position from that close to the price it was sold at on average; 0 where prices moved in favour.
-        Spread and slippage are in it. What was not sold is valued at the last close of the halt.
+        Lost on that exposure from that close (what was under way: from its own fill) to the price it was sold at on
+        average; 0 where prices moved in favour. Spread and slippage are in it. What was not sold is valued at the last
+        close of the halt.
     costs : float
         Fees, funding and interest from that close until it was flat.
     added : float
-        Value of what orders under way still added to the position after that close: no limit can recall an order that
-        the venue already has (`backtest.delay`), and what it loses is in no bound.
+        Value of what orders sent at that close or later added to the position. No halt may do that, and what it loses
+        is in no bound.
     loss : float
         At ``ts_flat``, or at the last close of the halt.
     bars : int
@@ -77,6 +86,7 @@ class Halt(msgspec.Struct, frozen=True, kw_only=True):
     limit: float
     loss_at_close: float
     exposure: float
+    under_way: float
     moved: float
     costs: float
     added: float
@@ -110,18 +120,20 @@ class Halt(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def held(self) -> bool:
-        """Whether the loss stayed within it: nothing was added to the position after the breach, and all was closed."""
+        """Whether the loss stayed within it: nothing was bought on after the breach, and all was closed."""
         return self.ts_flat is not None and self.loss <= self.bound + _ROUNDING * self.reference
 
     @property
     def words(self) -> str:
         """The verdict in a sentence."""
         told = f"lost {self.loss:,.2f}, at most {self.bound:,.2f} was possible"
+        if self.under_way:
+            told += f", with {self.under_way:,.2f} that earlier orders still added to the position"
         if self.ts_flat is None:
             return f"Not closed while the halt lasted: {told}."
         if self.held:
             return f"Held: {told}."
-        why = f"; orders under way had still added {self.added:,.2f} to the position" if self.added else ""
+        why = f"; orders sent after the breach had added {self.added:,.2f} to the position" if self.added else ""
         return f"BROKEN: {told}{why}."
 
     def told(self) -> dict[str, Any]:
@@ -165,11 +177,13 @@ def find_halts(
             last += 1
         last = min(last + under_way, len(reasons) - 1)
         gross_T = np.abs(value_ST[:, row : last + 1]).sum(axis=0)
-        flat = np.flatnonzero(gross_T <= FLAT * np.abs(equity[row : last + 1]))
+        arrived = (fills.sent < ts_close[row]) & (fills.ts > ts_close[row]) & (fills.ts <= ts_close[last])
+        settled = int(np.searchsorted(ts_close[row : last + 1], fills.ts[arrived].max())) if arrived.any() else 0
+        flat = settled + np.flatnonzero(gross_T[settled:] <= FLAT * np.abs(equity[row + settled : last + 1]))
         end = row + int(flat[0]) if len(flat) else last
         after, until = int(ts_close[row]), int(ts_close[end])
         ways = []
-        for name in np.flatnonzero(value_ST[:, row]).tolist():
+        for name in sorted({*np.flatnonzero(value_ST[:, row]).tolist(), *fills.name[arrived].tolist()}):
             price, last_price = float(price_ST[name, row]), float(price_ST[name, end])
             ways.append(_way_out(name, float(position_ST[name, row]), price, last_price, fills, after, until))
         due = (charges.ts > after) & (charges.ts <= until)
@@ -181,10 +195,11 @@ def find_halts(
                 reference=reference,
                 limit=limit,
                 loss_at_close=reference - float(equity[row]),
-                exposure=float(gross_T[0]),
-                moved=max(sum(way[0] for way in ways), 0.0),
-                costs=sum(way[1] for way in ways) + float(charges.amount[due].sum()),
-                added=sum(way[2] for way in ways),
+                exposure=float(gross_T[0]) + sum(way.under_way for way in ways),
+                under_way=sum(way.under_way for way in ways),
+                moved=max(sum(way.lost for way in ways), 0.0),
+                costs=sum(way.fees for way in ways) + float(charges.amount[due].sum()),
+                added=sum(way.added for way in ways),
                 loss=reference - float(equity[end]),
                 bars=end - row,
             )
@@ -220,23 +235,41 @@ def _reference(
     return float(earlier[-1] if len(earlier) else known[np.isfinite(known)][0]), limits.daily_loss
 
 
-def _way_out(
-    name: int, position: float, price: float, last: float, fills: Fills, after: int, until: int
-) -> tuple[float, float, float]:
-    """Return what a position lost from a close's price to its fills, their fees, and the value that others added to it.
+class _WayOut(NamedTuple):
+    """What a position lost from a close to its fills, their fees, and what was added to it: by earlier and by later
+    orders."""
 
-    Fills on the closing side count in time order until the position is gone; what is left is valued at ``last``.
+    lost: float
+    fees: float
+    under_way: float
+    added: float
+
+
+def _way_out(name: int, position: float, price: float, last: float, fills: Fills, after: int, until: int) -> _WayOut:
+    """Follow a position from a close's price until it is gone; what is left is valued at ``last``.
+
+    Orders sent before that close belong to it, whatever they do. Of later ones only what closes it does: what they open
+    is left out, so that the bound does not cover it.
     """
-    left, proceeds, fees, added = abs(position), 0.0, 0.0, 0.0
-    side = 1.0 if position > 0.0 else -1.0
+    left, extra = position, 0.0  # of what is followed, and of what later orders opened
+    worth, fees, under_way, added = position * price if position else 0.0, 0.0, 0.0, 0.0
     for row in np.flatnonzero((fills.name == name) & (fills.ts > after) & (fills.ts <= until)).tolist():
-        added += max(side * float(fills.quantity[row]), 0.0) * float(fills.price[row])
-        closed = min(max(-side * float(fills.quantity[row]), 0.0), left)
-        if closed:
-            left -= closed
-            proceeds += closed * float(fills.price[row])
-            fees += float(fills.fee[row]) * closed / abs(float(fills.quantity[row]))
-    return side * (abs(position) * price - proceeds - left * last), fees, added
+        quantity, at = float(fills.quantity[row]), float(fills.price[row])
+        counted = _closing(quantity, left)
+        if fills.sent[row] < after:
+            under_way += abs(quantity - counted) * at
+            counted = quantity
+        rest = quantity - counted if abs(quantity - counted) > _ROUNDING * abs(quantity) else 0.0
+        added += abs(rest - _closing(rest, extra)) * at
+        left, extra = left + counted, extra + rest
+        worth += counted * at
+        fees += float(fills.fee[row]) * counted / quantity
+    return _WayOut(worth - (left * last if left else 0.0), fees, under_way, added)
+
+
+def _closing(quantity: float, position: float) -> float:
+    """Return the part of a signed quantity that takes from a position."""
+    return math.copysign(min(abs(quantity), abs(position)), quantity) if quantity * position < 0.0 else 0.0
 
 
 def _positions(ts_close: Stamps, fills: Fills, names: int) -> Float:

@@ -35,11 +35,11 @@ def account(rows: list[tuple[float, str]], first: int = 1) -> tuple[Any, Any, li
     return stamps, np.array([equity for equity, _ in rows]), [reason for _, reason in rows]
 
 
-def fills(*rows: tuple[float, float, float, float], name: int = 0) -> Fills:
-    """From bars (a little after a close), signed quantity, price, fee."""
+def fills(*rows: tuple[float, float, float, float], name: int = 0, late: int = 0) -> Fills:
+    """From bars (a little after a close), signed quantity, price, fee; sent ``late`` bars before that close."""
     columns = np.array(rows, float).reshape(-1, 4).T
     ts = (columns[0] * HOUR.ns).astype(np.int64) + 2
-    return Fills(ts, np.full(len(ts), name), columns[1], columns[2], columns[3])
+    return Fills(ts, np.full(len(ts), name), columns[1], columns[2], columns[3], ts - 2 - late * HOUR.ns)
 
 
 def test_a_daily_loss_is_taken_apart() -> None:
@@ -67,7 +67,7 @@ def test_a_loss_beyond_the_bound_is_called_broken(equity: float, held: bool) -> 
 
 
 def test_what_is_added_after_the_breach_breaks_it() -> None:
-    """A purchase that was under way fills at 96 after the breach, twice as much is sold at 90: no bound covers that."""
+    """A purchase sent at the breach fills at 96 after it, twice as much is sold at 90: no bound covers that."""
     rows = [(1000.0, "rebalance"), (960.0, "halt_daily_loss"), (840.0, "halt_daily_loss")]
     given = fills((0, 10.0, 100.0, 0.0), (2, 10.0, 96.0, 0.0), (2, -20.0, 90.0, 0.0))
     prices = np.array([[100.0, 96.0, 90.0]])
@@ -75,9 +75,44 @@ def test_what_is_added_after_the_breach_breaks_it() -> None:
     assert halt.moved == pytest.approx(60.0)  # of the position that was there
     assert not halt.held
     assert (
-        halt.words == "BROKEN: lost 160.00, at most 100.00 was possible; orders under way had still added 960.00 to"
+        halt.words
+        == "BROKEN: lost 160.00, at most 100.00 was possible; orders sent after the breach had added 960.00 to"
         " the position."
     )
+
+
+def test_what_was_under_way_at_the_breach_is_exposure_as_well() -> None:
+    """The same purchase, sent a bar before: no limit can recall it; 10 lose 4 + 6 a coin, 10 more lose 6, fees of 3."""
+    rows = [(1000.0, "rebalance"), (960.0, "halt_daily_loss"), (840.0, "halt_daily_loss")]
+    rows[2] = (837.0, "halt_daily_loss")
+    given = fills((0, 10.0, 100.0, 0.0), (2, 10.0, 96.0, 1.0), (2, -20.0, 90.0, 2.0), late=1)
+    given = given._replace(sent=np.array([0, 1, 2], np.int64) * HOUR.ns)
+    prices = np.array([[100.0, 96.0, 90.0]])
+    (halt,) = find_halts(*account(rows), prices, given, NONE, LIMITS)
+    assert (halt.exposure, halt.under_way, halt.added) == (1920.0, 960.0, 0.0)
+    assert (halt.moved, halt.costs, halt.loss) == (pytest.approx(120.0), 3.0, 163.0)
+    assert (halt.bound, halt.held) == (pytest.approx(163.0), True)
+    assert halt.words == (
+        "Held: lost 163.00, at most 163.00 was possible, with 960.00 that earlier orders still added to the position."
+    )
+    rows[2] = (836.0, "halt_daily_loss")  # and nothing is to spare
+    assert not find_halts(*account(rows), prices, given, NONE, LIMITS)[0].held
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_an_order_under_way_may_open_or_turn_a_position_that_then_must_be_closed(side: float) -> None:
+    """Flat, or on the other side, at the breach: the order fills a bar later, and only then is there one to close."""
+    rows = [(1000.0, "at_target"), (960.0, "halt_daily_loss"), (960.0, "halt_daily_loss"), (940.0, "halt_daily_loss")]
+    prices = np.array([[100.0, 100.0, 100.0, 100.0 - 2 * side]])
+    given = fills((2, 10.0 * side, 100.0, 0.0), (3, -10.0 * side, 100.0 - 2 * side, 0.0), late=1)
+    (halt,) = find_halts(*account(rows), prices, given, NONE, LIMITS, under_way=2)
+    assert (halt.ts_flat, halt.exposure, halt.moved) == (4 * HOUR.ns, 1000.0, pytest.approx(20.0))
+    assert halt.held
+    turned = fills((0, -5.0 * side, 100.0, 0.0), (2, 15.0 * side, 100.0, 0.0), (3, -10.0 * side, 100.0 - 2 * side, 0.0))
+    turned = turned._replace(sent=np.array([0, 1, 3], np.int64) * HOUR.ns)
+    (halt,) = find_halts(*account(rows), prices, turned, NONE, LIMITS, under_way=2)
+    assert (halt.exposure, halt.under_way, halt.moved) == (1500.0, 1000.0, pytest.approx(20.0))
+    assert halt.held
 
 
 def test_a_favourable_move_lowers_no_bound_and_a_short_is_measured_the_other_way() -> None:
@@ -169,11 +204,11 @@ def test_halts_of_a_run_hold_and_add_up(
     halts = finished.summary["halts"]
     assert [halt["kind"] for halt in halts] == ["daily_loss", "drawdown"]
     for halt in halts:
-        if participation is not None and delay:  # a purchase in parts was under way, and could not be recalled
-            assert halt["held"] == (halt["added"] == 0.0)
-            assert halt["held"] or "orders under way had still added" in halt["words"]
-            continue
         assert halt["held"], halt["words"]
+        if participation is not None and delay and halt["kind"] == "daily_loss":
+            # A purchase in parts was under way, and could not be recalled.
+            assert halt["under_way"] > 0.0
+            assert "that earlier orders still added" in halt["words"]
         assert halt["added"] == 0.0
         assert halt["exposure"] > 50_000
         assert halt["gap"] > 0

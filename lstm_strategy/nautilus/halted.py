@@ -52,6 +52,7 @@ def halts_told(
             fills["quantity"].to_numpy() * signs,
             fills["price"].to_numpy(),
             fills["fee"].to_numpy(),
+            fills["ts_sent"].cast(pa.int64()).to_numpy(),
         ),
         Charges(np.array([ts for ts, _ in due], np.int64), np.array([paid for _, paid in due], np.float64)),
         limits,

@@ -73,6 +73,7 @@ def fills_table(orders: Iterable[Order], decided: dict[str, float]) -> pa.Table:
         return None if price is None else shortfall(float(fill.last_px), price, side)
 
     columns: Columns = {
+        "ts_sent": (_STAMP, lambda fill: known[fill.client_order_id].ts_init),
         "exit": (pa.bool_(), lambda fill: is_exit(known[fill.client_order_id])),
         "decided_price": (pa.float64(), price_of),
         "shortfall": (pa.float64(), cost_of),

@@ -39,6 +39,7 @@ def _row(halt: HaltTold) -> tuple[str, ...]:
         fixed(halt.allowed, 0),
         fixed(halt.gap, 0),
         fixed(halt.exposure, 0),
+        fixed(halt.under_way, 0),
         percent(halt.move, 2),
         fixed(halt.moved, 0),
         fixed(halt.costs, 0),

@@ -99,3 +99,4 @@ class HaltTold(msgspec.Struct, frozen=True):
     bars: int
     held: bool
     words: str
+    under_way: float = 0.0
