@@ -27,8 +27,9 @@ from lstm_strategy.instrument import Instrument, split_id
 from lstm_strategy.live_config import LiveConfig
 from lstm_strategy.policy_grid import SweepGrid, policies
 from lstm_strategy.portfolio import PortfolioConfig
-from lstm_strategy.search_space import Settings, Space, TuneConfig
+from lstm_strategy.search_space import Settings, Space
 from lstm_strategy.toml_file import read_toml
+from lstm_strategy.tune_config import TuneConfig
 
 __all__ = ["BacktestConfig", "CostsConfig", "DataConfig", "Experiment", "ModelConfig", "load_experiment"]
 

@@ -1,4 +1,4 @@
-"""What `tune` may vary: settings within ranges or choices, and which features; read strictly, without torch."""
+"""The space that `tune` searches: settings within ranges or choices, and features; read strictly, without torch."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
+from lstm_strategy.tune_config import OWN_SET, TuneConfig
 
-__all__ = ["FEATURE_SET", "GROUP", "NOT_TUNED", "Dimension", "Settings", "Space", "TuneConfig"]
+__all__ = ["FEATURE_SET", "GROUP", "Dimension", "Settings", "Space"]
 
 Value = str | int | float | bool | None
 
 FEATURE_SET, GROUP = "feature_set", "feature_groups."  # what the choices of features are called in a study
-_OWN_SET = "experiment"
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "features": FeaturesConfig,
     "network": NetworkConfig,
@@ -36,57 +36,6 @@ _REFUSED = {
     "train.seed": "the luckiest seed is no setting; use walk_forward.seeds to average over several",
 }
 _COMBINATIONS = 512  # tried when the space is read
-
-
-class TuneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The search: what may vary, and the folds that judge it; they lie before the last test span, which is not seen.
-
-    Parameters
-    ----------
-    space : dict
-        By dotted key into [features], [network] or [train]: ``{choices = [32, 64]}``, or ``{low = 1e-4, high = 1e-2}``
-        with ``log = true`` or a ``step``.
-    feature_sets : dict
-        By name: lists of features of which one is taken, the experiment's own list being one more.
-    feature_groups : dict
-        By name: features that are taken or left together. What no group names always stays.
-    folds : int
-        How many test spans follow each other, the last of them up to where the last training's data ends.
-    test_bars : int, optional
-        Length of each; that of the last test span where not given.
-    pruner : "median", "halving" or "none"
-        How a trial is given up after a fold: worse than the median there, outside of the best part, or never.
-    trials_run, study, pinball_std : int, str, float
-        Written by `tune`: how many settings were tried, all studies together, the last study's name, and the standard
-        deviation of its trials' losses. An artefact carries them, since the best of many flatters.
-    """
-
-    space: dict[str, Any] = {}
-    feature_sets: dict[str, tuple[FeatureConfig | str, ...]] = {}
-    feature_groups: dict[str, tuple[FeatureConfig | str, ...]] = {}
-    folds: int = 3
-    test_bars: int | None = None
-    pruner: Literal["median", "halving", "none"] = "median"
-    trials_run: int = 0
-    study: str = ""
-    pinball_std: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("folds", 1, 1_000), ("test_bars", 1, 100_000_000), ("trials_run", 0, 10_000_000)):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise LSTMStrategyError(f"tune.{name} is {value}; it must be {low} to {high}")
-        if self.feature_sets and self.feature_groups:
-            raise LSTMStrategyError("tune.feature_sets and tune.feature_groups exclude each other; remove one")
-        if _OWN_SET in self.feature_sets:
-            raise LSTMStrategyError(f"tune.feature_sets.{_OWN_SET} is the name of the experiment's own; choose another")
-        for kind in ("feature_sets", "feature_groups"):
-            empty = [name for name, members in getattr(self, kind).items() if not members]
-            if empty:
-                raise LSTMStrategyError(f"tune.{kind}.{empty[0]} is empty; name features or remove it")
-
-
-NOT_TUNED = TuneConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +98,8 @@ class Space:
         self.dimensions = tuple(_dimension(key, told) for key, told in _flat(config.space).items())
         self.own: dict[str, Value] = {d.key: _value_at(own, d.key) for d in self.dimensions}
         if self.feature_sets:
-            self.dimensions += (Dimension(FEATURE_SET, (_OWN_SET, *self.feature_sets)),)
-            self.own[FEATURE_SET] = _OWN_SET
+            self.dimensions += (Dimension(FEATURE_SET, (OWN_SET, *self.feature_sets)),)
+            self.own[FEATURE_SET] = OWN_SET
         for name, members in self.feature_groups.items():
             held = {member.name in listed for member in members}
             if len(held) > 1:
@@ -195,7 +144,7 @@ class Space:
     def _features(self, values: Mapping[str, Value]) -> tuple[FeatureConfig, ...] | None:
         if self.feature_sets:
             chosen = values[FEATURE_SET]
-            return None if chosen == _OWN_SET else self.feature_sets[str(chosen)]
+            return None if chosen == OWN_SET else self.feature_sets[str(chosen)]
         if not self.feature_groups:
             return None
         left = {m.name for name, members in self.feature_groups.items() if not values[GROUP + name] for m in members}

@@ -34,6 +34,7 @@ FLOORS = {
     "network": (1, 3),
     "features": (2, 0),
     "conformal": (2, 0),
+    "tune_config": (1, 3),
     "search_space": (2, 1),
     "reasons": (2, 0),
     "sizing": (2, 0),

@@ -20,8 +20,8 @@ from lstm_strategy.research.evaluate import evaluate
 from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.research.parallel import Job, WorkerLostError, open_pool, run_all
 from lstm_strategy.research.tune import tune
-from lstm_strategy.search_space import TuneConfig
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
+from lstm_strategy.tune_config import TuneConfig
 
 pytest.importorskip("ray", reason="needs lstm-strategy[ray]")
 pytestmark = pytest.mark.filterwarnings(

@@ -30,9 +30,10 @@ from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.research.parallel import WorkerLostError
 from lstm_strategy.research.tune import tune
 from lstm_strategy.research.tune_fold import bench_of, measure
-from lstm_strategy.search_space import Settings, Space, TuneConfig
+from lstm_strategy.search_space import Settings, Space
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 from lstm_strategy.sources.store import RawStore
+from lstm_strategy.tune_config import TuneConfig
 
 SPLIT = SplitConfig(fit_end="2020-03-01", stop_end="2020-04-01", calibrate_end="2020-05-01")
 WALK = WalkForwardConfig(test_bars=200, folds=2, stop_bars=300, calibrate_bars=300)

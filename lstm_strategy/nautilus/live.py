@@ -8,7 +8,6 @@ whoever watches: give `run_node` an observer).
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
@@ -27,7 +26,8 @@ from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.reach import last_error, wait_until_reached
 from lstm_strategy.nautilus.rehearsal import Stage, rehearse
 from lstm_strategy.nautilus.status import Observers
-from lstm_strategy.nautilus.watching import ignored_by, latched_by, short, short_money
+from lstm_strategy.nautilus.stop_signals import StopSignals, until_stopped
+from lstm_strategy.nautilus.watching import ignored_by, latched_by, said_of_models, short, short_money
 
 __all__ = ["NodeRun", "run_node"]
 
@@ -62,9 +62,9 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
     began = time.perf_counter()
     async with AsyncExitStack() as stack:
         files = stack.enter_context(ExitStack())
-        stop = _Signals(stack)
+        stop = StopSignals(stack)
         stage = None if settings.rehearsal is None else await stack.enter_async_context(rehearse(settings.rehearsal))
-        if await _until_stopped(wait_until_reached(settings, observers), stop):
+        if await until_stopped(wait_until_reached(settings, observers), stop):
             raise LSTMStrategyError("stopped before the venue could be reached; nothing was sent")
         require_cache(settings)
         built = build_node(settings, stage, files)
@@ -72,7 +72,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         if (known := told_of_cache(settings, built.node.cache)) is not None:
             observers.step("cache", known)
         stop.listen()  # the engine has taken the signals for itself, without regard for what is to be flattened
-        if await _until_stopped(_start(settings, built, observers), stop):
+        if await until_stopped(_start(settings, built, observers), stop):
             raise LSTMStrategyError("stopped while it was starting; nothing was sent")
         for record in built.records.values():
             record.listener = observers.decided
@@ -89,53 +89,6 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
             raise LSTMStrategyError(
                 f"the engine shut down{last_error(settings.run_folder)}; positions are as they were"
             )
-
-
-class _Signals(asyncio.Event):
-    """Set by SIGINT and SIGTERM."""
-
-    def __init__(self, stack: AsyncExitStack) -> None:
-        super().__init__()
-        self._halt: Callable[[], None] | None = None
-        self._halt_asked = False
-        self.listen()
-        stack.callback(self._forget)
-
-    def on_halt(self, halt: Callable[[], None]) -> None:
-        """Call this at SIGUSR1, and now where that has come already."""
-        self._halt = halt
-        if self._halt_asked:
-            halt()
-
-    def _on_halt(self) -> None:
-        self._halt_asked = True
-        if self._halt is not None:
-            self._halt()
-
-    def listen(self) -> None:
-        """Take the signals."""
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, self.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._on_halt)
-
-    def _forget(self) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            asyncio.get_running_loop().remove_signal_handler(name)
-
-
-async def _until_stopped(work: Any, stop: _Signals) -> bool:
-    """Work to the end, or until a signal; say which."""
-    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-        return not working.done()
-    finally:
-        for task in (working, stopped):
-            task.cancel()
-        await asyncio.gather(working, stopped, return_exceptions=True)
 
 
 async def _start(settings: NodeSettings, built: Built, observers: Observers) -> None:
@@ -194,7 +147,7 @@ async def _connect(settings: NodeSettings, node: TradingNode) -> None:
 
 
 async def _trade(
-    settings: NodeSettings, built: Built, stage: Stage | None, stop: _Signals, observers: Observers
+    settings: NodeSettings, built: Built, stage: Stage | None, stop: StopSignals, observers: Observers
 ) -> Ended:
     """Wait for the history, then for an end."""
     strategy, kernel = built.strategy, built.node.kernel
@@ -244,8 +197,8 @@ async def _watch(settings: NodeSettings, built: Built, observers: Observers) -> 
 
 
 async def _look(strategy: Any, observers: Observers) -> None:
-    """Tell of what is latched or lifted between bars, and, once for each instrument, of bars of the future."""
-    known, told = "", set[str]()
+    """Tell of what is latched or lifted between bars, of models that are refused, and once of bars of the future."""
+    known, told, models = "", set[str](), dict[str, int]()
 
     def look() -> None:
         nonlocal known
@@ -257,6 +210,8 @@ async def _look(strategy: Any, observers: Observers) -> None:
             if name not in told:
                 told.add(name)
                 observers.trouble(f"{name}: {said}")
+        for text in said_of_models(strategy, models):
+            observers.trouble(text)
 
     try:
         while True:

@@ -36,7 +36,7 @@ from lstm_strategy.research.losses import pinball
 from lstm_strategy.research.members import checkpoints
 from lstm_strategy.research.positions import judge_positions
 from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, train
-from lstm_strategy.search_space import NOT_TUNED, TuneConfig
+from lstm_strategy.tune_config import NOT_TUNED, TuneConfig
 
 __all__ = ["FitResult", "data_hash", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
 

@@ -29,7 +29,7 @@ from lstm_strategy.research.fit import data_hash, fit_spans
 from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.leaks import require_future_unseen, require_labels, require_purge, require_scaler
 from lstm_strategy.research.walk_forward import Fold
-from lstm_strategy.search_space import NOT_TUNED, TuneConfig
+from lstm_strategy.tune_config import NOT_TUNED, TuneConfig
 
 __all__ = ["BaselineMaker", "Plan", "baseline_part", "read_part", "run_baseline", "run_network", "test_samples"]
 

@@ -22,7 +22,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.search_space import Dimension, Space, TuneConfig, Value
+from lstm_strategy.search_space import Dimension, Space, Value
+from lstm_strategy.tune_config import TuneConfig
 
 __all__ = ["Record", "Trial", "counts", "distributions", "known_folds", "open_study", "own_first", "pruner", "put_back"]
 __all__ += ["reclaim", "recorded", "told"]

@@ -20,7 +20,8 @@ from lstm_strategy.research.fold_run import Plan, read_part, run_network, test_s
 from lstm_strategy.research.losses import constant_quantiles
 from lstm_strategy.research.scores_group import pinball_N
 from lstm_strategy.research.walk_forward import Fold, folds, require_bars
-from lstm_strategy.search_space import Settings, TuneConfig
+from lstm_strategy.search_space import Settings
+from lstm_strategy.tune_config import TuneConfig
 
 __all__ = ["Bench", "bench_of", "measure"]
 
