@@ -239,6 +239,54 @@ def test_the_newest_bar_may_still_change(tiny: Artefact) -> None:
     assert pair.parity.proved
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_last_word_on_the_newest_bar_counts_as_soon_as_the_next_one_comes(tiny: Artefact, swapped: bool) -> None:
+    """The venue tells a bar, and a moment later tells it again otherwise: nobody asks for it a second time."""
+    pair, at = Pair(tiny), 860 if swapped else 609  # what takes over is mended by the bars held: a warm-up and a half
+    pair.take(BARS[WARM : at + 1])
+    last = bar_of(at)
+    pair.parity.retold(bar_of(at - 1, volume=5.0))  # not the newest: `told` hears of it
+    pair.parity.retold(last)
+    revised = last._replace(high=2.0 * last.high, close=1.5 * last.high)
+    pair.parity.retold(last._replace(volume=3.0))
+    pair.parity.retold(revised)  # the last word
+    assert pair.parity.proved, "whatever was decided on it stands"
+    assert not pair.parity.problems
+    if swapped:  # another model takes its place between the two bars, warmed on the bars as they were told first
+        fresh = Forecaster(tiny, SPOT.id)
+        fresh.warm_up(BARS[: at + 1])
+        after = Parity(fresh, every=EVERY, tolerance=TOLERANCE)
+        after.restored(pair.parity)
+        pair.live, pair.parity = fresh, after
+    pair.take(BARS[at + 1 : at + 2])
+    (told,) = pair.parity.problems.values()
+    said = f"high {revised.high}, used {last.high}"
+    assert told == f"the bar closed at {format_ns(last.ts_close)} was revised after use: {said}"
+    assert not pair.parity.proved, "no new risk on what was made of it"
+    pair.take(BARS[at + 2 : at + 4])
+    assert pair.parity.proved, pair.parity.problems
+    assert pair.parity.mended == 1
+    columns = {name: getattr(BARS, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    for name, column in columns.items():
+        column[at] = getattr(revised, name)
+    wanted = Forecaster(tiny, SPOT.id).run(Bars(SPOT.id, BARS.timeframe, BARS.ts_close, *columns.values())[: at + 4])
+    assert pair.forecasts[-1] is not None
+    np.testing.assert_array_equal(pair.forecasts[-1].quantiles_HQ, wanted.quantiles_THQ[at + 3])
+    pair.take(BARS[at + 4 : at + 30])
+    assert pair.parity.proved
+    assert pair.parity.mended == 1, "once"
+
+
+def test_the_newest_bar_told_again_as_it_was_is_no_revision(tiny: Artefact) -> None:
+    pair = Pair(tiny)
+    pair.take(BARS[WARM:610])
+    pair.parity.retold(bar_of(609, volume=3.0))
+    pair.parity.retold(bar_of(609))  # taken back: the last word is the first
+    pair.take(BARS[610:640])
+    assert pair.parity.proved
+    assert pair.parity.mended == 0
+
+
 def test_a_bar_that_comes_too_late_takes_its_place(tiny: Artefact) -> None:
     pair = Pair(tiny)
     pair.take(BARS[WARM:600])
