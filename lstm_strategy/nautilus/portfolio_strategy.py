@@ -66,6 +66,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self._rounds, self._bar_ns = Rounds(()), 0
         self._closes: dict[int, dict[str, float]] = {}
         self._restored: dict[str, bytes] = {}
+        self._started = False
         self._told: dict[str, Reason] = {}
         self._fallen = False
         self.keeper = Keeper(self)
@@ -90,6 +91,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             seat.feed.start(snapshots.get(name))
         if self.failure is not None:
             raise self.failure
+        self._started = True
         self.keeper.begin()
 
     @property
@@ -270,13 +272,13 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self._end_closing()
         self.failure = self._panel = None
         self.seats, self._rounds, self._closes, self._restored = {}, Rounds(()), {}, {}
-        self._told, self._fallen = {}, False
+        self._told, self._fallen, self._started = {}, False, False
         self.keeper.forget()
 
     def on_save(self) -> dict[str, bytes]:
-        """Return every name's forecaster, halts and exits, and what the portfolio remembers."""
-        if self._panel is None:
-            return {}
+        """Return every name's forecaster, halts and exits, and the portfolio's memory; before a start what was there."""
+        if self._panel is None or not self._started:
+            return dict(self._restored)
         seats = {name: seat.encode() for name, seat in self.seats.items()}
         return {"panel": self._panel.state(), "seats": msgspec.msgpack.encode(seats)}
 

@@ -65,6 +65,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._restored: bytes | None = None
         self._restored_exits: bytes | None = None
         self._uncounted = 0
+        self._loaded: dict[str, bytes] | None = {}  # what was kept of an earlier run, until this one has started
         self._closing: Closing | None = None
         self._journal: Journal | None = None
         self._marked_ts = 0
@@ -87,6 +88,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         feed.start(self._restored)
         if self.failure is not None:
             raise self.failure
+        self._loaded = None
         self.keeper.begin()
 
     def on_historical_data(self, data: Any) -> None:
@@ -290,11 +292,16 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             self._journal
         ) = None
         self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
-        self._marked_ts, self._told, self._uncounted = 0, None, 0
+        self._marked_ts, self._told, self._uncounted, self._loaded = 0, None, 0, {}
         self.keeper.forget()
 
     def on_save(self) -> dict[str, bytes]:
-        """Return the forecaster's snapshot and the halts; the engine takes keys such as "time" for stamps."""
+        """Return the forecaster's snapshot and the halts; of a start that failed what it began with.
+
+        The engine takes keys such as "time" for stamps.
+        """
+        if self._loaded is not None:
+            return dict(self._loaded)
         state = {}
         if self._session is not None and self._session.model.forecaster.last_ts is not None:
             state["forecaster"] = self._session.model.forecaster.state()
@@ -308,6 +315,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
 
     def on_load(self, state: dict[str, bytes]) -> None:
         """Take back what `on_save` gave; the forecaster follows in `on_start`, when its model is known."""
+        self._loaded = dict(state)
         self._restored, self._restored_exits = state.get("forecaster"), state.get("exits")
         self._uncounted = int(state.get("uncounted", b"0"))
         if "risk" in state:
