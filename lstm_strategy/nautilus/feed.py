@@ -98,6 +98,11 @@ class Feed:
         return self._session.model
 
     @property
+    def swap(self) -> Swap:
+        """What puts another model in its place."""
+        return self._swap
+
+    @property
     def monitor(self) -> Monitor:
         """What proves them."""
         return self._monitor

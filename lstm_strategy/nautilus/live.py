@@ -21,6 +21,7 @@ from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.cache_database import cache_answers, require_cache, told_of_cache, watch_cache
 from lstm_strategy.nautilus.engine import InstrumentId, Venue
+from lstm_strategy.nautilus.lease import hold_lease
 from lstm_strategy.nautilus.node_build import Built, build_node
 from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.reach import last_error, wait_until_reached
@@ -67,6 +68,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         if await until_stopped(wait_until_reached(settings, observers), stop):
             raise LSTMStrategyError("stopped before the venue could be reached; nothing was sent")
         require_cache(settings)
+        lease = await stack.enter_async_context(hold_lease(settings, observers))
         built = build_node(settings, stage, files)
         stack.callback(_dispose, settings, built)
         if (known := told_of_cache(settings, built.node.cache)) is not None:
@@ -80,6 +82,8 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
                 record.most = max(_MOST_ROWS // len(settings.names), _FEWEST_ROWS)
         observers.started(built)
         stop.on_halt(lambda: built.strategy.order_halt("signal SIGUSR1"))
+        if lease is not None:  # two nodes that trade one account double every order
+            lease.on_lost(lambda text: built.strategy.fail("the lease", LSTMStrategyError(text)))
         ended = await _trade(settings, built, stage, stop, observers)
         await _stop(settings, built)
         on_end(NodeRun(built, ended, time.perf_counter() - began))

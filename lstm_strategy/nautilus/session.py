@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,14 @@ _ORDERS = "events.order."
 
 @dataclass(slots=True)
 class Stream:
-    """What forecasts need from start on. Another model may take the place of ``model`` between two bars."""
+    """What forecasts need from start on. Another model may take the place of ``model`` between two bars.
+
+    ``passed_over``: what is to be said of a current version that was refused at the start; empty where none was.
+    """
 
     timeframe: Timeframe
     model: Model | ScheduledModel
+    passed_over: str = field(default="", kw_only=True)
 
     def history_from(self, now: int) -> int:
         """Return the stamp from which on bars are needed: a warm-up ago, or from the last bar taken where later."""
@@ -99,8 +103,8 @@ def open_stream(owner: Any, sizing: SizingConfig | None = None) -> Stream:
     try:
         return Stream(timeframe, opened(current(folder.absolute().parent.parent, folder.absolute().parent.name)))
     except LSTMStrategyError as error:
-        owner.log.error(f"The current version is refused: {error}; {folder} is taken instead")
-        return Stream(timeframe, opened(folder))
+        told = f"The current version is refused: {error}; {folder.parent.name}/{folder.name} is taken instead"
+        return Stream(timeframe, opened(folder), passed_over=told)
 
 
 def open_successor(settings: Any, folder: Path, running: Model) -> Model:
@@ -193,7 +197,7 @@ def open_session(strategy: LSTMStrategy) -> Session:
         execution=settings.execution,
         decided=None if strategy.record is None else strategy.record.decided,
     )
-    return Session(timeframe, model, desk, settings.limits)
+    return Session(timeframe, model, desk, settings.limits, passed_over=stream.passed_over)
 
 
 def _others_of(strategy: LSTMStrategy) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
@@ -25,6 +26,7 @@ from lstm_strategy.parity import Parity
 __all__ = ["FollowSettings", "Swap"]
 
 _TICK_NS = 20_000_000  # between two slices of a warm-up
+_KEPT = 16  # of what was said
 _SLICE_S, _LEAST_SLICE, _FIRST_SLICE, _LARGEST_SLICE = 0.001, 4, 16, 256  # of fewer bars the way there takes longest
 
 
@@ -77,6 +79,10 @@ class Swap:
         How often another version has begun to speak.
     longest_s : float
         Seconds of the longest slice of a warm-up.
+    told : int
+        How often something was said that a person should know, such as of a version that is refused.
+    said : deque of str
+        The last of it.
     """
 
     def __init__(
@@ -86,7 +92,10 @@ class Swap:
             told = f"follow_poll_s is {settings.follow_poll_s}, shadow_bars {settings.shadow_bars}"
             raise LSTMStrategyError(f"{told}; they must be above 0, and 1 or above")
         self.swaps, self.longest_s = 0, 0.0
+        self.told, self.said = 0, deque[str](maxlen=_KEPT)
         self._owner, self._stream, self._settings, self._monitor = owner, stream, settings, monitor
+        if stream.passed_over:
+            self._say(stream.passed_over)
         self._timer, self._ticker = (f"{owner.id}-{what}-{bar_type}" for what in ("follow", "warm"))
         self._refused: dict[str, tuple[int, ...]] = {}
         self._pointer_problem = ""
@@ -173,7 +182,7 @@ class Swap:
             wanted = artefact.current(here.parent.parent, here.parent.name)
         except (LSTMStrategyError, OSError) as error:
             if str(error) != self._pointer_problem:
-                self._owner.log.error(f"{error}; {self._stream.model.label} trades on")
+                self._say(f"{error}; {self._stream.model.label} trades on")
             self._pointer_problem = str(error)
             return
         self._pointer_problem = ""
@@ -277,8 +286,13 @@ class Swap:
         if folder is not None:
             self._refused[folder.name] = self._found_stamps
             label = f"{folder.parent.name}/{folder.name}"
-            self._owner.log.error(f"Model {label} is refused: {why}; {self._stream.model.label} trades on")
+            self._say(f"Model {label} is refused: {why}; {self._stream.model.label} trades on")
         self._drop()
+
+    def _say(self, text: str) -> None:
+        self._owner.log.error(text)
+        self.told += 1
+        self.said.append(text)
 
     def _drop(self) -> None:
         """Give up whoever is on the way."""

@@ -20,7 +20,7 @@ from lstm_strategy.nautilus.status import Decided
 from lstm_strategy.reasons import Reason
 from lstm_strategy.status import Event, Health, Latched, Observed
 
-__all__ = ["Watching", "ignored_by", "latched_by", "short", "short_money"]
+__all__ = ["Watching", "ignored_by", "latched_by", "said_of_models", "short", "short_money"]
 
 _BEAT_S = 1.0
 
@@ -222,6 +222,17 @@ def ignored_by(strategy: Any) -> dict[str, str]:
     """Return what is to be said of bars that count for nothing, by instrument."""
     feeds = {name: holder.feed for name, holder in strategy.holders().items()}
     return {name: feed.ignored for name, feed in feeds.items() if feed is not None and feed.ignored}
+
+
+def said_of_models(strategy: Any, told: dict[str, int]) -> list[str]:
+    """Return what is to be said of versions that were refused, and not in ``told``: how often it was, by instrument."""
+    found = []
+    for name, holder in strategy.holders().items():
+        swap = None if holder.feed is None else holder.feed.swap
+        if swap is not None and (new := swap.told - told.get(name, 0)):
+            told[name] = swap.told
+            found += [f"{name}: {text}" for text in list(swap.said)[-new:]]
+    return found
 
 
 def _shared(strategy: Any, exposure: float) -> Shared:

@@ -1,0 +1,167 @@
+"""A lease in Redis: of all nodes on all machines that share one cache database, one runs under a trader id."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.live_config import CACHE_PASSWORD
+from lstm_strategy.nautilus.cache_database import cache_config
+from lstm_strategy.nautilus.node_settings import NodeSettings
+from lstm_strategy.nautilus.status import Observers
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.lock import Lock
+
+__all__ = ["Lease", "hold_lease"]
+
+_TTL_S, _RENEW_S, _ANSWER_S = 10.0, 2.0, 5.0
+_LOOK_S, _LAST_S, _MOST_NAME = 0.5, 1.0, 200
+
+
+class Lease:
+    """One node's claim to a trader id, which a timer renews, and which lapses some seconds after the last renewal."""
+
+    def __init__(
+        self, client: Redis, trader_id: str, where: str, *, ttl_s: float = _TTL_S, renew_s: float = _RENEW_S
+    ) -> None:
+        self._client, self._trader_id, self._where = client, trader_id, where
+        self._ttl_s, self._renew_s = ttl_s, renew_s
+        self._key = f"lstm-strategy:trader:{trader_id}"
+        self._mine = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}"
+        self._lock = client.lock(self._key, timeout=ttl_s, blocking=False, thread_local=False)
+        self._lost, self._on_lost = "", list[Callable[[str], None]]()
+
+    def on_lost(self, tell: Callable[[str], None]) -> None:
+        """Tell, in one line, once another node has the trader id: this one was not heard of for too long."""
+        self._on_lost.append(tell)
+        if self._lost:
+            tell(self._lost)
+
+    async def take(self, waiting: Callable[[str], None]) -> None:
+        """Take it, once that of a node that was killed has lapsed; ``waiting`` is told where that takes a while.
+
+        Raises
+        ------
+        LSTMStrategyError
+            Where another node goes on renewing it.
+        """
+        late, before, told = time.monotonic() + self._ttl_s + 2.0 * _LOOK_S, -1, False
+        while not await self._lock.acquire(token=self._mine):
+            left, holder = int(await self._client.pttl(self._key)), await self._holder()
+            if holder and (left > before >= 0 or time.monotonic() > late):
+                raise LSTMStrategyError(
+                    f"trader {self._trader_id} runs already ({holder}), by {self._where}; stop that node, or give this"
+                    " one its own live.trader_id; nothing was sent"
+                )
+            if not told:
+                told = True
+                waiting(f"{holder or 'another node'} had trader {self._trader_id}: waiting until it has lapsed")
+            before = left
+            await asyncio.sleep(_LOOK_S)
+
+    async def renew(self) -> bool:
+        """Renew it, or take it again where it has lapsed; say whether it is still this node's."""
+        from redis.exceptions import LockError
+
+        with suppress(LockError):
+            await self._lock.reacquire()
+            return True
+        return bool(await self._lock.acquire(token=self._mine))
+
+    async def keep(self) -> None:
+        """Renew it until another has it; while Redis does not answer, nobody else can take it either."""
+        from redis.exceptions import RedisError
+
+        while True:
+            await asyncio.sleep(self._renew_s)
+            try:
+                if await self.renew():
+                    continue
+                holder = await self._holder()
+            except (RedisError, OSError, TimeoutError):  # `watch_cache` tells
+                continue
+            if holder:
+                self._lost = f"another node runs under trader {self._trader_id} now ({holder}), by {self._where}"
+                for tell in self._on_lost:
+                    tell(self._lost)
+                return
+
+    async def give_back(self) -> None:
+        """Leave it to whoever comes next; where Redis does not answer, it lapses."""
+        from redis.exceptions import RedisError
+
+        with suppress(RedisError, OSError, TimeoutError):  # among them that it is another's
+            async with asyncio.timeout(_LAST_S):
+                await self._lock.release()
+
+    async def _holder(self) -> str:
+        found = await self._client.get(self._key)
+        text = found.decode("utf-8", "replace") if isinstance(found, bytes) else found or ""
+        return "".join(c for c in text if c.isprintable())[:_MOST_NAME]
+
+
+@asynccontextmanager
+async def hold_lease(settings: NodeSettings, observers: Observers) -> AsyncIterator[Lease | None]:
+    """Hold the trader id against the nodes of all machines while the block runs; nothing without ``live.cache``.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where another node holds it, Redis does not answer, or its client is not installed.
+    """
+    config = cache_config(settings)
+    if config is None or config.database is None:
+        yield None
+        return
+    client = _client(config.database)
+    from redis.exceptions import RedisError
+
+    lease = Lease(client, settings.trader_id, f"{settings.live.cache}")
+    keeping: asyncio.Future[None] | None = None
+    try:
+        try:
+            await lease.take(lambda text: observers.step("trader", text))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise LSTMStrategyError(
+                f"live.cache: {settings.live.cache} does not serve ({type(error).__name__}); look at it, and at"
+                f" {CACHE_PASSWORD}, or leave live.cache out; nothing was sent"
+            ) from None
+        keeping = asyncio.ensure_future(lease.keep())
+        yield lease
+    finally:
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await lease.give_back()
+        with suppress(RedisError, OSError, TimeoutError):
+            await client.aclose()
+
+
+def _client(database: Any) -> Redis:
+    """Return a client; it connects when it is used."""
+    try:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ImportError as error:
+        raise LSTMStrategyError(
+            "live.cache needs redis, which is not installed; install the extra: pip install 'lstm-strategy[live]'"
+        ) from error
+    return Redis(
+        host=database.host,
+        port=database.port,
+        password=database.password,
+        ssl=database.ssl,
+        socket_timeout=_ANSWER_S,
+        socket_connect_timeout=_ANSWER_S,
+        retry=Retry(NoBackoff(), 0),  # the timer tries again
+    )
