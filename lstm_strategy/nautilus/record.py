@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.orders import Action
+from lstm_strategy.nautilus.rows import DecisionRows, ForecastRows
 from lstm_strategy.portfolio import PortfolioConfig
 from lstm_strategy.speakers import Recorded, Switching
 
@@ -45,12 +47,12 @@ class RunRecord:
     """
 
     instrument_id: str
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: DecisionRows = field(default_factory=DecisionRows)
     actions: list[Action] = field(default_factory=list)
-    quantities: list[float] = field(default_factory=list)
-    prices: list[float] = field(default_factory=list)
-    equities: list[float] = field(default_factory=list)
-    forecasts: list[Forecast | None] = field(default_factory=list)
+    quantities: array[float] = field(default_factory=lambda: array("d"))
+    prices: array[float] = field(default_factory=lambda: array("d"))
+    equities: array[float] = field(default_factory=lambda: array("d"))
+    forecasts: ForecastRows = field(default_factory=ForecastRows)
     refusals: list[str] = field(default_factory=list)
     decided: dict[str, float] = field(default_factory=dict)  # the price each order was decided on at, by identifier
     most: int | None = None
@@ -67,10 +69,10 @@ class RunRecord:
         equity: float,
     ) -> None:
         """Keep one bar's decision and what came of it; a second look at the last bar counts, unless one was sent."""
-        if self.decisions and self.decisions[-1].ts_close == decision.ts_close:
+        if self.decisions.last_ts == decision.ts_close:
             if self.quantities[-1]:
                 return
-            for column in self._columns:
+            for column in (*self._columns, self.decisions, self.forecasts):
                 column.pop()
         self.decisions.append(decision)
         self.actions.append(action)
@@ -82,20 +84,15 @@ class RunRecord:
             excess = len(self) - self.most
             for column in self._columns:
                 del column[:excess]
+            self.decisions.drop_first(excess)
+            self.forecasts.drop_first(excess)
             self.dropped += excess
         if self.listener is not None:
             self.listener(self.instrument_id, decision, forecast, action, quantity, price, equity)
 
     @property
-    def _columns(self) -> tuple[list[Any], ...]:
-        return (
-            self.decisions,
-            self.actions,
-            self.quantities,
-            self.prices,
-            self.equities,
-            self.forecasts,
-        )
+    def _columns(self) -> tuple[Any, ...]:
+        return self.actions, self.quantities, self.prices, self.equities
 
     def __len__(self) -> int:
         return len(self.decisions)
@@ -108,22 +105,23 @@ class RunRecord:
     @property
     def ts_close(self) -> Stamps:
         """Stamps of all decided bars, int64 [T]."""
-        return np.array([decision.ts_close for decision in self.decisions], np.int64)
+        return self.decisions.ts_close
 
     def decisions_table(self) -> pa.Table:
         """Return one row per bar: the decision, what was done about it, and the account it saw."""
         decisions = self.decisions
+        said = [(decision.reason.value, list(decision.bound)) for decision in decisions]
         columns: dict[str, Any] = {
             "ts_close": self.ts_close,
             "instrument": [self.instrument_id] * len(self),
-            "target": [decision.target for decision in decisions],
-            "exposure": [decision.exposure for decision in decisions],
-            "reason": [decision.reason.value for decision in decisions],
-            "bound": [list(decision.bound) for decision in decisions],
+            "target": decisions.targets,
+            "exposure": decisions.exposures,
+            "reason": [reason for reason, _ in said],
+            "bound": [bound for _, bound in said],
             "action": [action.value for action in self.actions],
-            "quantity": self.quantities,
-            "price": self.prices,
-            "equity": self.equities,
+            "quantity": np.array(self.quantities),
+            "price": np.array(self.prices),
+            "equity": np.array(self.equities),
         }
         return pa.table(columns, schema=DECISIONS)
 
@@ -134,8 +132,8 @@ class RunRecord:
         return pa.table(
             {
                 "ts_close": pa.array(self.ts_close, STAMP),
-                "equity": pa.array(self.equities, pa.float64()),
-                "exposure": pa.array([decision.exposure for decision in self.decisions], pa.float64()),
+                "equity": pa.array(np.array(self.equities), pa.float64()),
+                "exposure": pa.array(self.decisions.exposures, pa.float64()),
                 "price": pa.array(prices, pa.float64()),
                 "buy_and_hold": pa.array(shares * prices, pa.float64()),
             }
@@ -143,18 +141,14 @@ class RunRecord:
 
     def to_forecasts(self, horizons: tuple[int, ...], levels: tuple[float, ...]) -> Forecasts:
         """Return the forecasts as arrays, NaN where there was none."""
-        shape = (len(horizons), len(levels))
-        missing = np.full(shape, np.nan, np.float32)
-        quantiles = [missing if forecast is None else forecast.quantiles_HQ for forecast in self.forecasts]
-        scales = [np.nan if forecast is None else forecast.scale for forecast in self.forecasts]
-        positions = np.array([np.nan if told is None else told.position for told in self.forecasts], np.float32)
+        forecasts, positions = self.forecasts, self.forecasts.positions
         return Forecasts(
             self.instrument_id,
             horizons,
             levels,
             self.ts_close,
-            np.array(quantiles, np.float32).reshape(-1, *shape),
-            np.array(scales, np.float64),
+            forecasts.quantiles(len(horizons), len(levels)),
+            forecasts.scales,
             None if np.isnan(positions).all() else positions,
         )
 
