@@ -44,6 +44,7 @@ type Kind = Literal[
     "huge_reply",
     "maintenance",
     "malformed",
+    "misprint",
     "nan",
     "negative_volume",
     "overlap",
@@ -72,6 +73,7 @@ ORDER_KINDS = frozenset(("reject", "partial"))
 USER_KINDS = frozenset(("drop", "skip", "duplicate", "reorder", "delay"))
 PAGE_KINDS = frozenset(_ROWS | {"wrong_unit", "short_page", "overlap", "since_ignored"})
 STREAM_KINDS = frozenset(_ROWS | {"wrong_unit", "drop", "delay", "truncated", "malformed", "maintenance", "clock_skew"})
+STREAM_KINDS |= {"misprint"}
 
 _KINDS_ON: dict[Place, frozenset[str]] = {
     "rest": REQUEST_KINDS | PAGE_KINDS,
@@ -104,6 +106,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     for ``rows`` closes), ``clock_skew`` (the venue's clock is off by ``seconds``), and hostile ones in ``rows`` rows:
     ``nan``, ``huge_price`` (1e308), ``negative_volume``, ``future`` (ten years), ``wrong_unit`` (seconds for
     milliseconds, and the reverse).
+
+    Kind of ``stream`` alone: ``misprint`` (the closed candle with its close moved by the fraction ``amount``, and never
+    the right one: history alone has it).
 
     Kinds of ``rest`` alone: ``status`` (``status`` with Retry-After ``retry_after`` where named), ``redirect`` (without
     end), ``huge_reply`` (``size`` bytes), ``content_type`` (text/html), ``cut`` (half the body, then the connection

@@ -16,7 +16,7 @@ _TEN_YEARS = 3_652 * 86_400_000_000_000
 
 
 def alter(candles: Candles, row: int, fault: Fault, market: Market) -> Candles:
-    """Return the candles with one of them as it was before the venue got it right: ``revise`` or ``unfinished``."""
+    """Return the candles with one as it was before the venue got it right: ``unfinished``, or with its close moved."""
     one = candles.take(np.array([row]))
     if fault.kind == "unfinished":
         wrong = market.partial(one, 0.5)

@@ -145,9 +145,9 @@ class Hub:
             elif fault.kind == "reorder" and now < int(market.candles(interval).closed[-1]):
                 self._held[key] = [right]
                 texts = []
-            elif fault.kind in ("revise", "unfinished"):
-                wrong = alter(candle, 0, fault, market)
-                texts = [kline_event(market, interval, wrong, now, closed=True), right]
+            elif fault.kind in ("revise", "unfinished", "misprint"):
+                wrong = kline_event(market, interval, alter(candle, 0, fault, market), now, closed=True)
+                texts = [wrong] if fault.kind == "misprint" else [wrong, right]
             elif fault.kind == "duplicate":
                 texts = [right, right]
             elif fault.kind == "skip":
