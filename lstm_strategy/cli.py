@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from lstm_strategy import __version__
 from lstm_strategy.cli_backtest import backtest_command
 from lstm_strategy.cli_data import data_app
+from lstm_strategy.cli_data_tiers import tiers_command
 from lstm_strategy.cli_download import download_command, rebuild_command
 from lstm_strategy.cli_evaluate import evaluate_command
 from lstm_strategy.cli_explain import explain_command
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 data_app.command("download")(download_command)
 data_app.command("rebuild")(rebuild_command)
+data_app.command("tiers")(tiers_command)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.command("train")(train_command)

@@ -10,7 +10,9 @@ from lstm_strategy.bars import format_ns, parse_ns
 from lstm_strategy.cli_options import instrument_of, model_folder, model_of, warn_of_other_training
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment
+from lstm_strategy.margin import Maintenance
 from lstm_strategy.schedule import Schedule, newest_evaluation, walk_forward_schedule
+from lstm_strategy.sources.margin_tiers import read_tiers
 from lstm_strategy.sources.store import RawStore
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from lstm_strategy.nautilus.grid import Job
 
 __all__ = ["Places", "job_of", "recorded_job", "settings_of"]
+
+_MAINTENANCE = 0.05  # of a position's value, where nobody says what the venue asks for
 
 
 class Places(NamedTuple):
@@ -87,11 +91,18 @@ def settings_of(
         delay=setup.backtest.delay,
         funding=setup.backtest.funding,
         borrow=setup.backtest.borrow,
-        maintenance=setup.backtest.maintenance,
+        maintenance=_maintenance(setup, RawStore(catalog), instrument_id),
         liquidation_fee=setup.backtest.liquidation_fee,
         participation=setup.backtest.participation,
     )
     return settings, version
+
+
+def _maintenance(setup: Experiment, store: RawStore, instrument_id: str) -> Maintenance:
+    """Return what the experiment says, else the tiers kept beside the bars, else one rate."""
+    if setup.backtest.maintenance is not None:
+        return setup.backtest.maintenance
+    return read_tiers(store, instrument_id) or _MAINTENANCE
 
 
 def _walk_forward(setup: Experiment, instrument_id: str, runs: Path) -> Schedule:

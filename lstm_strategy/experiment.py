@@ -25,6 +25,7 @@ from lstm_strategy.hyperparameters import (
 )
 from lstm_strategy.instrument import Instrument, split_id
 from lstm_strategy.live_config import LiveConfig
+from lstm_strategy.margin import MarginTier, require_maintenance
 from lstm_strategy.policy_grid import SweepGrid, policies
 from lstm_strategy.portfolio import PortfolioConfig
 from lstm_strategy.search_space import Settings, Space
@@ -72,8 +73,9 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     ``delay`` 0 fills a decision at the next bar's open; n moves the fill n bars on. ``funding``: whether a perpetual
     pays and earns the rates that were downloaded. ``borrow``: yearly interest on coins sold short on margin.
-    ``maintenance``: margin below which a venue liquidates, as a fraction of the position's value; ``liquidation_fee``:
-    what it charges then, as a fraction of that value. ``participation``:
+    ``maintenance``: margin below which a venue liquidates, as a fraction of the position's value, or its tiers; the
+    tiers kept beside the bars where it is not given, else 0.05. ``liquidation_fee``: what it charges then, as a part
+    of that value. ``participation``:
     part of a bar's volume that an order may take at its open; the rest of it is cancelled, and the next close decides
     anew. Without it an order of any size fills, the part beyond a quarter of the volume one tick worse.
     """
@@ -85,7 +87,7 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     delay: int = 0
     funding: bool = True
     borrow: float = 0.0
-    maintenance: float = 0.05
+    maintenance: float | tuple[MarginTier, ...] | None = None
     liquidation_fee: float = 0.0125
     participation: float | None = None
 
@@ -99,8 +101,8 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 to 1000")
         if not 0.0 <= self.borrow < 10.0:
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
-        if not 0.0 <= self.maintenance < 1.0:
-            raise LSTMStrategyError(f"backtest.maintenance is {self.maintenance}; it must be 0 or above, below 1")
+        if self.maintenance is not None:
+            require_maintenance(self.maintenance)
         if not 0.0 <= self.liquidation_fee < 1.0:
             raise LSTMStrategyError(
                 f"backtest.liquidation_fee is {self.liquidation_fee}; it must be 0 or above, below 1"

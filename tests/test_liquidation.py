@@ -54,7 +54,7 @@ def fills(finished: BacktestRun) -> list[tuple[int, str, float, float]]:
 @pytest.mark.parametrize("margin", [500.0, -20.0, 3000.0])
 @pytest.mark.parametrize("maintenance", [0.004, 0.05, 0.5])
 def test_the_price_is_where_equity_is_the_margin_asked_for(position: float, margin: float, maintenance: float) -> None:
-    price = liquidation_price(position, 1000.0, margin, maintenance)
+    price = liquidation_price(position, 1000.0, margin, ((maintenance, 0.0),))
     assert margin + position * (price - 1000.0) == pytest.approx(maintenance * abs(position) * price)
     worse = price - math.copysign(1.0, position)
     assert margin + position * (worse - 1000.0) < maintenance * abs(position) * worse

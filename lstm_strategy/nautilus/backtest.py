@@ -123,7 +123,7 @@ def trade(settings: BacktestSettings, log: Path | None = None) -> Traded:
     market = open_market(settings)
     source, instrument, bars, charged = market.source, market.instrument, market.bars, market.charged
     timeframe, quotes, modules = bars.timeframe, market.quotes, market.modules
-    modules += venue_modules(settings, [settings.instrument_id])
+    modules += venue_modules([settings])
     if settings.inside_bars:
         inside = path_quotes(bars, instrument, settings.volume_share)
         quotes = sorted([*quotes, *inside], key=lambda quote: int(quote.ts_init))

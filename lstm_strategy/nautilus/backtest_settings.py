@@ -13,6 +13,7 @@ from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.execution import ExecutionConfig
 from lstm_strategy.exits import ExitsConfig
+from lstm_strategy.margin import Maintenance, lines_of, margin_asked, require_maintenance
 from lstm_strategy.schedule import Schedule
 
 __all__ = ["BacktestSettings"]
@@ -54,9 +55,10 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
         Whether a perpetual pays and earns the funding rates that lie beside its bars; the notes say for which days.
     borrow : float
         Interest a year on the value of coins sold short on margin, charged at the end of each UTC day.
-    maintenance : float
-        Margin that a venue asks for while a position is held, as a fraction of its value: a margin account that falls
-        below it inside a bar loses the position there (see `liquidation`). 0 lets it go on without any.
+    maintenance : float or tuple of MarginTier
+        Margin that a venue asks for while a position is held, as a fraction of its value or by tiers of it: a margin
+        account that falls below it inside a bar loses the position there (see `liquidation`). 0 lets it go on without
+        any.
     liquidation_fee : float
         Fraction of the value, charged in the place of ``costs.fee`` on what is liquidated.
     parity_every : int
@@ -87,7 +89,7 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     participation: float | None = None
     funding: bool = True
     borrow: float = 0.0
-    maintenance: float = 0.05
+    maintenance: Maintenance = 0.05
     liquidation_fee: float = 0.0125
     parity_every: int = 240
     run_folder: Path | None = None
@@ -114,21 +116,32 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not 0.0 <= self.borrow < 10.0:
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
-        if not 0.0 <= self.maintenance < 1.0:
-            raise LSTMStrategyError(f"backtest.maintenance is {self.maintenance}; it must be 0 or above, below 1")
+        require_maintenance(self.maintenance)
         if not 0.0 <= self.liquidation_fee < 1.0:
             raise LSTMStrategyError(
                 f"backtest.liquidation_fee is {self.liquidation_fee}; it must be 0 or above, below 1"
             )
-        if self.account == "margin" and self.limits.max_exposure * self.maintenance >= 1.0:
-            raise LSTMStrategyError(
-                f"limits.max_exposure is {self.limits.max_exposure}; with backtest.maintenance {self.maintenance} a"
-                f" venue would liquidate at {1.0 / self.maintenance:g} times equity: lower one of them"
-            )
-        if self.account == "margin" and self.limits.initial_margin < self.maintenance:
-            raise LSTMStrategyError(
-                f"limits.initial_margin is {self.limits.initial_margin}, below backtest.maintenance,"
-                f" {self.maintenance}: what may be opened would be liquidated at once; raise the one or lower the other"
-            )
+        if self.account == "margin":
+            self._require_margin()
         if self.limits.side == "long_short" and self.account == "cash":
             raise LSTMStrategyError('limits.side is "long_short", but a cash account cannot short; use margin')
+
+    def _require_margin(self) -> None:
+        """Refuse limits under which the largest position that the starting cash allows would be liquidated at once."""
+        largest = self.limits.max_exposure
+        rate = margin_asked(largest * self.cash, lines_of(self.maintenance)) / (largest * self.cash)
+        told = (
+            f"{self.maintenance}"
+            if isinstance(self.maintenance, float)
+            else f"{rate:.4g} of {largest * self.cash:,.0f}"
+        )
+        if largest * rate >= 1.0:
+            raise LSTMStrategyError(
+                f"limits.max_exposure is {largest}; with backtest.maintenance {told} a"
+                f" venue would liquidate at {1.0 / rate:g} times equity: lower one of them"
+            )
+        if self.limits.initial_margin < rate:
+            raise LSTMStrategyError(
+                f"limits.initial_margin is {self.limits.initial_margin}, below backtest.maintenance,"
+                f" {told}: what may be opened would be liquidated at once; raise the one or lower the other"
+            )

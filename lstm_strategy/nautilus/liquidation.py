@@ -3,9 +3,10 @@
 The engine enforces no margin (1.231 takes ``liquidation_enabled`` as a setting and looks at it nowhere). So this module
 of the simulated venue does, after the rule of cross margin:
 
-- The account is short of margin where equity, marked to market, is below ``maintenance`` times the value of all
-  positions. A bar is looked at where it is worst for the position: the low for a long one, the high for a short one,
-  whatever came first. An open is looked at by its bid or ask, before orders meet it.
+- The account is short of margin where equity, marked to market, is below the maintenance margin of all positions: a
+  part of their values, by the venue's tiers where they are known (`margin`). A bar is looked at where it is worst for
+  the position: the low for a long one, the high for a short one, whatever came first. An open is looked at by its bid
+  or ask, before orders meet it.
 - The position is then closed whole at the price at which the account became short, rounded to the tick against it; at
   the open where that lies beyond already. The venue charges its liquidation fee in the place of the usual one, and
   cancels the name's open orders. An order still under way (`backtest.delay`) arrives all the same.
@@ -13,6 +14,7 @@ of the simulated venue does, after the rule of cross margin:
   liquidation price is met first.
 - Of several names each is looked at by itself, the others at their last price: the one whose bar breaks the account is
   closed.
+- A position is closed whole, in whatever tier it is: venues may take a large one down tier by tier.
 - What is left, if anything, stays in the account, and below nothing it is a debt: no insurance fund steps in.
 """
 
@@ -31,6 +33,7 @@ from nautilus_trader.model.enums import LiquiditySide
 from nautilus_trader.model.identifiers import ClientOrderId, VenueOrderId
 from nautilus_trader.model.orders import MarketOrder
 
+from lstm_strategy.margin import Line, Maintenance, lines_of, margin_asked
 from lstm_strategy.nautilus.account import LIQUIDATION
 from lstm_strategy.nautilus.engine import EngineBar, InstrumentId, OrderSide, QuoteTick, fills_of
 
@@ -66,26 +69,24 @@ class LiquidationModuleConfig(SimulationModuleConfig, frozen=True, kw_only=True)
 
     Parameters
     ----------
-    instrument_ids : tuple of str
-        The names that share the account.
+    lines : dict of tuple
+        By name of those that share the account, rate and amount of each tier (`lines_of`).
     bar_ns : int
         Length of a bar.
-    maintenance : float
-        Margin asked for while a position is held, as a fraction of its value.
     inside_bars : bool
         Whether quotes show the way through a bar (`bar_path`).
     """
 
-    instrument_ids: tuple[str, ...]
+    lines: dict[str, tuple[tuple[float, float], ...]]
     bar_ns: int
-    maintenance: float
     inside_bars: bool = False
 
 
-def liquidation_price(position: float, entry: float, margin: float, maintenance: float) -> float:
+def liquidation_price(position: float, entry: float, margin: float, lines: tuple[Line, ...]) -> float:
     """Return the price at which a position is short of margin: below it a long one, above it a short one.
 
-    Solves ``margin + position · (p − entry) = maintenance · |position| · p`` for p.
+    Solves ``margin + position · (p − entry) = rate · |position| · p − amount`` for p in each tier. What is asked for is
+    the largest of the right sides, so the account is short where it is short by any of them.
 
     Parameters
     ----------
@@ -95,7 +96,8 @@ def liquidation_price(position: float, entry: float, margin: float, maintenance:
         What the account has for it at its entry price: the balance and the other names' gains, less the margin that
         they need.
     """
-    return (position * entry - margin) / (position - maintenance * abs(position))
+    prices = [(position * entry - margin - amount) / (position - rate * abs(position)) for rate, amount in lines]
+    return max(prices) if position > 0.0 else min(prices)
 
 
 class LiquidationModule(SimulationModule):  # type: ignore[misc]
@@ -104,7 +106,8 @@ class LiquidationModule(SimulationModule):  # type: ignore[misc]
     def __init__(self, config: LiquidationModuleConfig) -> None:
         super().__init__(config)
         self._settings = config
-        self._ids = [InstrumentId.from_str(name) for name in config.instrument_ids]
+        self._lines = {InstrumentId.from_str(name): lines for name, lines in config.lines.items()}
+        self._ids = list(self._lines)
         self.reset()
 
     def pre_process(self, data: Any) -> None:
@@ -142,7 +145,7 @@ class LiquidationModule(SimulationModule):  # type: ignore[misc]
             quantity, entry = float(position.signed_qty), float(position.avg_px_open)
             short = quantity < 0.0
             margin = self._margin(name)
-            limit = liquidation_price(quantity, entry, margin, self._settings.maintenance)
+            limit = liquidation_price(quantity, entry, margin, self._lines[name])
             reached, came_from = float(worst[short]), float(before[short])
             if (reached <= limit) if short else (reached >= limit):
                 continue
@@ -167,7 +170,7 @@ class LiquidationModule(SimulationModule):  # type: ignore[misc]
                 quantity = float(position.signed_qty)
                 price = float(self._marks[other][quantity < 0.0])
                 free += quantity * (price - float(position.avg_px_open))
-                free -= self._settings.maintenance * abs(quantity) * price
+                free -= margin_asked(abs(quantity) * price, self._lines[other])
         return free
 
     def _stopped_before(self, position: Any, came_from: float, limit: float) -> bool:
@@ -221,17 +224,14 @@ class LiquidationModule(SimulationModule):  # type: ignore[misc]
         return equity
 
 
-def liquidation_module(
-    instrument_ids: list[str], bar_ns: int, maintenance: float, *, inside_bars: bool
-) -> ImportableActorConfig:
+def liquidation_module(maintenance: dict[str, Maintenance], bar_ns: int, *, inside_bars: bool) -> ImportableActorConfig:
     """Return the venue's setting that closes what there is no margin for."""
     return ImportableActorConfig(
         actor_path=f"{_HERE}:LiquidationModule",
         config_path=f"{_HERE}:LiquidationModuleConfig",
         config={
-            "instrument_ids": instrument_ids,
+            "lines": {name: lines_of(asked) for name, asked in maintenance.items()},
             "bar_ns": bar_ns,
-            "maintenance": maintenance,
             "inside_bars": inside_bars,
         },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +74,13 @@ def open_market(settings: BacktestSettings) -> Market:
     return Market(source, instrument, bars, charged, quotes, modules, known)
 
 
-def venue_modules(settings: BacktestSettings, instrument_ids: list[str]) -> tuple[Any, ...]:
+def venue_modules(members: Sequence[BacktestSettings]) -> tuple[Any, ...]:
     """Return what else the venue does with the orders and positions of one account."""
+    settings = members[0]
     bar_ns, found = Timeframe.parse(settings.timeframe).ns, []
-    if settings.account == "margin" and settings.maintenance:
-        found.append(liquidation_module(instrument_ids, bar_ns, settings.maintenance, inside_bars=settings.inside_bars))
+    asked = {member.instrument_id: member.maintenance for member in members}
+    if settings.account == "margin" and any(asked.values()):
+        found.append(liquidation_module(asked, bar_ns, inside_bars=settings.inside_bars))
     if settings.participation is not None:
         found.append(participation_module())
     return tuple(found)

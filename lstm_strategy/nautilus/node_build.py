@@ -133,7 +133,7 @@ def _paper(settings: NodeSettings) -> PaperVenueConfig:
     if shared.inside_bars:
         away = {name: costs.spread / 2.0 + costs.slippage for name, costs in charged.items()}
         path = (path_module(bar_ns, away),)
-    others = venue_modules(shared, list(settings.names))
+    others = venue_modules(settings.members)
     # In the backtest's order, which is not the same for one instrument and for several.
     modules += (*others, *path) if settings.portfolio is None else (*path, *others)
     share, least = shared.participation or shared.volume_share, 1 if shared.participation is None else 0

@@ -47,7 +47,8 @@ class PanelSettings(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     members : tuple of BacktestSettings
-        One an instrument. All but the instrument, its model and its costs is the same for all: one account, one span.
+        One an instrument. All but the instrument, its model, costs and maintenance is the same for all: one account,
+        one span.
     portfolio : PortfolioConfig
         How they share the account. Its grace period is no time here: who is not there at a close never comes.
     run_folder, tearsheet
@@ -76,7 +77,7 @@ class PanelSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.members[0]
 
 
-_OWN = ("instrument_id", "model", "costs", "charged", "run_folder", "tearsheet")
+_OWN = ("instrument_id", "model", "costs", "charged", "maintenance", "run_folder", "tearsheet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
             modules=(
                 *(module for market in markets.values() for module in market.modules),
                 *inside,
-                *venue_modules(shared, list(markets)),
+                *venue_modules(settings.members),
             ),
             latency_ns=LATENCY_NS,
         )
