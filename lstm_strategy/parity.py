@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_strategy.bars import Bar, Bars, format_ns
-from lstm_strategy.forecast import Float32
 from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.parity_comparison import Comparison, Step
 
 __all__ = ["Parity"]
 
 _SLICE = 256  # bars made offline at once: about a millisecond
 _SLICES_MENDING = 8  # at once: who mends takes no risk meanwhile
 _COLD_EVERY = 20  # checks; a cold start costs two warm-ups
-_HYBRID = 1e-5  # of a unit quantile: how far one pass of a hybrid is from its steps
-
-type _Step = tuple[Float32 | None, Float32 | None, float]  # features, raw quantiles, position
 
 
 class Parity:
@@ -60,26 +55,19 @@ class Parity:
         self.problems: dict[str, str] = {}
         self.mended, self.too_few = 0, False
         self.keep = 2 * live.warmup_bars + every
-        self._live, self._every, self._tolerance = live, every, tolerance
+        self._live, self._every = live, every
         manifest = live.artefact.manifest
+        self._comparison = Comparison(manifest, tolerance)
         self._offline = Forecaster(live.artefact, live.instrument_id, live.calibration)
         self._blank = self._offline.state()
         self._hole_ns = max(live.timeframe.ns, manifest.features.closed_ns)
-        self._names = [f"feature {name}" for name in manifest.features.names]
-        self._names += [f"raw quantile {level} at horizon {h}" for h in manifest.horizons for level in manifest.levels]
-        self._names.append("position")
-        self._n_features = len(manifest.features.names)
-        self._unit_C = np.ones(len(self._names))
-        self._unit_C[: self._n_features] = [row.std for row in manifest.feature_ranges]
-        self._slack_C = np.zeros(len(self._names))
-        self._slack_C[self._n_features :] = 0.0 if manifest.network.kind == "lstm" else _HYBRID
         self._exact, self._proved, self._good, self._checks = True, False, 0, 0
         self._stamps: list[int] = []
         self._held: dict[int, Bar] = {}
         self._used_from = 0  # the close of the first bar whose use a later word can prove wrong
         self._from_origin, self._position = True, float("nan")
         self._new: list[Bar] = []
-        self._steps: list[_Step] = []
+        self._steps: list[Step] = []
         self._cold: bytes | None = None
         self._cold_ts, self._cold_due, self._mending, self._unasked = 0, False, False, False
         self._retold: Bar | None = None
@@ -217,8 +205,7 @@ class Parity:
             return
         bars, steps, self._new, self._steps = self._bars(self._new), self._steps, [], []
         matrix, raw_THQ, position_T = self._offline.trace(bars)
-        allowed_C = self._slack_C if self._exact else self._tolerance * self._unit_C
-        text, exact = self._difference(bars, steps, matrix.x_TF, raw_THQ, position_T, allowed_C)
+        text, exact = self._comparison.of(bars, steps, matrix.x_TF, raw_THQ, position_T, to_the_bit=self._exact)
         self._checks += 1
         self._cold_due = self._cold_due or self._checks % _COLD_EVERY == 0
         if text:
@@ -251,9 +238,8 @@ class Parity:
         offline.restore(kept)
         if not ready:
             return
-        found = (matrix.x_TF[-1:], raw_THQ[-1:], position_T[-1:])
         step = (*self._live.last_step, self._position)
-        text, _ = self._difference(bars[-1:], [step], *found, self._tolerance * self._unit_C)
+        text, _ = self._comparison.of(bars[-1:], [step], matrix.x_TF[-1:], raw_THQ[-1:], position_T[-1:])
         if text:
             self.problems["cold"] = f"after a cold start, {text}"
             self._cold_due = True
@@ -270,40 +256,6 @@ class Parity:
             text = self.problems.pop(kind, None)
             if text is not None:
                 self.problems.setdefault("differs", text)
-
-    def _difference(
-        self,
-        bars: Bars,
-        steps: Iterable[_Step],
-        x_TF: Float32,
-        raw_THQ: Float32,
-        position_T: Float32,
-        allowed_C: npt.NDArray[np.float64],
-    ) -> tuple[str, bool]:
-        """Name the first difference beyond what is allowed, features first; say whether all is equal to the last bit.
-
-        ``steps``: one a bar, None where there was nothing yet.
-        """
-        n_features = self._n_features
-        lived_TC = np.full((len(bars), len(self._names)), np.nan, np.float32)
-        for row, (x_F, raw_HQ, position) in enumerate(steps):
-            if x_F is not None:
-                lived_TC[row, :n_features] = x_F
-            if raw_HQ is not None:
-                lived_TC[row, n_features:-1] = raw_HQ.ravel()
-            lived_TC[row, -1] = position
-        offline_TC = np.concatenate([x_TF, raw_THQ.reshape(len(bars), -1), position_T[:, None]], axis=1)
-        same_TC = (lived_TC == offline_TC) | (np.isnan(lived_TC) & np.isnan(offline_TC))
-        if same_TC.all():
-            return "", True
-        with np.errstate(invalid="ignore"):
-            wrong_TC = ~same_TC & ~(np.abs(lived_TC - offline_TC) <= allowed_C)
-        if not wrong_TC.any():
-            return "", False
-        row = int(wrong_TC.any(axis=1).argmax())
-        column = int(wrong_TC[row].argmax())
-        values = f"{lived_TC[row, column]:.9g} as it was stepped, {offline_TC[row, column]:.9g} offline"
-        return f"{self._names[column]} at the bar closed at {format_ns(int(bars.ts_close[row]))} is {values}", False
 
     def _bars(self, bars: list[Bar]) -> Bars:
         columns = (np.array(column) for column in zip(*bars, strict=True))
