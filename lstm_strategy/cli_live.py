@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import re
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 from rich.markup import escape
 
 from lstm_strategy.bars import format_ns
-from lstm_strategy.cli_jobs import Places, settings_of
+from lstm_strategy.cli_jobs import Places
+from lstm_strategy.cli_node import node_settings
 from lstm_strategy.cli_options import (
     CATALOG,
     MODELS,
@@ -26,14 +22,12 @@ from lstm_strategy.cli_options import (
     ModelOption,
     ModelsOption,
     RunsOption,
-    instrument_of,
 )
 from lstm_strategy.cli_watch import DASHBOARD_PORT, DashboardOption, DashboardPortOption, watching
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.decision import HALTS
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.experiment import Experiment, load_experiment
-from lstm_strategy.sources.store import RawStore
+from lstm_strategy.experiment import load_experiment
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.live import NodeRun
@@ -84,20 +78,16 @@ def paper_command(
     if not replay and (speed != 1.0 or bars is not None):
         raise LSTMStrategyError("--speed and --bars belong to --replay; a venue's bars come when they come")
     setup = load_experiment(experiment)
-    mode: Literal["replay", "paper"] = "replay" if replay else "paper"
-    settings = _settings(
+    settings = node_settings(
         setup,
         instrument,
-        model,
-        catalog,
-        models,
-        runs,
-        mode=mode,
+        Places(catalog, models, runs, model),
+        mode="replay" if replay else "paper",
+        base_url=base_url,
+        start_timeout=start_timeout,
         speed=speed,
         bars=bars,
         in_sample=in_sample,
-        start_timeout=start_timeout,
-        base_url=_local(base_url),
     )
     _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
 
@@ -129,118 +119,9 @@ def live_command(
         raise LSTMStrategyError(f'live.mode is "{setup.live.mode}" in {experiment}; real money needs mode = "live"')
     if not agreed:
         raise LSTMStrategyError("this trades real money: say --yes-trade-real-money, or use `lstm-strategy paper`")
-    settings = _settings(
-        setup,
-        instrument,
-        model,
-        catalog,
-        models,
-        runs,
-        mode="live",
-        start_timeout=start_timeout,
-        base_url=_local(base_url),
-    )
-    _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
-
-
-def _local(url: str | None) -> str | None:
-    """Refuse an address that is not this machine's: bars from elsewhere are not the venue's, and keys are its alone."""
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    try:
-        local = parts.scheme == "http" and ipaddress.ip_address(parts.hostname or "").is_loopback and parts.port
-    except ValueError:
-        local = False
-    if not local:
-        raise LSTMStrategyError(
-            f"--base-url is {url[:80]!r}; it must be on this machine, such as http://127.0.0.1:8080"
-        )
-    return url.rstrip("/")
-
-
-def _settings(
-    setup: Experiment,
-    instrument: str | None,
-    model: str | None,
-    catalog: Path,
-    models: Path,
-    runs: Path,
-    *,
-    mode: Literal["replay", "paper", "live"],
-    base_url: str | None = None,
-    start_timeout: float | None = None,
-    speed: float = 1.0,
-    bars: int | None = None,
-    in_sample: bool = False,
-) -> NodeSettings:
-    """Return what the node runs; refuse all that can be known to be wrong before anything is connected."""
-    from lstm_strategy.bars import Timeframe
-    from lstm_strategy.nautilus.adapters import ADAPTERS, adapter_for, require_keys, require_offered
-    from lstm_strategy.nautilus.node_settings import NodeSettings
-    from lstm_strategy.nautilus.rehearsal import Rehearsal
-
-    names = setup.data.instruments if instrument is None else (instrument_of(setup, instrument),)
-    live = setup.live
-    if start_timeout is not None:
-        live = msgspec.structs.replace(live, start_timeout=start_timeout)
-    known = [RawStore(catalog).read_instrument(name) for name in names]
-    if mode == "replay":
-        adapter = ADAPTERS["binance_futures" if known[0].kind == "perpetual" else "binance"]
-    else:
-        kinds = {one.kind for one in known}
-        adapter = adapter_for(live.venue, names, {str(kind) for kind in kinds}, testnet=live.testnet)
-    require_offered(adapter, Timeframe.parse(setup.data.timeframe))
-    if mode == "live":
-        require_keys(adapter, testnet=live.testnet)
-    if mode != "replay" and model is None and setup.model.source == "walk_forward":
-        raise LSTMStrategyError(
-            'model.from is "walk_forward": those models spoke of the past; name one with --model, or trade "current"'
-        )
     places = Places(catalog, models, runs, model)
-    # What a model was trained on matters where old bars are told again; what the venue tells now is new.
-    pairs = [settings_of(setup, name, places, in_sample=in_sample or mode != "replay") for name in names]
-    members = tuple(msgspec.structs.replace(one, account=live.account or one.account) for one, _ in pairs)
-    rehearsal = None
-    if mode == "replay":
-        rehearsal = Rehearsal(
-            catalog=catalog,
-            instrument_ids=names,
-            timeframe=setup.data.timeframe,
-            start=members[0].start,
-            end=members[0].end,
-            speed=speed,
-            bars=bars,
-        )
-    base = runs / setup.name / ("live" if mode == "live" else "paper")
-    folder = _new_folder(base, pairs[0][1])
-    trader = (
-        live.trader_id or f"{re.sub('[^A-Za-z0-9_]', '_', setup.name)[:40]}-{'LIVE' if mode == 'live' else 'PAPER'}"
-    )
-    return NodeSettings(
-        members=members,
-        portfolio=None if len(names) == 1 else setup.portfolio,
-        live=live,
-        adapter=adapter,
-        real=mode == "live",
-        trader_id=trader,
-        currency=known[0].quote,
-        run_folder=folder,
-        # On paper every run begins with a fresh account, and must not remember an older one.
-        state_folder={"live": base / "state", "paper": folder / "state", "replay": None}[mode],
-        base_url=base_url,
-        rehearsal=rehearsal,
-    )
-
-
-def _new_folder(base: Path, version: str) -> Path:
-    """Return a folder for a run that begins now; a second one of the same second gets a number."""
-    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{version[-8:]}"
-    return next(
-        path
-        for path in (base / f"{stamp}{'' if not number else f'-{number}'}" for number in range(10_000))
-        if not path.exists()
-    )
+    settings = node_settings(setup, instrument, places, mode="live", base_url=base_url, start_timeout=start_timeout)
+    _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
 
 
 def _run(settings: NodeSettings, experiment: Path, runs: Path, dashboard: int | None, *, as_json: bool) -> None:

@@ -28,7 +28,7 @@ from tiny_support import BTC
 from lstm_strategy.artefact import load
 from lstm_strategy.bars import Bars, Timeframe, format_ns, parse_ns
 from lstm_strategy.cli_jobs import Places, settings_of
-from lstm_strategy.cli_live import _settings
+from lstm_strategy.cli_node import node_settings
 from lstm_strategy.decision_log_reader import Log, read_logs
 from lstm_strategy.experiment import load_experiment
 from lstm_strategy.forecaster import Forecaster
@@ -152,9 +152,8 @@ class Desk:
         self, faults: FaultPlan = NO_FAULTS, *, bars: int | None = None, patience: float = 2.0, speed: float = 1e9
     ) -> NodeSettings:
         """What the node of `paper --replay` runs."""
-        catalog, models, runs, model = self.places()
         setup = load_experiment(self.experiment)
-        made = _settings(setup, None, model, catalog, models, runs, mode="replay", speed=speed, bars=bars)
+        made = node_settings(setup, None, self.places(), mode="replay", speed=speed, bars=bars)
         assert isinstance(made.rehearsal, Rehearsal)
         rehearsal = replace(made.rehearsal, faults=faults, patience=patience)
         return replace(made, rehearsal=rehearsal, run_folder=self.folder / "runs" / f"node-{time.time_ns()}")
