@@ -82,7 +82,7 @@ class Inline:
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swap, "_Task", Inline)
+    monkeypatch.setattr(swap, "Task", Inline)
 
 
 class Followed(LateHistory):

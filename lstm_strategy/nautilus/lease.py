@@ -19,7 +19,6 @@ from lstm_strategy.nautilus.status import Observers
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-    from redis.asyncio.lock import Lock
 
 __all__ = ["Lease", "hold_lease"]
 

@@ -276,7 +276,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self.keeper.forget()
 
     def on_save(self) -> dict[str, bytes]:
-        """Return every name's forecaster, halts and exits, and the portfolio's memory; before a start what was there."""
+        """Return every name's forecaster, halts and exits, and the portfolio's memory; before a start what was."""
         if self._panel is None or not self._started:
             return dict(self._restored)
         seats = {name: seat.encode() for name, seat in self.seats.items()}

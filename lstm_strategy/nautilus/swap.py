@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from threading import Thread
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from lstm_strategy import artefact
 from lstm_strategy.bars import Bar, Bars, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
+from lstm_strategy.nautilus.background import Task
 from lstm_strategy.nautilus.engine import BarType, loud, on_loop
 from lstm_strategy.nautilus.model import Model
 from lstm_strategy.nautilus.parity import Monitor
@@ -41,27 +41,6 @@ class FollowSettings(Protocol):
     def follow_poll_s(self) -> float: ...
     @property
     def shadow_bars(self) -> int: ...
-
-
-class _Task:
-    """Work in a thread of its own, so that files, hashes and a new session keep no bar waiting."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self.found: Any = None
-        self.error: Exception | None = None
-        self._work = work
-        self._thread = Thread(target=self._run, name="lstm-strategy-swap", daemon=True)
-        self._thread.start()
-
-    @property
-    def done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            self.found = self._work()
-        except Exception as error:
-            self.error = error
 
 
 class Swap:
@@ -94,12 +73,10 @@ class Swap:
         self.swaps, self.longest_s = 0, 0.0
         self.told, self.said = 0, deque[str](maxlen=_KEPT)
         self._owner, self._stream, self._settings, self._monitor = owner, stream, settings, monitor
-        if stream.passed_over:
-            self._say(stream.passed_over)
         self._timer, self._ticker = (f"{owner.id}-{what}-{bar_type}" for what in ("follow", "warm"))
         self._refused: dict[str, tuple[int, ...]] = {}
         self._pointer_problem = ""
-        self._task: _Task | None = None
+        self._task: Task | None = None
         self._armed = ""  # the timer of the next tick
         self._folder: Path | None = None  # of the version on its way
         self._found_stamps: tuple[int, ...] = ()
@@ -107,6 +84,12 @@ class Swap:
         self._parity: Parity | None = None
         self._blank, self._warm, self._warmed_ts, self._slice = b"", False, 0, _FIRST_SLICE
         self._mended = self._shadowed = 0
+
+        if stream.passed_over:  # told once, until its files change
+            with suppress(LSTMStrategyError, OSError):
+                here = self._wanted()
+                self._refused[here.name] = _stamps(here)
+            self._say(stream.passed_over)
 
     def start(self) -> None:
         """Follow, where the settings say so."""
@@ -178,8 +161,7 @@ class Swap:
     def _on_poll(self, _event: Any) -> None:
         """Look which version is current."""
         try:
-            here = Path(self._settings.model).absolute()
-            wanted = artefact.current(here.parent.parent, here.parent.name)
+            wanted = self._wanted()
         except (LSTMStrategyError, OSError) as error:
             if str(error) != self._pointer_problem:
                 self._say(f"{error}; {self._stream.model.label} trades on")
@@ -194,6 +176,10 @@ class Swap:
             self._drop()
             self._load(wanted, self._stream.model)
 
+    def _wanted(self) -> Path:
+        here = Path(self._settings.model).absolute()
+        return artefact.current(here.parent.parent, here.parent.name)
+
     def _load(self, folder: Path, running: Model) -> None:
         settings, monitor, stamps = self._settings, self._monitor, _stamps(folder)
 
@@ -201,7 +187,7 @@ class Swap:
             model = open_successor(settings, folder, running)
             return model, monitor.parity_of(model.forecaster)
 
-        self._folder, self._found_stamps, self._task = folder, stamps, _Task(work)
+        self._folder, self._found_stamps, self._task = folder, stamps, Task(work)
         self._tick()
 
     def _tick(self) -> None:
@@ -290,7 +276,7 @@ class Swap:
         self._drop()
 
     def _say(self, text: str) -> None:
-        self._owner.log.error(text)
+        self._owner.log.warning(text)
         self.told += 1
         self.said.append(text)
 
