@@ -387,7 +387,7 @@ def test_silence_is_told_once_and_its_end_as_well(monkeypatch: pytest.MonkeyPatc
 def test_halts_between_bars_and_bars_of_the_future_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_LOOK_S", 0.01)
     told: list[Any] = []
-    feed, keeper = SimpleNamespace(ignored=""), SimpleNamespace(ordered="")
+    feed, keeper = SimpleNamespace(ignored="", swap=None), SimpleNamespace(ordered="")
     holder = SimpleNamespace(risk=None, feed=feed)
     strategy = SimpleNamespace(keeper=keeper, holders=lambda: {BTC: holder})
     observers = SimpleNamespace(trouble=told.append, latched=lambda *latched: told.append(latched))
