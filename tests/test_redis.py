@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis as redis_client
 from test_live import BTC, KEYS, SECRET, Desk
 from trading_support import trading
 from typer.testing import CliRunner
@@ -28,6 +29,7 @@ from lstm_strategy.bars import Timeframe
 from lstm_strategy.cli import app
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.live_config import CACHE_PASSWORD, LiveConfig
+from lstm_strategy.nautilus import lease as lease_module
 from lstm_strategy.nautilus.cache_database import cache_config, told_of_cache
 from lstm_strategy.replay.recordings import market_from_catalog
 from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
@@ -50,7 +52,7 @@ cache = "{cache}"
 PASSWORD = "canary-redis-0123456789"  # noqa: S105
 BINARY = shutil.which("redis-server")
 needs_redis = pytest.mark.skipif(BINARY is None, reason="redis-server is not installed")
-BOUND_S, LOT = 20.0, Decimal("0.001")
+BOUND_S, LOT = 40.0, Decimal("0.001")
 
 
 class Redis:
@@ -86,6 +88,11 @@ class Redis:
             with connection.makefile() as lines:
                 assert lines.readline() == "+OK\n"
                 return lines.readline().strip()
+
+    def read(self, key: str) -> bytes:
+        """Return a value, whatever its kind."""
+        with closing(redis_client.Redis(port=self.port, password=PASSWORD)) as client:
+            return client.dump(key) or b""
 
     def die(self) -> None:
         self.process.kill()
@@ -206,6 +213,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Desk:
     return Desk(folder, tiny_artefact)
 
 
+def own_runs(desk: Desk, folder: Path) -> Desk:
+    """Return a desk without a past."""
+    shutil.copytree(desk.folder / "catalog", folder / "catalog")
+    return Desk(folder, desk.model)
+
+
 @contextmanager
 def venue(desk: Desk) -> Iterator[Venue]:
     market = market_from_catalog(desk.folder / "catalog", BTC, Timeframe.parse("1h"))
@@ -246,6 +259,22 @@ def position(told: str) -> Decimal:
     return Decimal(told.split(f" {BTC}, ")[0].rpartition(" ")[2])
 
 
+def refuse_to_start(desk: Desk, path: Path, url: str, server: Redis, state: Path) -> None:
+    """A start that fails after it has connected leaves the state in Redis as it is."""
+    key = "trader-tiny-LIVE:strategies:LSTMStrategy-000:state"
+    before = server.read(key)
+    assert len(before) > 1_000, "a forecaster's snapshot, counters and exits"
+    folder = StateFolder(state)
+    folder.acquire("another")
+    node = desk.start("live", path, "--yes-trade-real-money", "--base-url", url, **KEYS, **{CACHE_PASSWORD: PASSWORD})
+    said, _ = node.communicate(timeout=BOUND_S)
+    folder.release()
+    assert node.returncode == 1, said
+    assert "is held by another process" in said
+    assert "✓ cache: " in said, "it had connected"
+    assert server.read(key) == before
+
+
 @needs_redis
 def test_killed_nodes_know_position_and_stop_whatever_became_of_redis(desk: Desk, tmp_path: Path) -> None:
     with redis(tmp_path / "redis") as server, venue(desk) as exchange:
@@ -270,8 +299,8 @@ def test_killed_nodes_know_position_and_stop_whatever_became_of_redis(desk: Desk
         node.process.send_signal(signal.SIGUSR1)
         until(lambda: exchange.coins < LOT and not exchange.stops, node)
         node.end()
-        assert server.ask("EXISTS", "trader-tiny-LIVE:strategies:LSTMStrategy-000:state") == ":1"
         state = str(node.folder.parent / "state")
+        refuse_to_start(desk, path, url, server, Path(state))
         done = CliRunner().invoke(app, ["resume", state, "--reason", "the drill is over"])
         assert done.exit_code == 0, done.output
         node = Node(desk, path, url)
@@ -335,10 +364,82 @@ def test_without_its_redis_a_node_says_so_in_one_line_and_sends_nothing(
         assert exchange.sent == 0
 
 
-def test_paper_begins_anew_and_leaves_redis_alone() -> None:
+@needs_redis
+def test_of_two_machines_with_one_trader_id_one_trades(desk: Desk, tmp_path: Path) -> None:
+    """Each has a folder of its own, so that nothing but Redis can tell them of each other."""
+    desk = own_runs(desk, tmp_path / "first")
+    with venue(desk) as exchange, redis(tmp_path / "redis") as server:
+        path, url = experiment(desk, server.url), exchange.server.http_url
+        node = Node(desk, path, url)
+        exchange.close_bars(1, node)
+        sent = exchange.sent
+        asked = ("--yes-trade-real-money", "--base-url", url, "--runs", str(tmp_path / "elsewhere"))
+        other = desk.start("live", path, *asked, **KEYS, **{CACHE_PASSWORD: PASSWORD})
+        said, _ = other.communicate(timeout=BOUND_S)
+        assert other.returncode == 1, said
+        errors = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, said
+        assert errors[0].startswith(f"error: trader tiny-LIVE runs already (process {node.process.pid} on "), said
+        assert "live.trader_id; nothing was sent" in errors[0]
+        assert "✓ account" not in said
+        assert exchange.sent == sent
+        exchange.close_bars(1, node)
+        node.end()
+        assert server.ask("EXISTS", "lstm-strategy:trader:tiny-LIVE") == ":0", "given back"
+
+
+@needs_redis
+def test_a_lease_lapses_with_its_node_and_is_never_two_nodes(tmp_path: Path) -> None:
+    async def work() -> None:
+        with redis(tmp_path / "redis") as server:
+            database: Any = SimpleNamespace(host="127.0.0.1", port=server.port, password=PASSWORD, ssl=False)
+            clients = [lease_module._client(database) for _ in range(3)]
+            one, two, three = (
+                lease_module.Lease(client, "DESK-001", server.url, ttl_s=1.0, renew_s=0.1) for client in clients
+            )
+            told: list[str] = []
+            await one.take(told.append)
+            keeping = asyncio.ensure_future(one.keep())
+            for other in (two, three):
+                with pytest.raises(LSTMStrategyError, match=rf"DESK-001 runs already \(process {os.getpid()} on "):
+                    await other.take(told.append)
+            keeping.cancel()  # killed: nobody gives it back
+            told.clear()
+            began = time.monotonic()
+            await two.take(told.append)
+            assert time.monotonic() - began < 2.5
+            assert "waiting until it has lapsed" in told[0]
+
+            # The first was only asleep: it hears that it has lost it, and takes nothing from the other.
+            lost: list[str] = []
+            one.on_lost(lost.append)
+            await asyncio.wait_for(one.keep(), 5.0)
+            assert "another node runs under trader DESK-001 now" in lost[0]
+            one.on_lost(lost.append)
+            assert lost[0] == lost[1], "whoever asks later is told as well"
+            await one.give_back()
+            assert await two.renew(), "what it gives back was not its own"
+
+            # Redis forgets everything: who runs takes it again.
+            with closing(redis_client.Redis(port=server.port, password=PASSWORD)) as client:
+                client.flushall()
+            assert await two.renew()
+            keeping = asyncio.ensure_future(two.keep())
+            with pytest.raises(LSTMStrategyError, match="runs already"):
+                await three.take(told.append)
+            keeping.cancel()
+            await two.give_back()
+            await three.take(told.append)
+            for client in clients:
+                await client.aclose()
+
+    asyncio.run(work())
+
+
+def test_paper_keeps_its_account_itself_and_leaves_redis_alone() -> None:
     settings: Any = SimpleNamespace(live=LiveConfig(cache="redis://127.0.0.1:1"), real=False)
     assert cache_config(settings) is None
-    assert told_of_cache(settings, None) == "not used: a simulated account begins anew with each start"
+    assert told_of_cache(settings, None) == "not used: a paper account lies in the state folder"
 
 
 def test_the_cache_is_kept_between_processes_and_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
