@@ -368,7 +368,7 @@ def test_a_position_that_is_no_number_is_not_sane() -> None:
         model: Any = SimpleNamespace(
             forecaster=SimpleNamespace(artefact=SimpleNamespace(manifest=SimpleNamespace(has_position=has_position)))
         )
-        assert swap._sane(Forecast(0, (1,), (0.1, 0.5, 0.9), quantiles_HQ, 1.0, position), model) is sane
+        assert Model.may_say(model, Forecast(0, (1,), (0.1, 0.5, 0.9), quantiles_HQ, 1.0, position)) is sane
 
 
 class LastingNames:

@@ -14,6 +14,7 @@ from lstm_strategy.conformal import STATIC, CalibrationConfig
 from lstm_strategy.decision import Shrinkage, SizingConfig, Trained
 from lstm_strategy.decision_log import Voice
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.forecast import Forecast
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.schedule import read_schedule
 from lstm_strategy.speakers import Recorded, Switching
@@ -46,6 +47,13 @@ class Model:
     def voices(self) -> tuple[Voice, ...]:
         """For the decision log."""
         return (_voice(0, self.label, self.trained, self.bars_per_year),)
+
+    def may_say(self, forecast: Forecast) -> bool:
+        """Whether a forecast is of numbers in their order, with a position where the model has learned one."""
+        if self.forecaster.artefact.manifest.has_position and not np.isfinite(forecast.position):
+            return False
+        quantiles_HQ = forecast.quantiles_HQ
+        return bool(np.isfinite(quantiles_HQ).all() and (np.diff(quantiles_HQ, axis=1) >= 0.0).all())
 
 
 class ScheduledModel:

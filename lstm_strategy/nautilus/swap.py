@@ -10,16 +10,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from lstm_strategy import artefact
 from lstm_strategy.bars import Bar, Bars, format_ns
-from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.forecast import Forecast
+from lstm_strategy.errors import LSTMStrategyError, first_line
 from lstm_strategy.nautilus.background import Task
 from lstm_strategy.nautilus.engine import BarType, loud, on_loop
 from lstm_strategy.nautilus.model import Model
 from lstm_strategy.nautilus.parity import Monitor
+from lstm_strategy.nautilus.registry import Registry
 from lstm_strategy.nautilus.session import Stream, open_successor
 from lstm_strategy.parity import Parity
 
@@ -74,12 +71,11 @@ class Swap:
         self.told, self.said = 0, deque[str](maxlen=_KEPT)
         self._owner, self._stream, self._settings, self._monitor = owner, stream, settings, monitor
         self._timer, self._ticker = (f"{owner.id}-{what}-{bar_type}" for what in ("follow", "warm"))
-        self._refused: dict[str, tuple[int, ...]] = {}
+        self._registry = Registry(settings.model)
         self._pointer_problem = ""
         self._task: Task | None = None
         self._armed = ""  # the timer of the next tick
         self._folder: Path | None = None  # of the version on its way
-        self._found_stamps: tuple[int, ...] = ()
         self._model: Model | None = None
         self._parity: Parity | None = None
         self._blank, self._warm, self._warmed_ts, self._slice = b"", False, 0, _FIRST_SLICE
@@ -87,8 +83,9 @@ class Swap:
 
         if stream.passed_over:  # told once, until its files change
             with suppress(LSTMStrategyError, OSError):
-                here = self._wanted()
-                self._refused[here.name] = _stamps(here)
+                here = self._registry.current()
+                self._registry.look_at(here)
+                self._registry.refuse(here)
             self._say(stream.passed_over)
 
     def start(self) -> None:
@@ -152,7 +149,7 @@ class Swap:
         forecast = model.forecaster.update(bar)
         if forecast is None:
             self._shadowed = 0
-        elif not _sane(forecast, model):
+        elif not model.may_say(forecast):
             self._refuse(f"it forecasts no numbers, or no order of them, at {format_ns(bar.ts_close)}")
         else:
             self._shadowed += 1
@@ -161,7 +158,7 @@ class Swap:
     def _on_poll(self, _event: Any) -> None:
         """Look which version is current."""
         try:
-            wanted = self._wanted()
+            wanted = self._registry.current()
         except (LSTMStrategyError, OSError) as error:
             if str(error) != self._pointer_problem:
                 self._say(f"{error}; {self._stream.model.label} trades on")
@@ -172,22 +169,19 @@ class Swap:
             self._drop()
         elif wanted == self._folder:
             self._tick()
-        elif isinstance(self._stream.model, Model) and self._refused.get(wanted.name) != _stamps(wanted):
+        elif isinstance(self._stream.model, Model) and not self._registry.refused(wanted):
             self._drop()
             self._load(wanted, self._stream.model)
 
-    def _wanted(self) -> Path:
-        here = Path(self._settings.model).absolute()
-        return artefact.current(here.parent.parent, here.parent.name)
-
     def _load(self, folder: Path, running: Model) -> None:
-        settings, monitor, stamps = self._settings, self._monitor, _stamps(folder)
+        settings, monitor = self._settings, self._monitor
+        self._registry.look_at(folder)
 
         def work() -> tuple[Model, Parity]:
             model = open_successor(settings, folder, running)
             return model, monitor.parity_of(model.forecaster)
 
-        self._folder, self._found_stamps, self._task = folder, stamps, Task(work)
+        self._folder, self._task = folder, Task(work)
         self._tick()
 
     def _tick(self) -> None:
@@ -270,7 +264,7 @@ class Swap:
     def _refuse(self, why: str) -> None:
         folder = self._folder
         if folder is not None:
-            self._refused[folder.name] = self._found_stamps
+            self._registry.refuse(folder)
             label = f"{folder.parent.name}/{folder.name}"
             self._say(f"Model {label} is refused: {why}; {self._stream.model.label} trades on")
         self._drop()
@@ -297,26 +291,6 @@ class Swap:
             self._owner.clock.cancel_timer(timer)
 
 
-def _sane(forecast: Forecast, model: Model) -> bool:
-    quantiles_HQ = forecast.quantiles_HQ
-    if model.forecaster.artefact.manifest.has_position and not np.isfinite(forecast.position):
-        return False
-    return bool(np.isfinite(quantiles_HQ).all() and (np.diff(quantiles_HQ, axis=1) >= 0.0).all())
-
-
 def _told(error: Exception) -> str:
-    text = str(error).partition("\n")[0]
+    text = first_line(error)
     return text if isinstance(error, LSTMStrategyError) else f"{type(error).__name__}: {text}"
-
-
-def _stamps(folder: Path) -> tuple[int, ...]:
-    """Return when the files of a version were last written; 0 for those that are not there."""
-    paths = [folder / name for name in ("manifest.json", "model.onnx", "weights.safetensors")]
-    return tuple(map(_stamp, paths))
-
-
-def _stamp(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
