@@ -27,6 +27,7 @@ from lstm_strategy.nautilus.parity import Monitor
 from lstm_strategy.parity import Parity
 
 BARS = random_bars(900)
+OTHERS = random_bars(900, seed=1)  # of another market: what the stream told wrong
 WARM = 550  # bars of history, before the live ones
 EVERY, TOLERANCE = 8, 1e-3
 
@@ -433,7 +434,7 @@ def test_a_bar_that_the_venue_revises_is_found_when_it_is_asked_again(
     tiny_artefact: Path,
 ) -> None:
     strategy, data = watched(tiny_artefact), engine_bars(BARS)
-    other = engine_bars(random_bars(900, seed=1))
+    other = engine_bars(OTHERS)
     asked = int(BARS.ts_close[WARM + 3 * EVERY + 1])
     revised = [*data[WARM + 2 * EVERY : WARM + 2 * EVERY + 5], other[WARM + 2 * EVERY + 5]]
     strategy.answers = {int(BARS.ts_close[WARM]): data[:WARM], asked: revised}
@@ -443,3 +444,54 @@ def test_a_bar_that_the_venue_revises_is_found_when_it_is_asked_again(
     assert halted == []  # mended before the next bar was decided on
     assert strategy._feed._monitor.parity.mended == 1
     assert len(strategy.callbacks) >= 1 + 59 // EVERY
+
+
+def test_a_correction_that_was_lost_comes_with_the_bars_that_were_missed(
+    engines: list[Any],  # noqa: F811
+    tiny_artefact: Path,
+    tiny: Artefact,
+) -> None:
+    """A bar told wrong, then the socket is gone: the history of what was missed has the bar's right values too."""
+    strategy, data, other = watched(tiny_artefact, parity_every=200), engine_bars(BARS), engine_bars(OTHERS)
+    first, after, answered = (int(BARS.ts_close[row]) for row in (WARM, 606, 607))
+    strategy.answers = {first: data[:WARM], answered: data[601:606]}
+    play(engines, strategy, [*data[WARM:602], other[602], *data[606:650]])
+    assert strategy.failure is None
+    wanted = Forecaster(tiny, SPOT.id).run(BARS[:650])
+    halted = [ts for ts, (proved, _) in sorted(strategy.seen.items()) if not proved]
+    assert halted == [after]  # decided on before the right bar was worked in
+    for row in [*range(WARM, 602), *range(607, 650)]:
+        proved, forecast = strategy.seen[int(BARS.ts_close[row])]
+        assert proved
+        assert forecast is not None
+        off = np.abs(forecast.quantiles_HQ - wanted.quantiles_THQ[row]).max() / forecast.scale
+        assert off <= TOLERANCE, row
+    _, wrong = strategy.seen[int(BARS.ts_close[602])]
+    assert wrong is not None
+    assert np.abs(wrong.quantiles_HQ - wanted.quantiles_THQ[602]).max() / wrong.scale > 10 * TOLERANCE
+
+
+def test_what_the_venue_did_not_answer_is_asked_for_again(
+    engines: list[Any],  # noqa: F811
+    tiny_artefact: Path,
+    tiny: Artefact,
+) -> None:
+    """A bar told wrong, and for long no answer: the first one that comes covers it; the next ask for no more."""
+    strategy, data, other = watched(tiny_artefact), engine_bars(BARS), engine_bars(OTHERS)
+    answered, last = WARM + 9 * EVERY + 1, WARM + 120
+    since = int(BARS.ts_close[WARM])
+    strategy.answers = {since: data[:WARM], int(BARS.ts_close[answered]): data[WARM - 1 : answered - 1]}
+    play(engines, strategy, [*data[WARM : WARM + 3], other[WARM + 3], *data[WARM + 4 : last]])
+    assert strategy.failure is None
+    asked = [(ts - since) // BARS.timeframe.ns for ts in strategy.asked_from]
+    unanswered = [row for row, ts in zip(asked, strategy.asked_from, strict=True) if ts > BARS.ts_close[0]][:9]
+    assert max(unanswered) <= 3
+    assert asked[-1] > 9 * EVERY - 6
+    assert strategy._feed._monitor.parity.mended == 1
+    wanted = Forecaster(tiny, SPOT.id).run(BARS[:last])
+    for row in range(answered, last):
+        proved, forecast = strategy.seen[int(BARS.ts_close[row])]
+        assert proved
+        assert forecast is not None
+        off = np.abs(forecast.quantiles_HQ - wanted.quantiles_THQ[row]).max() / forecast.scale
+        assert off <= TOLERANCE, row

@@ -186,7 +186,7 @@ class Feed:
             return
         if last_ts is not None and ts_close <= last_ts:
             log.debug(f"Ignored a repeated or late bar of {format_ns(ts_close)}")
-            self._monitor.told(closed, streamed=True)
+            self._monitor.told(closed, final=True)
             return
         if backfill.history is not None:
             backfill.history.add_live(closed)
@@ -220,9 +220,9 @@ class Feed:
         """Take the history and the live bars that came before it; only the newest bar may lead to an order."""
         session = self._session
         forecaster = session.model.forecaster
-        for bar in history.past_until(forecaster.last_ts):
-            self._monitor.told(bar)
         past, live = history.merged(forecaster.last_ts)
+        for bar in history.past_until(forecaster.last_ts):
+            self._monitor.told(bar, final=bool(past))
         if not history.answered and forecaster.last_ts is not None:
             self._miss([*past, *live])
         if past:
