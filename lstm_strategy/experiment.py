@@ -75,9 +75,9 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     pays and earns the rates that were downloaded. ``borrow``: yearly interest on coins sold short on margin.
     ``maintenance``: margin below which a venue liquidates, as a fraction of the position's value, or its tiers; the
     tiers kept beside the bars where it is not given, else 0.05. ``liquidation_fee``: what it charges then, as a part
-    of that value. ``participation``:
-    part of a bar's volume that an order may take at its open; the rest of it is cancelled, and the next close decides
-    anew. Without it an order of any size fills, the part beyond a quarter of the volume one tick worse.
+    of that value. ``participation``: part of a bar's volume that all fills within it may take; the rest of a market
+    order is cancelled, and the next close decides anew, a limit order rests on. Without it an order of any size fills,
+    the part beyond a quarter of the volume one tick worse.
     """
 
     start: str | None = None

@@ -49,8 +49,8 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     volume_share : float
         The part of a bar's volume offered at its open; what an order takes beyond it fills one tick worse.
     participation : float, optional
-        The part of a bar's volume that an order may take at its open; the rest of it is cancelled, and the next close
-        decides anew (see `participation`). In the place of ``volume_share``.
+        The part of a bar's volume that all fills within it may take; what cannot wait for the next bar is cancelled,
+        and the next close decides anew (see `participation`). In the place of ``volume_share``.
     funding : bool
         Whether a perpetual pays and earns the funding rates that lie beside its bars; the notes say for which days.
     borrow : float
@@ -109,11 +109,6 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
         if self.participation is not None and not 0.0 < self.participation <= 1.0:
             raise LSTMStrategyError(f"backtest.participation is {self.participation}; it must be above 0, at most 1")
-        if self.participation is not None and self.inside_bars:
-            raise LSTMStrategyError(
-                f"backtest.participation is {self.participation}, but exits that rest and limit orders fill inside"
-                " bars, where it is not held: leave it out, or [exits] and [execution]"
-            )
         if not 0.0 <= self.borrow < 10.0:
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
         require_maintenance(self.maintenance)

@@ -16,6 +16,7 @@ Found by running it (engine 1.231):
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from nautilus_trader.model.data import BookOrder
 from nautilus_trader.model.enums import BookType, LiquiditySide
 
 from lstm_strategy.bars import Bars
-from lstm_strategy.nautilus.engine import EngineInstrument, OrderSide, OrderType, QuoteTick
+from lstm_strategy.nautilus.engine import EngineInstrument, OrderSide, OrderType, QuoteTick, TimeInForce
 
 __all__ = ["LATENCY_NS", "StopLimitFills", "open_quotes"]
 
@@ -65,18 +66,47 @@ def open_quotes(
 class StopLimitFills(FillModel):  # type: ignore[misc]
     """Fills a triggered stop-limit at the market, or at its limit where the market comes to it; never at its trigger.
 
-    All of it at one price, whatever the size shown there.
+    Attributes
+    ----------
+    left : dict of Decimal, optional
+        By instrument what a bar still gives (`participation`): no fill takes more, whatever size is shown. Without it
+        a stop-limit fills whole at one price, and all else as the engine has it.
+    venue : SimulatedExchange, optional
+        Whose model this is; needed with ``left``.
     """
+
+    left: dict[Any, Decimal] | None = None
+    venue: Any = None
 
     def get_orderbook_for_fill_simulation(
         self, instrument: EngineInstrument, order: Any, best_bid: Any, best_ask: Any
     ) -> OrderBook | None:
-        """Return the market as such an order meets it; None leaves every other order to the engine."""
-        if order.order_type != OrderType.STOP_LIMIT:
+        """Return the market as such an order meets it; None leaves the order to the engine."""
+        left = None if self.left is None else self.left.get(instrument.id)
+        if left is None and order.order_type != OrderType.STOP_LIMIT:
             return None
-        if order.liquidity_side != LiquiditySide.TAKER:
-            best_bid = best_ask = order.price
         book = OrderBook(instrument.id, BookType.L2_MBP)
+        size = order.leaves_qty
+        if order.has_price and order.liquidity_side != LiquiditySide.TAKER:
+            best_bid = best_ask = order.price
+        if left is not None and left < size.as_decimal():
+            size = instrument.make_qty(left)
+            if order.has_price or not left > 0:
+                self._fill_in_part(instrument, order, best_ask if order.side == OrderSide.BUY else best_bid, size)
+                return book
         for side, price in ((OrderSide.BUY, best_bid), (OrderSide.SELL, best_ask)):
-            book.add(BookOrder(side, price, order.leaves_qty, int(side)), 0, 0)
+            book.add(BookOrder(side, price, size, int(side)), 0, 0)
         return book
+
+    def _fill_in_part(self, instrument: EngineInstrument, order: Any, price: Any, size: Any) -> None:
+        """Fill what is left here, and empty the venue's book, on which the engine falls back.
+
+        Left to itself the engine takes a limit order that was filled in part for one that the market has gone through,
+        and fills the rest too.
+        """
+        matching = self.venue.get_matching_engine(instrument.id)
+        if size > 0:
+            matching.fill_order(order, price, size, order.liquidity_side, None, None)
+        if order.time_in_force == TimeInForce.IOC and not order.is_closed:
+            matching.cancel_order(order)
+        matching.get_book().clear(0, 0)

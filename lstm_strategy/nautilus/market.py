@@ -82,7 +82,7 @@ def venue_modules(members: Sequence[BacktestSettings]) -> tuple[Any, ...]:
     if settings.account == "margin" and any(asked.values()):
         found.append(liquidation_module(asked, bar_ns, inside_bars=settings.inside_bars))
     if settings.participation is not None:
-        found.append(participation_module())
+        found.append(participation_module(bar_ns))
     return tuple(found)
 
 
