@@ -449,6 +449,8 @@ def test_a_spoilt_stream(kind: str) -> None:
                 assert [*got[:2], *got[3:]] == [*right[:2], *right[3:]]
                 assert got[2] != right[2]
             assert server.exchange.faults.injected == {kind: 1}
+            hit = (kind, "stream", "BTCUSDT", int(MARKET.bars.ts_close[22]))
+            assert list(server.exchange.faults.last) == [hit]
 
     bounded(work())
 

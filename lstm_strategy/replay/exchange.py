@@ -117,7 +117,7 @@ class Exchange:
             "requests": self.requests,
             "unknown": self.unknown,
             "faults": dict(self.faults.injected),
-            "last_faults": list(self.faults.last)[-20:],
+            "last_faults": [str(hit) for hit in list(self.faults.last)[-20:]],
             "markets": [
                 {
                     "instrument": market.instrument.id,

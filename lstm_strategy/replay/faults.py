@@ -6,7 +6,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ __all__ = [
     "Fault",
     "FaultBook",
     "FaultPlan",
+    "Hit",
     "load_faults",
 ]
 
@@ -184,6 +185,18 @@ def load_faults(path: Path) -> FaultPlan:
     return read_toml(path, FaultPlan)
 
 
+class Hit(NamedTuple):
+    """A fault that was injected: where, and the close of the last candle concerned (ns UTC)."""
+
+    kind: str
+    on: Place
+    where: str  # path or symbol
+    ts_close: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} on {self.on} {self.where}"
+
+
 class FaultBook:
     """Draws the faults of a plan, each from its own seeded source, and counts what was injected.
 
@@ -191,13 +204,13 @@ class FaultBook:
     ----------
     injected : Counter[str]
         How often, by kind.
-    last : deque[str]
-        The last ones, told in words.
+    last : deque[Hit]
+        The last ones.
     """
 
     def __init__(self, plan: FaultPlan, seed: int) -> None:
         self.injected: Counter[str] = Counter()
-        self.last: deque[str] = deque(maxlen=_KEPT)
+        self.last: deque[Hit] = deque(maxlen=_KEPT)
         self._seed = seed
         self._entries: list[_Entry] = []
         for fault in plan.faults:
@@ -228,7 +241,7 @@ class FaultBook:
             fits = fault.on == on and fault.kind in kinds and fault.path in path and fault.symbol in ("", symbol)
             if fits and (fault.path or not named) and entry.hits(first, last):
                 self.injected[fault.kind] += 1
-                self.last.append(f"{fault.kind} on {on} {path or symbol}")
+                self.last.append(Hit(fault.kind, on, path or symbol, last))
                 yield fault, entry.source
 
 

@@ -41,7 +41,7 @@ from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
 from lstm_strategy.nautilus.rehearsal import Rehearsal, Stage, rehearse
 from lstm_strategy.nautilus.status import Decided, Observers
-from lstm_strategy.replay.faults import NO_FAULTS, FaultPlan
+from lstm_strategy.replay.faults import NO_FAULTS, FaultPlan, Hit
 from lstm_strategy.report.explain_diff import compare
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
 from lstm_strategy.sources.store import RawStore
@@ -209,7 +209,7 @@ class Ran:
     summary: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path()
     injected: dict[str, int] = field(default_factory=dict)
-    faults_told: list[str] = field(default_factory=list)
+    hits: list[Hit] = field(default_factory=list)  # the faults as they were injected
     seconds: float = 0.0
     decided: int = 0
     memory_early: float = 0.0  # MB
@@ -297,7 +297,7 @@ def run(
         asyncio.run(work())
     ran.seconds = time.perf_counter() - began
     book = stages[0].server.exchange.faults
-    ran.injected, ran.faults_told = dict(book.injected), list(book.last)
+    ran.injected, ran.hits = dict(book.injected), list(book.last)
     return ran
 
 
