@@ -95,7 +95,7 @@ class Conformal:
         _step(*self._arrays, ts_close, close, scale, quantiles_HQ)
         if forecast is None:
             return None
-        return replace(forecast, quantiles_HQ=quantiles_HQ)
+        return msgspec.structs.replace(forecast, quantiles_HQ=quantiles_HQ)
 
     def run(self, forecasts: Forecasts, close_T: Float) -> Forecasts:
         """Do so bar by bar, to the last bit; ``close_T`` are the closes, float64 [T]."""

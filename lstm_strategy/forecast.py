@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -46,24 +48,20 @@ def std_of(quantiles: npt.NDArray[np.floating], levels: tuple[float, ...]) -> Fl
     return np.asarray(np.sqrt(second))
 
 
+@cache
+def _moments_kernel() -> Any:
+    """Return the compiled `moments`; compiler and all are loaded with the first forecast that is asked for them."""
+    from lstm_strategy.forecast_kernel import moments
+
+    return moments
+
+
 @lru_cache(maxsize=64)
-def _moment_matrix(levels: tuple[float, ...]) -> Float:
-    """Matrix G [1 + Q, Q] with the mean as the first of G · quantiles, and `std_of` as the length of the others.
-
-    The variance is a quadratic form xᵀSx of the deviations from the mean; with S = LLᵀ it is the squared length of Lᵀx.
-    """
-    n_levels, weights = len(levels), _mean_weights(levels)
-    thirds = np.diff(np.array(levels)) / 3.0
-    form = np.diag(np.append(thirds, 0.0) + np.append(0.0, thirds))
-    form[0, 0] += levels[0]
-    form[-1, -1] += 1.0 - levels[-1]
-    form += np.diag(thirds / 2.0, 1) + np.diag(thirds / 2.0, -1)
-    deviations = np.eye(n_levels) - weights  # each row less the mean
-    return np.vstack([weights, np.linalg.cholesky(form).T @ deviations])
+def _levels_and_weights(levels: tuple[float, ...]) -> tuple[Float, Float]:
+    return np.array(levels), _mean_weights(levels)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Forecast:
+class Forecast(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What the model says at one bar's close.
 
     Parameters
@@ -95,13 +93,11 @@ class Forecast:
     def moments(self, horizon: int) -> tuple[float, float]:
         """Mean and standard deviation of the log return, as `mean_of` and `std_of` but much faster.
 
-        NaN where the outermost quantiles are not finite. Never trade the mean without the artefact's shrinkage.
+        Not finite where a quantile is not. Never trade the mean without the artefact's shrinkage.
         """
-        row = self.quantiles_HQ[self.horizons.index(horizon)].astype(np.float64)  # a mixed product takes twice as long
-        if not (math.isfinite(row[0]) and math.isfinite(row[-1])):  # they are in order; a product would warn
-            return math.nan, math.nan
-        mean, *rest = _moment_matrix(self.levels).dot(row).tolist()
-        return mean, math.hypot(*rest)
+        row, of_levels = self.horizons.index(horizon), _levels_and_weights(self.levels)
+        found: tuple[float, float] = _moments_kernel()(self.quantiles_HQ, row, *of_levels)
+        return found
 
     def mean(self, horizon: int) -> float:
         """Raw mean of the log return; never trade it without the artefact's shrinkage."""
@@ -162,6 +158,20 @@ class Forecasts:
         position = math.nan if self.position_T is None else float(self.position_T[row])
         ts_close = int(self.ts_close[row])
         return Forecast(ts_close, self.horizons, self.levels, self.quantiles_THQ[row], scale, position)
+
+    def by_stamp(self) -> dict[int, Forecast]:
+        """Return each bar's forecast by its close; bars without one are left out."""
+        known = np.flatnonzero(~np.isnan(self.quantiles_THQ[:, 0, 0]))
+        stamps, scales = self.ts_close[known].tolist(), self.scale_T[known].tolist()
+        none = [math.nan] * len(known)
+        positions = none if self.position_T is None else self.position_T[known].tolist()
+        horizons, levels = self.horizons, self.levels
+        return {
+            ts_close: Forecast(ts_close, horizons, levels, quantiles_HQ, scale, position)
+            for ts_close, quantiles_HQ, scale, position in zip(
+                stamps, self.quantiles_THQ[known], scales, positions, strict=True
+            )
+        }
 
     def at(self, rows: npt.NDArray[np.integer]) -> Forecasts:
         """Return those of some rows, int [N]."""

@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 
 from lstm_strategy.artefact import Artefact
-from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
+from lstm_strategy.bars import Bar, Bars, BarsError, Float, Timeframe, format_ns
 from lstm_strategy.conformal import STATIC, CalibrationConfig, Conformal
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import EMPTY_CONTEXT, Context, FeatureMatrix, Features
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
+from lstm_strategy.forecast_kernel import calibrate
 from lstm_strategy.network_step import NetworkStep
 
 __all__ = ["Forecaster"]
@@ -50,6 +51,9 @@ class Forecaster:
         conformal = Conformal(calibration, manifest.horizons, manifest.levels, hole_ns)
         self._conformal = conformal if calibration.adaptive else None
         self._root_H = np.sqrt(np.array(manifest.horizons, np.float64))
+        self._scale_1 = np.ones(1)
+        # Compiled now, and not at the first bar.
+        Forecast(0, manifest.horizons, manifest.levels, self._calibration_HQ, 1.0).moments(manifest.horizons[0])
         rows = [(row.lowest, row.highest, row.std) for row in manifest.feature_ranges]
         self._lowest_F, self._highest_F, self._std_F = np.array(rows, np.float64).T
         self._x_F: Float32 | None = None
@@ -120,7 +124,8 @@ class Forecaster:
             return None
         self._raw_HQ = raw_HQ
         manifest = self.artefact.manifest
-        quantiles_HQ = self._to_returns(raw_HQ, np.float64(scale), self._calibration_HQ)
+        self._scale_1[0] = scale
+        (quantiles_HQ,) = self._to_returns(raw_HQ[None], self._scale_1, self._calibration_HQ)
         return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale, network.position)
 
     def run(self, bars: Bars, *, exact: bool = False) -> Forecasts:
@@ -140,9 +145,8 @@ class Forecaster:
             columns = (bars.ts_close, quantiles_THQ, matrix.scale_T, held_T)
             return Forecasts(self.instrument_id, manifest.horizons, manifest.levels, *columns)
 
-        scale_T1 = matrix.scale_T[:, None]
-        raw = self._to_returns(raw_THQ, scale_T1, np.zeros_like(self._calibration_HQ))
-        calibrated = of(self._to_returns(raw_THQ, scale_T1, self._calibration_HQ))
+        raw = self._to_returns(raw_THQ, matrix.scale_T, np.zeros_like(self._calibration_HQ))
+        calibrated = of(self._to_returns(raw_THQ, matrix.scale_T, self._calibration_HQ))
         if self._conformal is not None:
             calibrated = self._conformal.run(calibrated, bars.close)
         return calibrated, of(raw)
@@ -239,7 +243,8 @@ class Forecaster:
             return
         raise BarsError(f"{self.instrument_id}: the bar closed at {format_ns(ts)} {problem}")
 
-    def _to_returns(self, raw: Float32, scale: Any, calibration_HQ: Float32) -> Float32:
-        """Calibrate [..., H, Q] in units of σ√h, keep the levels in order, and give them the unit of log returns."""
-        calibrated = np.maximum.accumulate(raw + calibration_HQ, axis=-1)
-        return np.asarray(calibrated * (scale * self._root_H)[..., None], dtype=np.float32)
+    def _to_returns(self, raw_NHQ: Float32, scale_N: Float, shift_HQ: Float32) -> Float32:
+        """Calibrate [N, H, Q] in units of σ√h, keep the levels in order, and give them the unit of log returns."""
+        found_NHQ = np.empty_like(raw_NHQ)
+        calibrate(raw_NHQ, shift_HQ, scale_N, self._root_H, found_NHQ)
+        return found_NHQ

@@ -11,7 +11,7 @@ from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.conformal import STATIC, CalibrationConfig, Conformal
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import EMPTY_CONTEXT, Context
-from lstm_strategy.forecast import Float32, Forecast, Forecasts
+from lstm_strategy.forecast import Float32, Forecast
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.schedule import Schedule, Turn, recording
 
@@ -87,13 +87,12 @@ class Recorded(_Speaker):
 
     def __init__(self, schedule: Schedule, calibration: CalibrationConfig = STATIC) -> None:
         super().__init__(schedule, calibration)
-        self._forecasts: Forecasts = recording(schedule)
-        self._rows = {ts: row for row, ts in enumerate(self._forecasts.ts_close.tolist())}
+        self._forecasts = recording(schedule).by_stamp()
 
     def update(self, bar: Bar, context: Context = EMPTY_CONTEXT) -> Forecast | None:
         """Return the recorded forecast of this bar, None where there is none."""
-        row = self._rows.get(bar.ts_close) if self._take(bar.ts_close) else None
-        return self._adapt(bar, None if row is None else self._forecasts[row])
+        forecast = self._forecasts.get(bar.ts_close) if self._take(bar.ts_close) else None
+        return self._adapt(bar, forecast)
 
     def warm_up(self, bars: Bars) -> None:
         """Take a history without looking at its forecasts."""

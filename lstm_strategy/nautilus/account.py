@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+import msgspec
 
 from lstm_strategy.nautilus.engine import (
     AccountType,
     EngineInstrument,
     InstrumentId,
+    Money,
     Order,
     OrderSide,
     OrderType,
@@ -25,8 +27,7 @@ LIQUIDATION = "LIQUIDATION-"
 _STOPS = (OrderType.STOP_MARKET, OrderType.STOP_LIMIT)
 
 
-@dataclass(frozen=True, slots=True)
-class Holdings:
+class Holdings(msgspec.Struct, frozen=True):
     """The account at one bar's close.
 
     Parameters
@@ -41,8 +42,8 @@ class Holdings:
         Cash plus the position at the bar's close, net of the costs paid so far; NaN while there is no account.
     cash : bool
         Whether the account can only spend and sell what it has.
-    sellable : Decimal or None
-        Free base currency on a cash account in a spot market: fees may have been taken from it.
+    free_base : Money or None
+        Free base currency on a cash account in a spot market, None where there is none.
     spendable : float or None
         Free quote currency on a cash account.
     exits : list of Order
@@ -56,10 +57,18 @@ class Holdings:
     pending: Decimal
     equity: float
     cash: bool
-    sellable: Decimal | None
+    spot: bool
+    free_base: Money | None
     spendable: float | None
-    exits: list[Order] = field(default_factory=list)
+    exits: list[Order] = []
     entry: float = math.nan
+
+    @property
+    def sellable(self) -> Decimal | None:
+        """What a cash account in a spot market can sell: fees may have been taken from the coins."""
+        if not (self.spot and self.cash):
+            return None
+        return Decimal(0) if self.free_base is None else self.free_base.as_decimal()
 
 
 def is_exit(order: Order) -> bool:
@@ -92,36 +101,37 @@ def look(
     spot: bool,
 ) -> Holdings:
     """Read the engine's cache; the last orders cover the moment between sending and the engine's taking note."""
-    found = [*cache.orders_open(), *cache.orders_inflight()]
-    orders = {order.client_order_id: order for order in own(found, instrument.id, strategy_id)}
-    for last in (last_order, last_exit):
-        if last is not None and not last.is_closed:
-            orders[last.client_order_id] = last
-    working = list(orders.values())
-    exits = [order for order in working if is_exit(order)]
-    if exits:
-        working = [order for order in working if not is_exit(order)]
-    pending = Decimal(0)
-    for order in working:
-        left = order.leaves_qty.as_decimal()
-        pending += left if order.side == OrderSide.BUY else -left
+    name = instrument.id
+    working, exits, pending = [*cache.orders_open(), *cache.orders_inflight()], [], Decimal(0)
+    if working or _lives(last_order) or _lives(last_exit):
+        orders = {order.client_order_id: order for order in own(working, name, strategy_id)}
+        orders |= {last.client_order_id: last for last in (last_order, last_exit) if last is not None and _lives(last)}
+        exits = [order for order in orders.values() if is_exit(order)]
+        working = [order for order in orders.values() if not is_exit(order)]
+        for order in working:
+            left = order.leaves_qty.as_decimal()
+            pending += left if order.side == OrderSide.BUY else -left
 
-    positions = own(cache.positions_open(), instrument.id, strategy_id)
-    position = sum((held.signed_decimal_qty() for held in positions), Decimal(0))
-    entry = float(positions[0].avg_px_open) if positions else math.nan
-    account = portfolio.account(instrument.id.venue)
-    balance = None if account is None else account.balance_total(instrument.quote_currency)
+    positions = own(cache.positions_open(), name, strategy_id)
+    position, entry = Decimal(0), math.nan
+    for held in positions:
+        position += held.signed_decimal_qty()
+    if positions:
+        entry = float(positions[0].avg_px_open)
+    account, quote = portfolio.account(name.venue), instrument.quote_currency
+    balance = None if account is None else account.balance_total(quote)
     if balance is None:
-        return Holdings(position, working, pending, math.nan, True, None, None, exits, entry)
+        return Holdings(position, working, pending, math.nan, True, False, None, None, exits, entry)
     total = float(balance.as_double())
     if account.type != AccountType.CASH:
         gains = sum(float(held.signed_decimal_qty()) * (price - float(held.avg_px_open)) for held in positions)
-        return Holdings(position, working, pending, total + gains, False, None, None, exits, entry)
-    sellable = None
-    if spot:
-        base = account.balance_free(instrument.base_currency)
-        sellable = Decimal(0) if base is None else base.as_decimal()
-    free = account.balance_free(instrument.quote_currency)
+        return Holdings(position, working, pending, total + gains, False, spot, None, None, exits, entry)
+    base, free = account.balance_free(instrument.base_currency) if spot else None, account.balance_free(quote)
     spendable = 0.0 if free is None else float(free.as_double())
     equity = total + float(position) * price
-    return Holdings(position, working, pending, equity, True, sellable, spendable, exits, entry)
+    return Holdings(position, working, pending, equity, True, spot, base, spendable, exits, entry)
+
+
+def _lives(order: Order | None) -> bool:
+    """Say whether an order was sent and may still fill."""
+    return order is not None and not order.is_closed

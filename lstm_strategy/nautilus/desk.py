@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+import msgspec
 from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.decision import Costs, Decision
@@ -304,4 +304,4 @@ class Desk:
 def _within(held: Holdings, share: float | None) -> Holdings:
     if share is None or held.spendable is None or held.spendable <= share:
         return held
-    return replace(held, spendable=share)
+    return msgspec.structs.replace(held, spendable=share)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
@@ -132,7 +131,7 @@ class Seat:
         unit = self.price / equity if equity else math.nan
         exposure, pending = 0.0, 0.0
         if held is not None:
-            self.held = replace(held, equity=equity)
+            self.held = msgspec.structs.replace(held, equity=equity)
             exposure, pending = position * unit, float(held.pending) * unit
         self.state = PortfolioState(ts_close, equity, exposure, self.risk or risk, pending)
 

@@ -65,7 +65,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._restored: bytes | None = None
         self._restored_exits: bytes | None = None
         self._uncounted = 0
-        self._loaded: dict[str, bytes] | None = {}  # what was kept of an earlier run, until this one has started
+        self._loaded: dict[str, bytes] = {}  # what was kept of an earlier run, until this one has started
         self._closing: Closing | None = None
         self._journal: Journal | None = None
         self._marked_ts = 0
@@ -88,7 +88,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         feed.start(self._restored)
         if self.failure is not None:
             raise self.failure
-        self._loaded = None
+        self._loaded = {}
         self.keeper.begin()
 
     def on_historical_data(self, data: Any) -> None:
@@ -300,7 +300,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
 
         The engine takes keys such as "time" for stamps.
         """
-        if self._loaded is not None:
+        if self._loaded:
             return dict(self._loaded)
         state = {}
         if self._session is not None and self._session.model.forecaster.last_ts is not None:
