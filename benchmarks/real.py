@@ -25,7 +25,7 @@ from benchmarks.peers.task import data_folder
 from benchmarks.real_runs import Run, configuration_of, count, note
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.experiment import Experiment, load_experiment
-from lstm_strategy.report.words import p_value
+from lstm_strategy.formatting import p_value
 from lstm_strategy.research.judgement import SideBySide, put_side_by_side
 from lstm_strategy.research.scores import score
 from lstm_strategy.sources.store import RawStore

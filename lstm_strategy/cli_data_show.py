@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lstm_strategy.cli_data_check import Checked, Entry
 from lstm_strategy.console import console
+from lstm_strategy.formatting import percent
 from lstm_strategy.sources.agreement import Agreement
 from lstm_strategy.sources.integrity import Hole, HoleKind
 
@@ -117,7 +118,8 @@ def _print_worst(entry: Entry, holes: list[Hole]) -> None:
         ],
         "zero volume": [f"{run['bars']} bars from {run['start']} to {run['end']}" for run in runs],
         "outlier": [
-            f"{np.expm1(item['log_return']):+.2%} at {item['ts']} ({item['sigmas']:.0f} sigma)" for item in outliers
+            f"{percent(np.expm1(item['log_return']), 2, signed=True)} at {item['ts']} ({item['sigmas']:.0f} sigma)"
+            for item in outliers
         ],
         "split?": [f"ratio {split['ratio']:g} at {split['ts']}" for split in entry["split_suspects"]],
     }

@@ -14,6 +14,7 @@ from rich.table import Table
 from lstm_strategy.cli_options import CATALOG, CatalogOption, JsonOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.formatting import percent
 from lstm_strategy.instrument import split_id
 from lstm_strategy.margin import lines_of
 from lstm_strategy.sources.lock import hold_catalog
@@ -46,7 +47,7 @@ def tiers_command(
         path = keep_tiers(store, instrument, tiers)
     table = Table("above", "rate", "amount", title=instrument, title_justify="left", box=box.SIMPLE_HEAD)
     for tier, (rate, amount) in zip(tiers, lines_of(tiers), strict=True):
-        table.add_row(f"{tier.above:,.10g}", f"{rate:.4%}", f"{amount:,.10g}")
+        table.add_row(f"{tier.above:,.10g}", percent(rate, 4), f"{amount:,.10g}")
     console.print(table)
     console.print(f"kept in {escape(str(path))}", soft_wrap=True)
     if as_json:

@@ -18,7 +18,7 @@ from lstm_strategy.bars import Timeframe
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
-from lstm_strategy.report.words import fixed, p_value, percent
+from lstm_strategy.formatting import fixed, p_value, percent
 from lstm_strategy.sources.store import RawStore
 
 __all__ = ["RayOption", "WorkersOption", "evaluate_command"]

@@ -31,6 +31,7 @@ from lstm_strategy.cli_tables import print_backtest, print_forecast, print_train
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
+from lstm_strategy.formatting import percent
 from lstm_strategy.sources.store import RawStore
 
 __all__ = ["demo_command", "forecast_command", "train_command"]
@@ -128,7 +129,9 @@ def demo_command(
     store.merge(bars, replace=True)
     write_catalog(catalog, bars, described)
     fee = setup.costs.of(described).fee
-    console.print(f"{len(bars):,} bars of {instrument_id}, planted momentum of {market.edge} σ, fee {fee:.2%} a side")
+    console.print(
+        f"{len(bars):,} bars of {instrument_id}, planted momentum of {market.edge} σ, fee {percent(fee, 2)} a side"
+    )
     console.rule("2/4 training")
     trained = _train(setup, catalog, models)
     console.rule("3/4 the newest forecast")

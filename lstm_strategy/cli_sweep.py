@@ -38,9 +38,9 @@ from lstm_strategy.cli_options import (
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
+from lstm_strategy.formatting import fixed, percent
 from lstm_strategy.measures import daily_returns
 from lstm_strategy.overfitting import deflated_sharpe, moments, probabilistic_sharpe, probability_of_overfitting
-from lstm_strategy.report.words import fixed, percent
 from lstm_strategy.schedule import Schedule
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from rich.table import Table
 from lstm_strategy.bars import format_ns
 from lstm_strategy.console import console
 from lstm_strategy.forecast import Forecast
+from lstm_strategy.formatting import fixed, percent
 from lstm_strategy.report.run_types import Summary
-from lstm_strategy.report.words import first_line, fixed, percent
+from lstm_strategy.report.words import first_line
 
 __all__ = ["print_backtest", "print_forecast", "print_training"]
 

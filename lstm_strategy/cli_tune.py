@@ -20,7 +20,7 @@ from lstm_strategy.cli_evaluate import RayOption, WorkersOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
-from lstm_strategy.report.words import percent
+from lstm_strategy.formatting import percent
 from lstm_strategy.sources.store import RawStore
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _print(summary: dict[str, Any]) -> None:
     states = ", ".join(f"{count} {state}" for state, count in summary["states"].items() if count)
     console.print(f"{summary['trials']} trials: {states}", highlight=False)
     if summary["importance"]:
-        told = ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items())
+        told = ", ".join(f"{key} {percent(share, 0)}" for key, share in summary["importance"].items())
         console.print(f"What the loss depended on: {escape(told)}", highlight=False, soft_wrap=True)
     for name in ("storage", "tuned"):
         console.print(f"{name}: {escape(summary[name])}", soft_wrap=True, highlight=False)

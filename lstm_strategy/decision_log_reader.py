@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from lstm_strategy.bars import Float, Stamps, Timeframe, format_ns
 from lstm_strategy.decision import Conditions, Decision, PortfolioState, decide
 from lstm_strategy.decision_log import HEADER, Header, Voice, parts_of
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.joint_limits import share
 from lstm_strategy.reasons import EXITS, HALTS
@@ -298,5 +298,5 @@ def _column(path: Path, name: str) -> list[pa.Array]:
 
 
 def _damaged(path: Path, error: Exception) -> LSTMStrategyError:
-    told = first_line(error)
+    told = first_line_of(error)
     return LSTMStrategyError(f"{path} is damaged ({told}); move it away to read the rest, or run again")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["LSTMStrategyError", "first_line"]
+__all__ = ["LSTMStrategyError", "first_line_of"]
 
 
 class LSTMStrategyError(Exception):
     """A mistake in the input, the data or the configuration, told in one line."""
 
 
-def first_line(error: BaseException) -> str:
+def first_line_of(error: BaseException) -> str:
     """Return the first line of what another's exception says, or its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from lstm_strategy.bars import Float
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.sizing import SizingConfig, require
 
@@ -220,7 +220,7 @@ def proportions(
                 least=portfolio.scenarios // 2,
             )
         except Exception as error:  # a solver's failure is named, whatever its type, and equal risk takes its place
-            failure = f"{portfolio.method} failed ({first_line(error)})"
+            failure = f"{portfolio.method} failed ({first_line_of(error)})"
     weight_S[chosen] = (equal_risk(covariance_SS) if solved is None else solved) * side_S[chosen]
     return Weights(weight_S, failure)
 

@@ -8,6 +8,7 @@ import msgspec
 
 from lstm_strategy.bars import format_ns, utc_day
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.formatting import percent
 from lstm_strategy.limits import LimitsConfig
 
 __all__ = ["FLAT", "RiskState", "Seen", "advance", "count_order", "halt", "resume"]
@@ -142,7 +143,8 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig,
     drawdown_halt, text = risk.drawdown_halt, risk.halt_text
     if equity <= peak * (1.0 - limits.max_drawdown) and not drawdown_halt:
         drawdown_halt = True
-        text = f"{format_ns(ts_close)}: equity {equity:.10g} is {1.0 - equity / peak:.2%} below its peak, {peak:.10g}"
+        below = percent(1.0 - equity / peak, 2)
+        text = f"{format_ns(ts_close)}: equity {equity:.10g} is {below} below its peak, {peak:.10g}"
     turnover = 0.0 if new_day else risk.turnover_day
     side, since, opening = risk.side, risk.side_since, risk.trade_equity
     losses, cooldown = risk.losses, risk.cooldown_until

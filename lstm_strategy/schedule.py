@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lstm_strategy import artefact
 from lstm_strategy.bars import Bars, Stamps, format_ns, parse_ns
 from lstm_strategy.decision import Shrinkage
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.features import Features
 from lstm_strategy.fold_index import read_fold_index
 from lstm_strategy.forecast import Float32, Forecasts
@@ -208,7 +208,7 @@ def recording(schedule: Schedule) -> Forecasts:
             filters=[("instrument", "=", schedule.instrument_id)],
         )
     except (OSError, pa.ArrowException) as error:
-        raise LSTMStrategyError(f"{path} cannot be used: {first_line(error)}; record it again") from None
+        raise LSTMStrategyError(f"{path} cannot be used: {first_line_of(error)}; record it again") from None
     stamps, versions = _stamps(table), table["model_version"].to_numpy(zero_copy_only=False)
     rows: Any = np.zeros(len(table), bool)
     for turn in schedule.turns:

@@ -354,7 +354,7 @@ def test_a_lead_smaller_than_the_seeds_apart_is_called_luck(done):
     widths = {1: 0.8, 2: 1.6}
     rows = replace(rows, seeds={seed: rows.table.q_NQ * width for seed, width in widths.items()})
     found = _between_seeds(rows, judged, pinball(rows.table.y[judged], rows.table.q_NQ[judged], rows.table.levels))
-    assert found["seed_verdict"].endswith("their average by +0.00%, no more than the luck of a seed.")
+    assert found["seed_verdict"].endswith("their average by 0.00\N{NO-BREAK SPACE}%, no more than the luck of a seed.")
 
 
 EXPERIMENT = """

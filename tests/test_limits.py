@@ -38,6 +38,7 @@ from lstm_strategy.decision import (
     resume,
 )
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.formatting import percent
 from lstm_strategy.limits import fit_exposures, require_consistent, require_tradable
 from lstm_strategy.reasons import RATES
 
@@ -371,7 +372,7 @@ def test_a_latched_halt_says_why_survives_and_is_lifted_for_a_reason() -> None:
     limits = LimitsConfig(daily_loss=1.0, max_drawdown=0.1)
     risk = walk(started(), limits, (1, 1200.0, 0, 100.0), (1, 1000.0, 0, 100.0))
     assert risk.drawdown_halt
-    assert risk.halt_text == f"{format_ns(NOON + 2 * HOUR)}: equity 1000 is 16.67% below its peak, 1200"
+    assert risk.halt_text == f"{format_ns(NOON + 2 * HOUR)}: equity 1000 is {percent(1 / 6, 2)} below its peak, 1200"
     again = RiskState.decode(risk.encode())
     assert again == risk
     assert walk(again, limits, (1, 900.0, 0, 100.0)).halt_text == risk.halt_text  # what began it

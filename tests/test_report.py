@@ -17,6 +17,7 @@ from chromium import Page, browse, find_chromium
 
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecasts
+from lstm_strategy.formatting import fixed, percent
 from lstm_strategy.report import calibration, charts, sections, words
 from lstm_strategy.report.page import write_report
 from lstm_strategy.report.run_folder import read_run
@@ -178,12 +179,12 @@ def test_months_multiply_to_the_whole_and_worst_days_are_the_worst(run: Path) ->
     assert len(cells) == 5
     whole = read.equity.equity[-1] / read.equity.equity[0] - 1
     assert np.prod(1 + np.array(cells)) - 1 == pytest.approx(whole, abs=0.004)
-    assert year[-1] == words.percent(float(whole))
+    assert year[-1] == percent(float(whole))
     days = (read.equity.ts_close - 1) // (24 * HOUR)
     ends = np.append(read.equity.equity[0], read.equity.equity[np.append(np.diff(days) > 0, True)])
     moved = ends[1:] / ends[:-1] - 1
     worst = sections.worst_days_table(read)
-    assert [row[1] for row in worst] == [words.percent(float(value), 2) for value in np.sort(moved)[: len(worst)]]
+    assert [row[1] for row in worst] == [percent(float(value), 2) for value in np.sort(moved)[: len(worst)]]
     assert worst[0][0] == str(np.unique(days)[moved.argmin()].astype("datetime64[D]"))
 
 
@@ -401,11 +402,11 @@ def test_every_reason_and_action_is_explained() -> None:
 
 
 def test_numbers_are_written_alike() -> None:
-    assert words.percent(-0.031) == "−3.1\N{NO-BREAK SPACE}%"
-    assert words.percent(-0.00001) == "0.0\N{NO-BREAK SPACE}%"
-    assert words.percent(0.5, signed=True) == "+50.0\N{NO-BREAK SPACE}%"
-    assert words.percent(float("nan")) == "–"
-    assert words.fixed(1234567.891) == "1,234,567.89"
+    assert percent(-0.031) == "−3.1\N{NO-BREAK SPACE}%"
+    assert percent(-0.00001) == "0.0\N{NO-BREAK SPACE}%"
+    assert percent(0.5, signed=True) == "+50.0\N{NO-BREAK SPACE}%"
+    assert percent(float("nan")) == "–"
+    assert fixed(1234567.891) == "1,234,567.89"
 
 
 def test_names_from_outside_cannot_become_markup(tmp_path: Path) -> None:

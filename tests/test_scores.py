@@ -241,7 +241,7 @@ def test_verdicts_say_who_is_better() -> None:
     assert "; better than wide. No directional skill found: the mean never varies." in scores.verdict
     same = score(constant, {"same": flat}, draws=100)
     assert same.dm["same"].p == 1.0
-    assert same.verdict.startswith("No sure difference from the best baseline: pinball 0.00% below")
+    assert same.verdict.startswith("No sure difference from the best baseline: pinball 0.00\N{NO-BREAK SPACE}% below")
     some = score(constant, {"same": flat, "wide": wide}, draws=100)
     assert some.verdict.startswith("Better than wide, but not surely than the best baseline: ")
 

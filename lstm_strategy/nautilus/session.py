@@ -10,7 +10,7 @@ import numpy as np
 
 from lstm_strategy.artefact import current
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig, require_consistent
 from lstm_strategy.nautilus.desk import Desk
@@ -143,7 +143,7 @@ def _require_steps(model: Model) -> None:
         network = NetworkStep(artefact.graph, x_TF.shape[1], number)
         steps = [network.run(x_TF, stepped) for stepped in (True, False)]
     except Exception as error:  # onnxruntime has many
-        raise LSTMStrategyError(f"its graph does not step: {type(error).__name__}: {first_line(error)}") from None
+        raise LSTMStrategyError(f"its graph does not step: {type(error).__name__}: {first_line_of(error)}") from None
     if network.has_position != manifest.has_position:
         said = "a position" if network.has_position else "no position"
         raise LSTMStrategyError(f"its graph says {said}, and its manifest otherwise")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lstm_strategy.bars import Bar, Bars, format_ns
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.nautilus.background import Task
 from lstm_strategy.nautilus.engine import BarType, loud, on_loop
 from lstm_strategy.nautilus.model import Model
@@ -292,5 +292,5 @@ class Swap:
 
 
 def _told(error: Exception) -> str:
-    text = first_line(error)
+    text = first_line_of(error)
     return text if isinstance(error, LSTMStrategyError) else f"{type(error).__name__}: {text}"

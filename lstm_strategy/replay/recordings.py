@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.replay.market import Funding, Market
 from lstm_strategy.sources.files import Stamp, commonest_step, read_columns, read_file, step_text
 from lstm_strategy.sources.instruments import infer_instrument, on_grid
@@ -60,7 +60,7 @@ def load_funding(path: Path) -> Funding:
         ts = np.asarray(table["ts"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
         rate = np.asarray(table["funding_rate"].cast(pa.float64()))
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        raise LSTMStrategyError(f"{path}: funding rates cannot be read ({first_line(error)})") from error
+        raise LSTMStrategyError(f"{path}: funding rates cannot be read ({first_line_of(error)})") from error
     if not (np.diff(ts) > 0).all() or not np.isfinite(rate).all():
         raise LSTMStrategyError(f"{path}: funding stamps must increase and rates be numbers")
     return Funding(ts, rate)

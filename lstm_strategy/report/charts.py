@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_strategy.bars import Float, Stamps
+from lstm_strategy.formatting import percent
 from lstm_strategy.reasons import HALTS
 from lstm_strategy.report.calibration import Coverage, Landed, intervals_of
 from lstm_strategy.report.figures import (
@@ -22,7 +23,6 @@ from lstm_strategy.report.figures import (
 )
 from lstm_strategy.report.run_types import DecisionLog, EquityCurve, ReasonShares
 from lstm_strategy.report.thin import thin
-from lstm_strategy.report.words import percent
 
 __all__ = ["FAN_BARS", "TRADES", "draw_drawdown", "draw_equity", "draw_exposure", "draw_exposures", "draw_fan"]
 __all__ += ["draw_miscoverage", "draw_reasons", "draw_reliability", "draw_risk", "draw_trades", "drawdown"]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from lstm_strategy.bars import Timeframe, parse_ns
+from lstm_strategy.formatting import percent, whole
 from lstm_strategy.report.html import write_html
-from lstm_strategy.report.words import minute_of, percent, whole
+from lstm_strategy.report.words import minute_of
 from lstm_strategy.sources.agreement import Agreement
 from lstm_strategy.sources.integrity import Hole, HoleKind
 

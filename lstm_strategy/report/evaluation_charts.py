@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lstm_strategy.formatting import percent
 from lstm_strategy.report.calibration import Coverage
 from lstm_strategy.report.charts import draw_miscoverage, draw_reliability
 from lstm_strategy.report.figures import Figure
@@ -174,7 +175,7 @@ def _coverage(rows: list[dict[str, Any]]) -> Figure:
         for key, dash, told in (("coverage", "solid", ""), ("coverage_uncalibrated", "dot", ", uncalibrated")):
             y = numbers(np.array([_float(row[key].get(share)) for row in rows]))
             if any(value is not None for value in y):
-                trace = line(x, y, f"{float(share):.0%}{told}", color, width=1.5, dash=dash)
+                trace = line(x, y, f"{percent(float(share), 0)}{told}", color, width=1.5, dash=dash)
                 traces.append(_dotted(trace, color) | {"hovertemplate": "%{y:.1%}"})
         ends = [x[0], x[-1]]
         traces.append(line(ends, [float(share)] * 2, "nominal", "var(--muted)", width=1, dash="dash", hover=False))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lstm_strategy.bars import Float
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.report.calibration import Landed
 from lstm_strategy.report.charts import FAN_BARS, draw_fan
 from lstm_strategy.report.figures import Figure, make_axis
@@ -40,7 +40,7 @@ def draw_fans(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Figure
                 wanted = [("instrument", "=", name), ("horizon", "=", horizon)]
                 table = pq.read_table(path, columns=_COLUMNS, filters=wanted)
             except (OSError, pa.ArrowException) as error:
-                told = first_line(error)
+                told = first_line_of(error)
                 raise LSTMStrategyError(f"{path} cannot be read ({told}); evaluate again") from error
             if len(table):
                 found[f"{name} {horizon}"] = _fans(table, horizon, summary["bar_ns"])

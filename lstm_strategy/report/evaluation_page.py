@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.formatting import NO_VALUE, fixed, p_value, percent, whole
 from lstm_strategy.report.evaluation_charts import draw_all
 from lstm_strategy.report.evaluation_fan import INSTRUMENTS, draw_fans
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
-from lstm_strategy.report.words import NO_VALUE, fixed, minute_of, p_value, percent, whole
+from lstm_strategy.report.words import minute_of
 
 __all__ = ["write_evaluation_page"]
 
@@ -94,8 +95,8 @@ def _contents(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 def _honesty(summary: dict[str, Any]) -> list[str]:
     own, plain = summary["coverage"], summary["coverage_uncalibrated"]
     said = [
-        f"The {float(share):.0%} interval held {percent(own[share])} of outcomes ({percent(plain.get(share))} before"
-        " calibration)."
+        f"The {percent(float(share), 0)} interval held {percent(own[share])} of outcomes"
+        f" ({percent(plain.get(share))} before calibration)."
         for share in own
         if own[share] is not None and share in plain
     ]
@@ -146,8 +147,8 @@ def _figures_table(groups: dict[str, Any]) -> Table:
     add("direction right", "direction", share)
     add("beyond what chance gives", "direction_above_chance", share)
     for key in next(iter(groups.values()))["coverage"]:
-        add(f"inside {float(key):.0%}", "coverage", share, key)
-        add(f"width of {float(key):.0%}, σ√h", "width", four, key)
+        add(f"inside {percent(float(key), 0)}", "coverage", share, key)
+        add(f"width of {percent(float(key), 0)}, σ√h", "width", four, key)
     return table
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.decision_log_reader import Log
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.formatting import percent, whole
 from lstm_strategy.reasons import HALTS
 from lstm_strategy.report.explain_words import count_words
 from lstm_strategy.report.figures import (
@@ -24,7 +25,7 @@ from lstm_strategy.report.figures import (
     to_numbers,
 )
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
-from lstm_strategy.report.words import ACTIONS, REASONS, percent, whole
+from lstm_strategy.report.words import ACTIONS, REASONS
 
 __all__ = ["SHOWN", "write_explanation"]
 

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from lstm_strategy.bars import format_ns, utc_day
 from lstm_strategy.decision_log import Header
 from lstm_strategy.decision_log_reader import Log, Row, decide_again, forecast_of, size_again, voice_at
+from lstm_strategy.formatting import fixed, percent, whole
 from lstm_strategy.reasons import HALTS, Reason
-from lstm_strategy.report.words import ACTIONS, REASONS, fixed, percent, whole
+from lstm_strategy.report.words import ACTIONS, REASONS
 from lstm_strategy.sizing import Sized
 
 __all__ = ["count_words", "explain_row", "sentences_of", "sum_up_log"]

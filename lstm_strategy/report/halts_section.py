@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lstm_strategy.formatting import fixed, percent, whole
 from lstm_strategy.report.summary_types import HaltTold
-from lstm_strategy.report.words import fixed, percent, whole
 
 __all__ = ["halts_section"]
 

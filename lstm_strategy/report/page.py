@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstm_strategy.bars import format_ns
+from lstm_strategy.formatting import fixed, percent, whole
 from lstm_strategy.report import charts
 from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
 from lstm_strategy.report.figures import Figure
@@ -17,17 +18,7 @@ from lstm_strategy.report.run_folder import read_run
 from lstm_strategy.report.run_types import DecisionLog, Run
 from lstm_strategy.report.sections import contents_of
 from lstm_strategy.report.thin import BUCKETS
-from lstm_strategy.report.words import (
-    ACTIONS,
-    REASONS,
-    days_halted,
-    first_line,
-    fixed,
-    forecast_verdict,
-    percent,
-    strategy_verdict,
-    whole,
-)
+from lstm_strategy.report.words import ACTIONS, REASONS, days_halted, first_line, forecast_verdict, strategy_verdict
 
 __all__ = ["write_report"]
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lstm_strategy.bars import Float, Stamps, Timeframe
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.report.run_types import DecisionLog, EquityCurve, ReasonShares, RecordedForecasts, Run, Summary
 
 __all__ = ["read_run"]
@@ -78,7 +78,7 @@ def _table(folder: Path, name: str, columns: tuple[str, ...]) -> pa.Table:
     except FileNotFoundError as error:
         raise _missing(path) from error
     except (OSError, pa.ArrowException) as error:
-        raise LSTMStrategyError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+        raise LSTMStrategyError(f"{path} cannot be read as Parquet: {first_line_of(error)}") from error
 
 
 def _read_decisions(folder: Path) -> pa.Table:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from lstm_strategy.bars import Float
+from lstm_strategy.formatting import fixed, p_value, percent, whole
 from lstm_strategy.measures import daily_returns
 from lstm_strategy.report.halts_section import halts_section
 from lstm_strategy.report.risk import Tails
 from lstm_strategy.report.run_types import Run, Summary
-from lstm_strategy.report.words import fixed, p_value, percent, whole
 
 __all__ = ["beside_table", "luck_table", "months_table", "risk_facts", "sensitivity_table", "tails_table"]
 __all__ += ["contents_of", "parts_table", "worst_days_table"]

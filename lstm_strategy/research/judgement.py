@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from lstm_strategy.bars import Float, format_ns
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.formatting import percent
 from lstm_strategy.measures import coverage, pinball
 from lstm_strategy.research.evaluate import Evaluated
 from lstm_strategy.research.leaks import CHECKS
@@ -126,11 +127,12 @@ def _between_seeds(rows: SideBySide, judged: Rows, best: float | None) -> dict[s
     spread = float(np.std(list(losses.values()), ddof=1))
     between = np.std([q_NQ[judged] for q_NQ in rows.seeds.values()], axis=0, ddof=1)
     mean = float(np.mean(list(losses.values())))
-    said = f"Seeds: {len(losses)} networks differ by {spread / mean:.2%} of pinball (standard deviation)"
+    said = f"Seeds: {len(losses)} networks differ by {percent(spread / mean, 2)} of pinball (standard deviation)"
     if best:
         gain = 1.0 - _pinball(rows.table, rows.table.q_NQ, judged) / best
         alone = sum(loss < best for loss in losses.values())
-        said += f"; alone, {alone} of {len(losses)} lie below the best baseline, their average by {gain:+.2%}"
+        below = percent(gain, 2, signed=True)
+        said += f"; alone, {alone} of {len(losses)} lie below the best baseline, their average by {below}"
         if spread / mean >= abs(gain):
             said += ", no more than the luck of a seed"
     return found | {

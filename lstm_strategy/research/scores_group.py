@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from lstm_strategy.bars import Float
 from lstm_strategy.forecast import mean_of
+from lstm_strategy.formatting import percent
 from lstm_strategy.research.scores_inference import bootstrap_sums, diebold_mariano, holm
 from lstm_strategy.research.scores_types import DieboldMariano, GroupScores, Interval, ScoredTable
 
@@ -206,9 +207,11 @@ def _against(
     sure = [name for name in dm if dm[name].p_holm < _SIGNIFICANCE]
     better, worse = ([n for n in sure if (dm[n].statistic > 0) is wanted] for wanted in (True, False))
     value, (low, high) = skill[best]
+    side = "below" if value >= 0 else "above"
+    interval = f"{percent(0.95, 0)} interval {percent(low, 2, signed=True)} to {percent(high, 2, signed=True)}"
     figures = (
-        f"pinball {abs(value):.2%} {'below' if value >= 0 else 'above'} that of {best}, the best of {len(baselines)}"
-        f" (95 % interval {low:+.2%} to {high:+.2%}, Diebold-Mariano p {dm[best].p_holm:.2g} after Holm)"
+        f"pinball {percent(abs(value), 2)} {side} that of {best}, the best of {len(baselines)} ({interval},"
+        f" Diebold-Mariano p {dm[best].p_holm:.2g} after Holm)"
     )
     if len(better) == len(baselines):
         return f"Better than every baseline: {figures}."
@@ -224,7 +227,7 @@ def _direction(rank_ic: tuple[float, Interval] | None) -> str:
     if rank_ic is None:
         return "No directional skill found: the mean never varies."
     value, (low, high) = rank_ic
-    told = f"rank IC {value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+    told = f"rank IC {value:.3f}, {percent(0.95, 0)} interval {low:.3f} to {high:.3f}"
     if low > 0.0:
         return f"Directional skill found: {told}."
     return f"No directional skill found: {told}."

@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.search_space import Dimension, Space, Value
 from lstm_strategy.tune_config import TuneConfig
 
@@ -106,7 +106,7 @@ def open_study(storage: BaseStorage, name: str, pruner: optuna.pruners.BasePrune
             storage=storage, study_name=name, pruner=pruner, direction="minimize", load_if_exists=True
         )
     except Exception as error:
-        short = first_line(error)
+        short = first_line_of(error)
         raise LSTMStrategyError(
             f"study {name} cannot be read from its storage ({short}); name another --storage"
         ) from None
@@ -251,7 +251,7 @@ def _database(url: str) -> RDBStorage:
     except Exception as error:  # whatever its driver raises
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise LSTMStrategyError(f"storage {_shown(url)} needs {error.__cause__.name}; install it") from None
-        short = first_line(getattr(error, "orig", None) or error).replace(url, _shown(url))
+        short = first_line_of(getattr(error, "orig", None) or error).replace(url, _shown(url))
         raise LSTMStrategyError(
             f"storage {_shown(url)} cannot be reached ({short}); see that it runs, or leave --storage out for a file"
         ) from None

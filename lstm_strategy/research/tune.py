@@ -15,7 +15,7 @@ import msgspec
 import optuna
 
 from lstm_strategy import __version__
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.hyperparameters import SplitConfig, WalkForwardConfig
 from lstm_strategy.research.away import without_folders
 from lstm_strategy.research.fit import data_hash
@@ -125,7 +125,7 @@ def tune(
                 try:
                     late = search.run(None if timeout is None else time.monotonic() + timeout)
                 except optuna.exceptions.StorageInternalError as error:
-                    short = first_line(error)
+                    short = first_line_of(error)
                     raise LSTMStrategyError(f"storage {record.shown} failed ({short}); {KEPT}") from error
                 except BaseException:
                     with suppress(Exception):

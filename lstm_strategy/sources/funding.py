@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import Float, Stamps
-from lstm_strategy.errors import LSTMStrategyError, first_line
+from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.sources.store import RawStore
 
 __all__ = ["Funding", "funding_path", "keep_funding", "read_funding"]
@@ -62,7 +62,7 @@ def read_funding(store: RawStore, instrument_id: str) -> Funding:
         ts = np.asarray(table["ts"].cast(pa.int64()))
         rate = np.asarray(table["rate"])
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        raise LSTMStrategyError(f"{path} cannot be read ({first_line(error)}); remove it") from error
+        raise LSTMStrategyError(f"{path} cannot be read ({first_line_of(error)}); remove it") from error
     if not (np.diff(ts) > 0).all() or not np.isfinite(rate).all():
         raise LSTMStrategyError(f"{path}: stamps must increase and rates be finite; remove it and download again")
     return Funding(ts, rate, ts)

@@ -15,7 +15,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 
 from lstm_strategy.bars import BarsError, Float, Stamps, format_ns, parse_ns
-from lstm_strategy.errors import first_line
+from lstm_strategy.errors import first_line_of
 
 __all__ = ["numbers_of", "read_table", "stamps_of"]
 
@@ -60,7 +60,7 @@ def read_table(path: Path) -> pa.Table:
         else:
             table = _read_csv(path, gzipped=name.endswith(".gz"))
     except (OSError, EOFError, pa.ArrowException, ValueError) as error:
-        raise BarsError(f"{path}: the file cannot be read ({first_line(error)})") from error
+        raise BarsError(f"{path}: the file cannot be read ({first_line_of(error)})") from error
     if table.num_rows == 0:
         raise BarsError(f"{path}: the file has no rows")
     if table.num_rows > _MAX_ROWS:
