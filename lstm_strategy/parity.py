@@ -38,6 +38,8 @@ class Parity:
         Bars between two checks.
     tolerance : float
         In standard deviations of a feature in training, and units of σ√h of a raw quantile.
+    phase : int
+        By how many bars the second check comes sooner, below ``every``: of many forecasters not all are due at once.
 
     Attributes
     ----------
@@ -51,11 +53,11 @@ class Parity:
         Whether somebody else waits for more of them.
     """
 
-    def __init__(self, live: Forecaster, *, every: int, tolerance: float) -> None:
+    def __init__(self, live: Forecaster, *, every: int, tolerance: float, phase: int = 0) -> None:
         self.problems: dict[str, str] = {}
         self.mended, self.too_few = 0, False
         self.keep = 2 * live.warmup_bars + every
-        self._live, self._every = live, every
+        self._live, self._every, self._phase = live, every, phase
         manifest = live.artefact.manifest
         self._comparison = Comparison(manifest, tolerance)
         self._offline = Forecaster(live.artefact, live.instrument_id, live.calibration)
@@ -107,7 +109,10 @@ class Parity:
         self._new.append(bar)
         self._position = position
         self._steps.append((*self._live.last_step, position))
-        if not self.proved or len(self._new) >= self._every:
+        if not self.proved:
+            self._check()
+        elif len(self._new) >= self._every - self._phase:
+            self._phase = 0
             self._check()
         for _ in range(_SLICES_MENDING if self._mending else 1):
             self._work()

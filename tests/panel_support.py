@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from engine_support import FREE, LEVELS, LOOSE, NORMAL, PERPETUAL, SIGN, SPOT, ToldForecaster, make_bars
+from engine_support import FREE, HOUR, LEVELS, LOOSE, NORMAL, PERPETUAL, SIGN, SPOT, ToldForecaster, make_bars
+from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
+from nautilus_trader.common.config import LoggingConfig
+from nautilus_trader.model.currencies import USDT
+from nautilus_trader.model.enums import AccountType, OmsType
+from nautilus_trader.model.identifiers import Venue
 
 from lstm_strategy.bars import Bars
-from lstm_strategy.decision import Shrinkage, Trained
+from lstm_strategy.decision import Costs, Shrinkage, SizingConfig, Trained
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus import market, session
 from lstm_strategy.nautilus.backtest_settings import BacktestSettings
-from lstm_strategy.nautilus.catalog import write_catalog
+from lstm_strategy.nautilus.catalog import bar_type, write_catalog
+from lstm_strategy.nautilus.engine import EngineBar, InstrumentId, Money
+from lstm_strategy.nautilus.instruments import to_engine
 from lstm_strategy.nautilus.model import Model
 from lstm_strategy.nautilus.panel_backtest import PanelRun, PanelSettings, run_panel
+from lstm_strategy.nautilus.portfolio_config import LSTMPortfolioStrategyConfig, PanelMember
+from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
 from lstm_strategy.portfolio import PortfolioConfig
 
 
@@ -31,6 +42,8 @@ def coin(base: str) -> Instrument:
 AAA, BBB, CCC = coin("AAA"), coin("BBB"), coin("CCC")
 FUTURE = msgspec.structs.replace(PERPETUAL, tick="0.01")
 SEPARATE = PortfolioConfig(method="separate")
+COINS = {coin.id: coin for coin in (AAA, BBB, CCC)}
+THIRD = SizingConfig(mode="fixed_fraction", fraction=0.3, no_trade_band=0.0)
 
 
 def walks(n: int, correlation: float = 0.6, seed: int = 0, jump: float = 0.001) -> list[Bars]:
@@ -89,3 +102,44 @@ def run_on(
             )
         )
     return run_panel(PanelSettings(members=tuple(members), portfolio=portfolio, run_folder=folder, tearsheet=False))
+
+
+def strategy[S: LSTMPortfolioStrategy](kind: type[S] = LSTMPortfolioStrategy, **changes: Any) -> S:
+    """Return a strategy of the three coins, with forecasters that are told."""
+    members = tuple(
+        PanelMember(
+            instrument_id=InstrumentId.from_str(name), bar_type=bar_type(name, HOUR), model="told", costs=Costs(fee=0.0)
+        )
+        for name in COINS
+    )
+    options = {"portfolio": SEPARATE, "sizing": THIRD, "limits": LOOSE, "record": True}
+    return kind(LSTMPortfolioStrategyConfig(members=members, **(options | changes)))
+
+
+def play(
+    engines: list[BacktestEngine], made: LSTMPortfolioStrategy, panel: list[Bars], late: dict[tuple[str, int], int]
+) -> None:
+    """Run over bars that reach the strategy as late as told, in nanoseconds by name and row."""
+    engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
+    engines.append(engine)
+    engine.add_venue(Venue("BINANCE"), OmsType.NETTING, AccountType.CASH, [Money(100_000, USDT)])
+    for coin in COINS.values():
+        engine.add_instrument(to_engine(coin))
+    engine.add_strategy(made)
+    for bars in panel:
+        instrument = to_engine(COINS[bars.instrument_id])
+        data = [
+            EngineBar(
+                bar_type(bars.instrument_id, HOUR),
+                *(instrument.make_price(price) for price in (bar.open, bar.high, bar.low, bar.close)),
+                instrument.make_qty(bar.volume),
+                bar.ts_close,
+                bar.ts_close + late.get((bars.instrument_id, row), 0),
+            )
+            for row, bar in enumerate(bars)
+        ]
+        engine.add_data(sorted(data, key=lambda bar: int(bar.ts_init)), sort=False)
+    engine.sort_data()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the engine's own use of pandas
+        engine.run()

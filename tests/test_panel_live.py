@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from engine_support import HOUR, LOOSE
-from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
-from nautilus_trader.common.config import LoggingConfig
-from nautilus_trader.model.currencies import USDT
-from nautilus_trader.model.enums import AccountType, OmsType
-from nautilus_trader.model.identifiers import Venue
-from panel_support import AAA, BBB, CCC, SEPARATE, tell_each, walks
+from engine_support import HOUR
+from nautilus_trader.backtest.engine import BacktestEngine
+from panel_support import BBB, CCC, COINS, play, strategy, tell_each, walks
 
-from lstm_strategy.bars import Bars
-from lstm_strategy.decision import Costs, SizingConfig
-from lstm_strategy.nautilus.catalog import bar_type
-from lstm_strategy.nautilus.engine import EngineBar, InstrumentId, Money
-from lstm_strategy.nautilus.instruments import to_engine
-from lstm_strategy.nautilus.portfolio_config import LSTMPortfolioStrategyConfig, PanelMember
 from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
 
 SECOND = 10**9
-COINS = {coin.id: coin for coin in (AAA, BBB, CCC)}
-THIRD = SizingConfig(mode="fixed_fraction", fraction=0.3, no_trade_band=0.0)
 
 
 @pytest.fixture
@@ -34,46 +20,6 @@ def engines() -> Iterator[list[BacktestEngine]]:
     yield made
     for engine in made:
         engine.dispose()
-
-
-def strategy(**changes: Any) -> LSTMPortfolioStrategy:
-    members = tuple(
-        PanelMember(
-            instrument_id=InstrumentId.from_str(name), bar_type=bar_type(name, HOUR), model="told", costs=Costs(fee=0.0)
-        )
-        for name in COINS
-    )
-    options = {"portfolio": SEPARATE, "sizing": THIRD, "limits": LOOSE, "record": True}
-    return LSTMPortfolioStrategy(LSTMPortfolioStrategyConfig(members=members, **(options | changes)))
-
-
-def play(
-    engines: list[BacktestEngine], made: LSTMPortfolioStrategy, panel: list[Bars], late: dict[tuple[str, int], int]
-) -> None:
-    """Run over bars that reach the strategy as late as told, in nanoseconds by name and row."""
-    engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
-    engines.append(engine)
-    engine.add_venue(Venue("BINANCE"), OmsType.NETTING, AccountType.CASH, [Money(100_000, USDT)])
-    for coin in COINS.values():
-        engine.add_instrument(to_engine(coin))
-    engine.add_strategy(made)
-    for bars in panel:
-        instrument = to_engine(COINS[bars.instrument_id])
-        data = [
-            EngineBar(
-                bar_type(bars.instrument_id, HOUR),
-                *(instrument.make_price(price) for price in (bar.open, bar.high, bar.low, bar.close)),
-                instrument.make_qty(bar.volume),
-                bar.ts_close,
-                bar.ts_close + late.get((bars.instrument_id, row), 0),
-            )
-            for row, bar in enumerate(bars)
-        ]
-        engine.add_data(sorted(data, key=lambda bar: int(bar.ts_init)), sort=False)
-    engine.sort_data()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the engine's own use of pandas
-        engine.run()
 
 
 def reasons(made: LSTMPortfolioStrategy, name: str) -> dict[int, str]:

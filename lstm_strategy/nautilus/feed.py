@@ -18,6 +18,7 @@ from lstm_strategy.nautilus.parity import Monitor, ParitySettings
 from lstm_strategy.nautilus.session import Stream
 from lstm_strategy.nautilus.stamps import require_stamped_at_close
 from lstm_strategy.nautilus.swap import FollowSettings, Swap
+from lstm_strategy.nautilus.turns import Turns, turns_of
 
 __all__ = ["Closed", "Feed", "HistorySettings"]
 
@@ -51,6 +52,10 @@ class Feed:
         Given the bars of a history, before the forecaster takes them.
     least_ns : int
         Time before now from which bars are asked for, where the model itself needs less.
+    turns : Turns, optional
+        Shared by all instruments of a strategy, so that their requests do not come all at once.
+    phase : int
+        How many bars before another's its parity is looked at: of many names not all at one close.
 
     Attributes
     ----------
@@ -70,6 +75,8 @@ class Feed:
         on_closed: Closed,
         on_past: Callable[[list[Bar]], None] | None = None,
         least_ns: int = 0,
+        turns: Turns | None = None,
+        phase: int = 0,
     ) -> None:
         self.armed, self.took_s = False, math.nan
         self._heard = False  # a live bar
@@ -77,11 +84,13 @@ class Feed:
         self._strategy, self._session, self._bar_type = strategy, session, bar_type
         self._on_closed, self._on_past, self._least_ns = on_closed, on_past, least_ns
         self._refill, self._first_ts = settings.refill_holes, 0
-        self._monitor = Monitor(strategy, session, bar_type, settings)
+        turns = turns or turns_of(strategy, settings.history_timeout_s)
+        self._monitor = Monitor(strategy, session, bar_type, settings, turns, phase)
         self._swap = Swap(strategy, session, bar_type, settings, self._monitor)
         self._backfill = Backfill(
             strategy,
             bar_type,
+            turns,
             timeout_s=settings.history_timeout_s,
             attempts=settings.history_attempts,
             on_done=self._on_history,
@@ -136,6 +145,7 @@ class Feed:
     def stop(self) -> None:
         """Wait for nothing more."""
         self._backfill.stop()
+        self._monitor.stop()
         self._swap.stop()
 
     def fail(self, where: str, error: Exception) -> None:

@@ -12,6 +12,8 @@ from nautilus_trader.trading.strategy import Strategy
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.engine import BarType, EngineBar, loud, on_loop
+from lstm_strategy.nautilus.pace import LEAST_S
+from lstm_strategy.nautilus.turns import Turns
 
 __all__ = ["Backfill", "History", "of_the_future", "on_grid", "timeframe_of", "to_bar", "to_bars"]
 
@@ -112,10 +114,13 @@ class Backfill:
     """Asks for missing bars, and waits a bounded time while they are on their way.
 
     Answers may come at once, late, more than once, or never. A request that is not answered within ``timeout_s`` wall
-    seconds is repeated; after ``attempts`` of them the bars that came by themselves must do.
+    seconds is repeated; after ``attempts`` of them the bars that came by themselves must do. Who waits for a turn waits
+    as long as the venue answers others.
 
     Parameters
     ----------
+    turns : Turns
+        All who ask the venue with this strategy's name.
     on_done : callable
         Given the `History` that came together, once.
 
@@ -129,6 +134,7 @@ class Backfill:
         self,
         strategy: Strategy,
         bar_type: BarType,
+        turns: Turns,
         *,
         timeout_s: float,
         attempts: int,
@@ -137,7 +143,8 @@ class Backfill:
         self.history: History | None = None
         self._strategy, self._bar_type, self._on_done = strategy, bar_type, on_done
         self._timeout_s, self._attempts = timeout_s, attempts
-        self._since = self._asked = 0
+        self._turns = turns
+        self._since = self._asked = self._silent = self._answers = self._early_ns = 0
         self._timer = f"{strategy.id}-history-{bar_type}"
 
     def ask(self, since: int, *first_live: Bar) -> None:
@@ -146,17 +153,16 @@ class Backfill:
         for bar in first_live:
             self.history.add_live(bar)
         self._since, self._asked = since, 0
-        self._request(self.history)
-        if self.history is not None:  # not answered at once, as it is in a backtest
-            interval = timedelta(seconds=self._strategy.pace.wall_s(self._timeout_s))
-            clock = self._strategy.clock
-            clock.set_timer(self._timer, interval, callback=on_loop(clock, self._on_timeout))
+        self._silent, self._answers = 0, self._turns.answers
+        self._turns.take(self, self._go)
+        if self.history is not None and self._turns.waits(self):
+            self._wait()
 
     def stop(self) -> None:
         """Wait no longer."""
         self.history = None
-        if self._timer in self._strategy.clock.timer_names:
-            self._strategy.clock.cancel_timer(self._timer)
+        self._still()
+        self._turns.leave(self)
 
     def finish(self) -> None:
         """Go on with what has come."""
@@ -169,6 +175,25 @@ class Backfill:
         """Stop the strategy because of ``error``, raised in ``where``."""
         self._strategy.fail(where, error)
 
+    def _go(self) -> None:
+        """Ask, now that it is our turn, and wait from now on."""
+        if self.history is not None:
+            self._request(self.history)
+        if self.history is not None:  # not answered at once, as it is in a backtest
+            self._wait()
+
+    def _wait(self) -> None:
+        """Look again after a while; whoever asks beside others shares the machine with them."""
+        self._still()
+        clock, crowd = self._strategy.clock, self._turns.crowd
+        interval = timedelta(seconds=self._strategy.pace.wall_s(self._timeout_s, least=LEAST_S * crowd))
+        self._early_ns = clock.timestamp_ns() + round(interval.total_seconds() * 5e8)
+        clock.set_timer(self._timer, interval, callback=on_loop(clock, self._on_timeout))
+
+    def _still(self) -> None:
+        if self._timer in self._strategy.clock.timer_names:
+            self._strategy.clock.cancel_timer(self._timer)
+
     def _request(self, history: History) -> None:
         self._asked += 1
         start = datetime.fromtimestamp(max(self._since, 0) / 1e9, UTC)
@@ -179,19 +204,27 @@ class Backfill:
     def _on_answer(self, history: History) -> None:
         if history is self.history:
             history.answered = True
+            self._turns.leave(self, answered=True)
             self.finish()
 
     @loud
-    def _on_timeout(self, _event: Any) -> None:
-        if self.history is None:
+    def _on_timeout(self, event: Any) -> None:
+        if self.history is None or event.ts_event < self._early_ns:  # of a wait before this one
             return
-        log, what = self._strategy.log, f"No history of {self._bar_type} after {self._asked} requests"
-        if self._asked < self._attempts:
+        turns, log = self._turns, self._strategy.log
+        what = f"No history of {self._bar_type} after {self._asked} requests"
+        if turns.waits(self):
+            silent, self._answers = turns.answers == self._answers, turns.answers
+            self._silent = self._silent + 1 if silent else 0
+            if self._silent < self._attempts:
+                turns.move_on()
+                return
+        elif self._asked < self._attempts:
             log.warning(f"{what}; asking again")
-            self._request(self.history)
-        else:
-            log.error(f"{what}; going on with live bars alone")
-            self.finish()
+            turns.take(self, self._go)
+            return
+        log.error(f"{what}; going on with live bars alone")
+        self.finish()
 
 
 def timeframe_of(bar_type: BarType) -> Timeframe:

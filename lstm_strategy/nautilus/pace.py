@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["REAL_TIME", "Pace"]
+__all__ = ["LEAST_S", "REAL_TIME", "Pace"]
 
 LEAST_S = 1.0
+"""Seconds of the wall below which nobody loses patience with a machine."""
 
 
 class Pace:

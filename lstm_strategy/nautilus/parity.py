@@ -12,6 +12,7 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.engine import BarType
 from lstm_strategy.nautilus.session import Stream
+from lstm_strategy.nautilus.turns import Turns, turns_of
 from lstm_strategy.parity import Parity
 
 __all__ = ["Monitor", "ParitySettings"]
@@ -40,13 +41,22 @@ class Monitor:
     parity : Parity or None
     """
 
-    def __init__(self, owner: Any, stream: Stream, bar_type: BarType, settings: ParitySettings) -> None:
+    def __init__(
+        self,
+        owner: Any,
+        stream: Stream,
+        bar_type: BarType,
+        settings: ParitySettings,
+        turns: Turns | None = None,
+        phase: int = 0,
+    ) -> None:
         if settings.parity_every < 1 or not 1e-5 < settings.parity_tolerance <= 0.1:
             told = f"parity_every is {settings.parity_every}, parity_tolerance {settings.parity_tolerance}"
             raise LSTMStrategyError(f"{told}; they must be 1 bar or more, and above 0.00001, at most 0.1")
         self.parity: Parity | None = None
         self._owner, self._stream, self._bar_type, self._settings = owner, stream, bar_type, settings
-        self._told, self._since_audit, self._audits = "", 0, 0
+        self._turns, self._phase = turns or turns_of(owner), phase % settings.parity_every
+        self._told, self._since_audit, self._audits = "", self._phase, 0
         self._heard_ts = 0  # before it, the venue has told what it says of the bars used
 
     @property
@@ -65,7 +75,11 @@ class Monitor:
     def parity_of(self, forecaster: Forecaster) -> Parity:
         """Return the proof of a forecaster that has seen no bar; it takes as long as to make one."""
         settings = self._settings
-        return Parity(forecaster, every=settings.parity_every, tolerance=settings.parity_tolerance)
+        return Parity(forecaster, every=settings.parity_every, tolerance=settings.parity_tolerance, phase=self._phase)
+
+    def stop(self) -> None:
+        """Ask for nothing more."""
+        self._turns.leave(self)
 
     def go_on(self, parity: Parity) -> None:
         """Prove another forecaster from now on, which has been warmed on the bars held."""
@@ -109,6 +123,8 @@ class Monitor:
 
     def _audit(self, parity: Parity, ts_now: int) -> None:
         """Ask for the last bars, and, where some are missing or too few, for all that should be held."""
+        if self._turns.waits(self):  # for its turn
+            return
         whole = parity.wants_past
         bars = parity.keep if whole else 2 * self._settings.parity_every
         self._since_audit, self._audits = 0, self._audits + 1
@@ -118,6 +134,7 @@ class Monitor:
         since = max(ts_now - (bars + 1) * bar_ns, 0)
 
         def on_answer(_: Any) -> None:
+            self._turns.leave(self, answered=True)
             parity.mend()
             self._heard_ts = max(self._heard_ts, ts_now - bar_ns)  # of the newest it has not had the last word
             if whole and audit == self._audits and self.parity is parity:
@@ -125,7 +142,7 @@ class Monitor:
                 self._tell()
 
         start = datetime.fromtimestamp(since / 1e9, UTC)
-        self._owner.request_bars(self._bar_type, start=start, callback=on_answer)
+        self._turns.take(self, lambda: self._owner.request_bars(self._bar_type, start=start, callback=on_answer))
 
     def _tell(self) -> None:
         """Say once what is wrong, and that it is over."""

@@ -31,6 +31,7 @@ from lstm_strategy.nautilus.portfolio_config import (
 from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
 from lstm_strategy.nautilus.seat import Seat
 from lstm_strategy.nautilus.status import nobody
+from lstm_strategy.nautilus.turns import Turns, turns_of
 from lstm_strategy.panel import Panel, Weighed
 from lstm_strategy.portfolio import require_portfolio
 from lstm_strategy.state_file import unpack_seats
@@ -78,7 +79,8 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         members = sorted_members(settings.members)
         require_portfolio(settings.portfolio, settings.sizing)
         bar_ns = timeframe_of(members[0].bar_type).ns
-        seats = {member.instrument_id.value: self._seat(member, bar_ns) for member in members}
+        turns = turns_of(self, settings.history_timeout_s)
+        seats = {member.instrument_id.value: self._seat(member, bar_ns, turns, n) for n, member in enumerate(members)}
         quotes = {self.cache.instrument(m.instrument_id).quote_currency.code for m in members}
         require_one_account(members, quotes, {seat.session.timeframe.text for seat in seats.values()})
         names = tuple(seats)
@@ -99,7 +101,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         """Whether bars are on their way: histories, missing ones, or those of a close that is not decided yet."""
         return self._rounds.open is not None or any(seat.feed.collecting for seat in self.seats.values())
 
-    def _seat(self, member: PanelMember, bar_ns: int) -> Seat:
+    def _seat(self, member: PanelMember, bar_ns: int, turns: Turns, number: int) -> Seat:
         name = member.instrument_id.value
 
         def on_closed(bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
@@ -110,7 +112,15 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
                 self._closes.setdefault(bar.ts_close, {})[name] = bar.close
 
         least_ns = self.settings.portfolio.warmup_bars * bar_ns
-        return Seat(self, self.settings.of(member), least_ns=least_ns, on_closed=on_closed, on_past=on_past)
+        return Seat(
+            self,
+            self.settings.of(member),
+            on_closed=on_closed,
+            on_past=on_past,
+            least_ns=least_ns,
+            turns=turns,
+            phase=number,
+        )
 
     def on_historical_data(self, data: Any) -> None:
         """Keep a bar of a requested history."""
@@ -162,7 +172,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         members = members_of(seats, due, ts_close - self.settings.portfolio.absent_bars * self._bar_ns)
         decisions = dict(zip(seats, panel.decide(members), strict=True))
         self._tell(panel, decisions)
-        with self.keeper.once():
+        with self.keeper:
             failures = self._act(due, decisions, dict(zip(seats, panel.weighed, strict=True)))
         if failures:
             raise failures[0]

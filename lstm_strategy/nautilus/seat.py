@@ -22,6 +22,7 @@ from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import RunRecord, open_journal, step_of
 from lstm_strategy.nautilus.rounds import Arrival
 from lstm_strategy.nautilus.session import open_session
+from lstm_strategy.nautilus.turns import Turns
 from lstm_strategy.panel import Member, Weighed
 from lstm_strategy.state_file import SeatState
 
@@ -55,7 +56,17 @@ class Seat:
         Its own orders, sides and losses; equity and halts are the account's.
     """
 
-    def __init__(self, strategy: Any, settings: LSTMStrategyConfig, *, least_ns: int, on_closed: Closed, on_past: Any):
+    def __init__(
+        self,
+        strategy: Any,
+        settings: LSTMStrategyConfig,
+        *,
+        on_closed: Closed,
+        on_past: Any,
+        least_ns: int,
+        turns: Turns,
+        phase: int,
+    ) -> None:
         self.name, self.settings = settings.instrument_id.value, settings
         self.record = RunRecord(self.name) if settings.record else None
         self.bar: Bar | None = None
@@ -78,6 +89,8 @@ class Seat:
             on_closed=on_closed,
             on_past=on_past,
             least_ns=least_ns,
+            turns=turns,
+            phase=phase,
         )
 
     @property

@@ -41,6 +41,7 @@ PROTOCOLS: tuple[Callable[[web.Application], None], ...] = (
 
 _LARGEST_REQUEST = 64 << 10  # bytes
 _MOST_STEPS = 1_000_000
+_BACKLOG = 1_024  # connections that wait to be taken while the loop is busy: beyond it the system refuses them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +163,7 @@ async def serve(config: ReplayConfig) -> AsyncIterator[ReplayServer]:
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, config.host, config.port).start()
+            await web.TCPSite(runner, config.host, config.port, backlog=_BACKLOG).start()
         except OSError as error:
             raise LSTMStrategyError(
                 f"replay: cannot listen on {config.host} port {config.port}: {error.strerror or error}; --port 0 takes"
