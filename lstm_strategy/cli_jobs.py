@@ -94,6 +94,7 @@ def settings_of(
         maintenance=_maintenance(setup, RawStore(catalog), instrument_id),
         liquidation_fee=setup.backtest.liquidation_fee,
         participation=setup.backtest.participation,
+        tried=setup.backtest.tried,
     )
     return settings, version
 

@@ -92,7 +92,7 @@ def sweep_command(
     }
     rows, hands = _run(jobs, folder, workers, ray)
     names = [member.instrument_id for member in members_of(job)]
-    summary = _judge(rows, schedule.trials) | {
+    summary = _judge(rows, schedule.trials + setup.backtest.tried - 1) | {
         "name": setup.name,
         "instrument": names[0] if len(names) == 1 else None,
         "instruments": names,

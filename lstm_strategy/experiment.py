@@ -77,7 +77,8 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tiers kept beside the bars where it is not given, else 0.05. ``liquidation_fee``: what it charges then, as a part
     of that value. ``participation``: part of a bar's volume that all fills within it may take; the rest of a market
     order is cancelled, and the next close decides anew, a limit order rests on. Without it an order of any size fills,
-    the part beyond a quarter of the volume one tick worse.
+    the part beyond a quarter of the volume one tick worse. ``tried``: configurations that this one was chosen from,
+    itself included, beside those of a tuning study: the deflated Sharpe ratio counts them.
     """
 
     start: str | None = None
@@ -90,6 +91,7 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     maintenance: float | tuple[MarginTier, ...] | None = None
     liquidation_fee: float = 0.0125
     participation: float | None = None
+    tried: int = 1
 
     def __post_init__(self) -> None:
         start, end = date_of("backtest.start", self.start), date_of("backtest.end", self.end)
@@ -99,6 +101,8 @@ class BacktestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise LSTMStrategyError(f"backtest.cash is {self.cash}; it must be above 0, at most 1e12")
         if not 0 <= self.delay <= 1000:
             raise LSTMStrategyError(f"backtest.delay is {self.delay}; it must be 0 to 1000")
+        if not 1 <= self.tried <= 1_000_000:
+            raise LSTMStrategyError(f"backtest.tried is {self.tried}; it must be 1 to 1000000, this one included")
         if not 0.0 <= self.borrow < 10.0:
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
         if self.maintenance is not None:

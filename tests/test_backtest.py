@@ -27,6 +27,7 @@ from lstm_strategy import artefact
 from lstm_strategy.bars import Bars
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.experiment import BacktestConfig
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.backtest import BacktestRun, BacktestSettings, run_backtest
 from lstm_strategy.nautilus.catalog import write_catalog
@@ -431,3 +432,17 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, tiny_artefact: Pat
         run_backtest(other_horizon)
     with pytest.raises(LSTMStrategyError, match="no bars BTCUSDT"):
         run_backtest(msgspec.structs.replace(settings, instrument_id=SPOT.id, timeframe="5m"))
+
+
+def test_what_was_tried_before_counts_against_the_sharpe_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, lambda _: 1e-3)
+    bars = random_bars(24 * 30, seed=2)
+    alone = run(tmp_path, bars).summary["overfitting"]
+    of_ten = run(tmp_path, bars, tried=10).summary["overfitting"]
+    assert (alone["trials"], of_ten["trials"]) == (1, 10)
+    assert of_ten["probabilistic_sharpe"] == alone["probabilistic_sharpe"] == alone["deflated_sharpe"]
+    assert of_ten["deflated_sharpe"] < alone["deflated_sharpe"]
+    with pytest.raises(LSTMStrategyError, match=r"backtest\.tried is 0; it must be 1"):
+        run(tmp_path, bars, tried=0)
+    with pytest.raises(LSTMStrategyError, match=r"backtest\.tried is 0; it must be 1"):
+        BacktestConfig(tried=0)

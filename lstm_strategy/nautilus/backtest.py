@@ -95,6 +95,7 @@ def run_backtest(settings: BacktestSettings) -> BacktestRun:
         cash=settings.cash,
         liquidations=traded.liquidations,
         funding_known=traded.funding_known,
+        tried=settings.tried,
     ) | {
         "halts": halts_told(
             {settings.instrument_id: traded.record}, tables["fills"], traded.charges, settings.limits, settings.delay

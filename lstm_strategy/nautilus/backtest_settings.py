@@ -61,6 +61,9 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
         any.
     liquidation_fee : float
         Fraction of the value, charged in the place of ``costs.fee`` on what is liquidated.
+    tried : int
+        Configurations that this one was chosen from, itself included, beside the trials of a tuning study: the
+        deflated Sharpe ratio counts them.
     parity_every : int
         Bars between two proofs of parity; live there are more (see `TradingConfig`).
     run_folder : Path, optional
@@ -91,6 +94,7 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
     borrow: float = 0.0
     maintenance: Maintenance = 0.05
     liquidation_fee: float = 0.0125
+    tried: int = 1
     parity_every: int = 240
     run_folder: Path | None = None
     tearsheet: bool = True
@@ -109,6 +113,8 @@ class BacktestSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise LSTMStrategyError(f"backtest.volume_share is {self.volume_share}; it must be above 0, at most 1")
         if self.participation is not None and not 0.0 < self.participation <= 1.0:
             raise LSTMStrategyError(f"backtest.participation is {self.participation}; it must be above 0, at most 1")
+        if self.tried < 1:
+            raise LSTMStrategyError(f"backtest.tried is {self.tried}; it must be 1 or above, this one included")
         if not 0.0 <= self.borrow < 10.0:
             raise LSTMStrategyError(f"backtest.borrow is {self.borrow}; it must be a yearly rate such as 0.1")
         require_maintenance(self.maintenance)

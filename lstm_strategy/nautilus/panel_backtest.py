@@ -111,7 +111,7 @@ def run_panel(settings: PanelSettings) -> PanelRun:
     log = log_folder(folder)
     traded = trade_panel(settings, log)
     tables, cash = traded.tables, settings.shared.cash
-    summary = sum_up_panel(traded, cash=cash, method=settings.portfolio.method) | {
+    summary = sum_up_panel(traded, cash=cash, method=settings.portfolio.method, tried=settings.shared.tried) | {
         "halts": halts_told(
             traded.records, tables["fills"], traded.charges, settings.shared.limits, settings.shared.delay
         ),

@@ -64,7 +64,7 @@ def account_table(records: dict[str, RunRecord], cash: float, cost_per_side: dic
     )
 
 
-def sum_up_panel(traded: TradedPanel, *, cash: float, method: str) -> dict[str, Any]:
+def sum_up_panel(traded: TradedPanel, *, cash: float, method: str, tried: int = 1) -> dict[str, Any]:
     """Return the summary of a run as plain values, NaN where a figure is not defined."""
     tables, markets, records = traded.tables, traded.markets, traded.records
     equity, first = tables["equity"], next(iter(markets.values()))
@@ -110,7 +110,7 @@ def sum_up_panel(traded: TradedPanel, *, cash: float, method: str) -> dict[str, 
             for number, horizon in enumerate(source.horizons)
         ],
         "buy_and_hold": results(stamps, equity["buy_and_hold"].to_numpy(), cash),
-        "overfitting": figures(stamps, own, cash, trials=source.trials),
+        "overfitting": figures(stamps, own, cash, trials=source.trials + tried - 1),
         "turnover": turnover(stamps, own, tables["fills"]),
         "capacity": _smallest([row["capacity"] for row in rows if row["capacity"]]),
         "execution": execution(tables["fills"]),

@@ -39,6 +39,7 @@ def sum_up(
     cash: float,
     liquidations: list[Liquidated],
     funding_known: tuple[int, int] | None = None,
+    tried: int = 1,
 ) -> dict[str, Any]:
     """Return the summary of a run as plain values, NaN where a figure is not defined.
 
@@ -50,6 +51,8 @@ def sum_up(
         In the order they happened.
     funding_known : tuple of int, optional
         First and last stamp of the funding rates that were charged.
+    tried : int
+        Configurations that this one was chosen from, beside the trials of the model's own tuning.
     """
     equity = tables["equity"]
     own = equity["equity"].to_numpy()
@@ -82,7 +85,7 @@ def sum_up(
         "days_halted": len(halted),
         **scores(source, bars, forecasts),
         "buy_and_hold": results(bars.ts_close, equity["buy_and_hold"].to_numpy(), cash),
-        "overfitting": figures(bars.ts_close, own, cash, trials=source.trials),
+        "overfitting": figures(bars.ts_close, own, cash, trials=source.trials + tried - 1),
         "turnover": turnover(bars.ts_close, own, tables["fills"]),
         "capacity": capacity(bars, tables["fills"], cash),
         "execution": execution(tables["fills"]),
