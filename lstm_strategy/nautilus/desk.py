@@ -17,7 +17,7 @@ from lstm_strategy.limits import CLOSING_FACTOR, LimitsConfig, require_tradable
 from lstm_strategy.nautilus.account import Holdings, is_liquidation, look
 from lstm_strategy.nautilus.engine import EngineInstrument, Order, OrderFilled, OrderSide
 from lstm_strategy.nautilus.execution import Execution
-from lstm_strategy.nautilus.exits import Guard, Watch
+from lstm_strategy.nautilus.exits import QUIET, Guard, Watch
 from lstm_strategy.nautilus.instruments import from_engine
 from lstm_strategy.nautilus.orders import Action, Rules, outdated, plan_order
 from lstm_strategy.reasons import RATES, Reason
@@ -116,7 +116,7 @@ class Desk:
     def watch(self, held: Holdings, ts_close: int, price: float, forecast: Forecast | None, closed_ns: int) -> Watch:
         """Return what the exits say of a bar's close, for the decision on it."""
         lost, self._liquidated = self._liquidated, False
-        watch = Watch() if self._guard is None else self._guard.on_bar(held, ts_close, price, forecast, closed_ns)
+        watch = QUIET if self._guard is None else self._guard.on_bar(held, ts_close, price, forecast, closed_ns)
         return watch._replace(exit=Reason.LIQUIDATED) if lost else watch
 
     def learn(self, event: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from nautilus_trader.trading.strategy import Strategy
 
+from lstm_strategy.decision import FINE, Conditions
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig, ExitState, deviation, due, level_reached, open_exits, take_bar
 from lstm_strategy.forecast import Forecast
@@ -28,7 +29,7 @@ from lstm_strategy.nautilus.orders import Rules
 from lstm_strategy.nautilus.venues import rules_at
 from lstm_strategy.reasons import Reason
 
-__all__ = ["Guard", "Watch"]
+__all__ = ["QUIET", "Guard", "Watch"]
 
 
 class Watch(NamedTuple):
@@ -37,6 +38,15 @@ class Watch(NamedTuple):
     exit: Reason | None = None
     unprotected: bool = False
     paused: bool = False
+
+    def conditions(self, *, ready: bool, parity: bool, outside_range: bool = False, stale: bool = False) -> Conditions:
+        """Return it beside what else the driver knows of a bar; `FINE` where nothing is wrong."""
+        if ready and parity and not (outside_range or stale or any(self)):
+            return FINE
+        return Conditions(ready, parity, stale, outside_range, self.unprotected, self.paused, self.exit)
+
+
+QUIET = Watch()
 
 
 class _Wanted(NamedTuple):

@@ -18,6 +18,7 @@ from lstm_strategy.nautilus.turns import Turns
 __all__ = ["Backfill", "History", "of_the_future", "on_grid", "timeframe_of", "to_bar", "to_bars"]
 
 _CLOCKS_NS = 60_000_000_000
+_UNITS = tuple(10.0**precision for precision in range(19))
 
 
 def on_grid(ts: int, timeframe: Timeframe) -> int | None:
@@ -48,18 +49,15 @@ def to_bar(bar: EngineBar, ts_close: int) -> Bar:
     BarsError
         For prices that cannot be.
     """
-    price_unit, size_unit = 10.0**bar.close.precision, 10.0**bar.volume.precision
-    made = Bar(
-        ts_close,
-        round(bar.open.as_double() * price_unit) / price_unit,
-        round(bar.high.as_double() * price_unit) / price_unit,
-        round(bar.low.as_double() * price_unit) / price_unit,
-        round(bar.close.as_double() * price_unit) / price_unit,
-        round(bar.volume.as_double() * size_unit) / size_unit,
-    )
-    if not (0.0 < made.low <= min(made.open, made.close) and max(made.open, made.close) <= made.high):
+    close, volume = bar.close, bar.volume
+    price_unit, size_unit = _UNITS[close.precision], _UNITS[volume.precision]
+    o = round(bar.open.as_double() * price_unit) / price_unit
+    h = round(bar.high.as_double() * price_unit) / price_unit
+    l = round(bar.low.as_double() * price_unit) / price_unit  # noqa: E741
+    c = round(close.as_double() * price_unit) / price_unit
+    if not (0.0 < l <= o <= h and l <= c <= h):
         raise BarsError(f"the bar closed at {format_ns(ts_close)} has impossible prices: {bar}")
-    return made
+    return Bar(ts_close, o, h, l, c, round(volume.as_double() * size_unit) / size_unit)
 
 
 def to_bars(instrument_id: str, timeframe: Timeframe, bars: Iterable[Bar]) -> Bars:

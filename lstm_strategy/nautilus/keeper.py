@@ -8,8 +8,6 @@ state may be some milliseconds old: then an order may be uncounted, and a stop t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -153,15 +151,13 @@ class Keeper:
         folder.write(Kept(str(strategy.id), models, now, self.ordered, strategy.on_save()))
         self._last = self._light()
 
-    @contextmanager
-    def once(self) -> Iterator[None]:
-        """Do as `keep` at the end of a handler: nothing that it sends leaves the process before that."""
+    def __enter__(self) -> None:
+        """Begin a handler, at whose end all is kept at once: nothing that it sends leaves the process before that."""
         self._acting = True
-        try:
-            yield
-        finally:
-            self._acting = False
-            self.keep()
+
+    def __exit__(self, *_: object) -> None:
+        self._acting = False
+        self.keep()
 
     @loud
     def note(self, _event: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from nautilus_trader.trading.config import StrategyConfig
 
-from lstm_strategy.bars import Bar, Stamps
+from lstm_strategy.bars import Stamps
 from lstm_strategy.decision import Decision
 from lstm_strategy.decision_log import DECISIONS, STAMP, DecisionLog, Entry, Header
 from lstm_strategy.errors import LSTMStrategyError
@@ -160,20 +160,14 @@ class Journal:
         self._strategy, self._session, self._decision_log = strategy, session, log
         self._failed, self._speaks = False, session.model.label
 
-    def add(
-        self, bar: Bar, forecast: Forecast | None, *, waiting: bool, step: Step | None = None, **of_decision: Any
-    ) -> None:
-        """Keep one bar; ``of_decision`` are the other fields of `Entry` that only the strategy knows.
-
-        ``step``: what `step_of` told when the bar came, where other bars may have come since.
-        """
+    def add(self, entry: Entry) -> None:
+        """Keep one bar."""
         model, log = self._session.model, self._decision_log
         if model.label != self._speaks:  # another has taken its place
             (voice,) = model.voices
-            voices = (*log.header.voices, msgspec.structs.replace(voice, first=bar.ts_close))
+            voices = (*log.header.voices, msgspec.structs.replace(voice, first=entry.bar.ts_close))
             log.header, self._speaks = msgspec.structs.replace(log.header, voices=voices), model.label
-        x_F, raw_HQ, version = step or step_of(model, waiting=waiting)
-        self._try(self._decision_log.add, Entry(bar, forecast, x_F, raw_HQ, version, waiting=waiting, **of_decision))
+        self._try(log.add, entry)
 
     def flush(self) -> None:
         """Write what is in memory."""

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from lstm_strategy.bars import Bar
-from lstm_strategy.decision import Conditions, Decision, PortfolioState, RiskState, Seen, advance, count_order
+from lstm_strategy.decision import Decision, PortfolioState, RiskState, Seen, advance, count_order
+from lstm_strategy.decision_log import Entry
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.nautilus.account import Holdings
 from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import OrderFilled, OrderSide
+from lstm_strategy.nautilus.exits import QUIET
 from lstm_strategy.nautilus.feed import Closed, Feed
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
@@ -157,18 +159,16 @@ class Seat:
             self.latest = forecast
         latest = self.latest if self.latest is not None and self.latest.ts_close >= latest_since else None
         stale = arrival is None or arrival.waiting
-        conditions = Conditions(
-            ready=forecast is None or self.feed.armed,
-            parity=forecast is None or self.feed.proved,
-            stale=stale,
-            outside_range=arrival is not None and arrival.outside_range,
-        )
+        watch = QUIET
         if arrival is not None and self.held is not None:
             desk, bar = self.session.desk, arrival.bar
             watch = desk.watch(self.held, bar.ts_close, bar.close, forecast, model.closed_ns)
-            conditions = msgspec.structs.replace(
-                conditions, unprotected=watch.unprotected, paused=watch.paused, exit=watch.exit
-            )
+        conditions = watch.conditions(
+            ready=forecast is None or self.feed.armed,
+            parity=forecast is None or self.feed.proved,
+            outside_range=arrival is not None and arrival.outside_range,
+            stale=stale,
+        )
         return Member(
             state=msgspec.structs.replace(self.state, **others),
             trained=model.trained,
@@ -200,18 +200,23 @@ class Seat:
             equity = weighed.state.equity
             self.record.add(decision, forecast, action, float(quantity), self.price, equity)
         if self.journal is not None:
+            x_F, raw_HQ, version = arrival.step
             self.journal.add(
-                arrival.bar,
-                forecast,
-                waiting=arrival.waiting,
-                step=arrival.step,
-                conditions=weighed.conditions,
-                state=weighed.state,
-                position=0.0 if self.held is None else float(self.held.position),
-                decision=decision,
-                action=action.value,
-                quantity=float(quantity),
-                worth=weighed.worth,
+                Entry(
+                    arrival.bar,
+                    forecast,
+                    x_F,
+                    raw_HQ,
+                    version,
+                    conditions=weighed.conditions,
+                    state=weighed.state,
+                    position=0.0 if self.held is None else float(self.held.position),
+                    decision=decision,
+                    waiting=arrival.waiting,
+                    action=action,
+                    quantity=float(quantity),
+                    worth=weighed.worth,
+                )
             )
 
     def tend(self) -> None:

@@ -14,7 +14,6 @@ from lstm_strategy.bars import Bar, format_ns
 from lstm_strategy.decision import (
     EXITS,
     HALTS,
-    Conditions,
     PortfolioState,
     Reason,
     RiskState,
@@ -23,6 +22,7 @@ from lstm_strategy.decision import (
     count_order,
     decide,
 )
+from lstm_strategy.decision_log import Entry
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import EngineBar, loud
@@ -30,7 +30,7 @@ from lstm_strategy.nautilus.feed import Feed
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
-from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal
+from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal, step_of
 from lstm_strategy.nautilus.session import Session, open_session
 from lstm_strategy.nautilus.status import nobody
 from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
@@ -105,7 +105,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
 
     def _on_closed(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
         if self._session is not None:
-            with self.keeper.once():
+            with self.keeper:
                 self._decide(self._session, bar, forecast, waiting=waiting)
 
     def _decide(self, session: Session, bar: Bar, forecast: Forecast | None, *, waiting: bool = False) -> None:
@@ -113,29 +113,25 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         if bar.ts_close < self._marked_ts:
             return
         self._marked_ts = bar.ts_close
-        settings = self.settings
-        held = session.desk.look(bar.close)
-        model, position = session.model, float(held.position)
+        settings, desk, model, price = self.settings, session.desk, session.model, bar.close
+        held = desk.look(price)
+        equity, position = held.equity, float(held.position)
         scale = math.nan if forecast is None else forecast.scale
-        seen = Seen(position, bar.close, scale, session.timeframe.ns, model.closed_ns)
-        start = RiskState.start(bar.ts_close, held.equity, position)
-        risk = advance(self.risk or start, bar.ts_close, held.equity, settings.limits, seen)
+        seen = Seen(position, price, scale, session.timeframe.ns, model.closed_ns)
+        before = self.risk or RiskState.start(bar.ts_close, equity, position)
+        risk = advance(before, bar.ts_close, equity, settings.limits, seen)
         if math.isfinite(risk.equity):  # it was known once
             self.risk = self.keeper.halted_by_order(risk)
         self._count_orders(session)  # those that waited for the venue since the last bar
         risk = self.risk or risk
-        unit = bar.close / held.equity if held.equity else math.nan
-        state = PortfolioState(bar.ts_close, held.equity, position * unit, risk, float(held.pending) * unit)
+        unit = price / equity if equity else math.nan
+        state = PortfolioState(bar.ts_close, equity, position * unit, risk, float(held.pending) * unit)
         armed = self._feed is not None and self._feed.armed
-        ready, outside = forecast is None or armed, session.outside_range(forecast)
-        watch = session.desk.watch(held, bar.ts_close, bar.close, forecast, model.closed_ns)
-        conditions = Conditions(
-            ready=ready,
+        watch = desk.watch(held, bar.ts_close, price, forecast, model.closed_ns)
+        conditions = watch.conditions(
+            ready=forecast is None or armed,
             parity=forecast is None or self._feed is None or self._feed.proved,
-            outside_range=outside,
-            unprotected=watch.unprotected,
-            paused=watch.paused,
-            exit=watch.exit,
+            outside_range=session.outside_range(forecast),
         )
         decision = decide(
             forecast,
@@ -156,23 +152,15 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             decision = msgspec.structs.replace(decision, target=decision.exposure)
         quantity, action = Decimal(0), Action.NOT_READY
         if halted or (not waiting and (armed or abs(decision.target) < abs(decision.exposure))):
-            quantity, action = session.desk.act(decision, held, bar.close, 0.0 if forecast is None else scale)
+            quantity, action = desk.act(decision, held, price, 0.0 if forecast is None else scale)
         self._count_orders(session)
-        session.desk.tend()
+        desk.tend()
         if self.record is not None:
-            self.record.add(decision, forecast, action, float(quantity), bar.close, held.equity)
+            self.record.add(decision, forecast, action, float(quantity), price, equity)
         if self._journal is not None:
-            self._journal.add(
-                bar,
-                forecast,
-                conditions=conditions,
-                state=state,
-                position=position,
-                decision=decision,
-                waiting=waiting,
-                action=action.value,
-                quantity=float(quantity),
-            )
+            step, sent = step_of(model, waiting=waiting), float(quantity)
+            row = Entry(bar, forecast, *step, conditions, state, position, decision, waiting, action, sent)
+            self._journal.add(row)
 
     def _count_orders(self, session: Session) -> None:
         for _ in range(session.desk.newly_sent()):
@@ -252,6 +240,9 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         """What an event may change of the state."""
         desk = None if self._session is None else self._session.desk
         return self.risk, desk and desk.exits_state(), desk and desk.uncounted
+
+    def encode(self) -> None:
+        """Nothing: its state is written whole."""
 
     def flatten(self) -> None:
         """Cancel our orders and close the position, whether the strategy runs on or has been stopped."""
