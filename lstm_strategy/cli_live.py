@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,8 @@ from lstm_strategy.console import console, emit_json
 from lstm_strategy.decision import HALTS
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
+from lstm_strategy.formatting import percent
+from lstm_strategy.state_folder import StateFolder
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.live import NodeRun
@@ -54,6 +57,9 @@ def paper_command(
     speed: Annotated[float, typer.Option(min=0.001, max=1e9, help="With --replay: 3600 is an hour a second.")] = 1.0,
     bars: Annotated[int | None, typer.Option(min=1, help="With --replay: end after so many bars.")] = None,
     in_sample: Annotated[bool, typer.Option("--in-sample", help="With --replay: allow bars of the training.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Put the kept paper account and state aside, and begin with new ones.")
+    ] = False,
     start_timeout: TimeoutOption = None,
     base_url: BaseUrlOption = None,
     dashboard: DashboardOption = False,
@@ -69,6 +75,8 @@ def paper_command(
     --replay the bars are those of the backtest, told by a local exchange: the run then makes the backtest's decisions,
     which `lstm-strategy explain --diff` checks. Ctrl-C or SIGTERM ends it; SIGUSR1 flattens and halts.
 
+    On the venue's bars the account is kept: the next start goes on with its balances, position and resting orders.
+
     [bold]Examples[/bold]: lstm-strategy paper backtests/btcusdt_1h.toml
 
     lstm-strategy paper backtests/btcusdt_1h.toml --replay --speed 3600
@@ -77,6 +85,8 @@ def paper_command(
         raise LSTMStrategyError("--replay brings its own exchange; leave --base-url out")
     if not replay and (speed != 1.0 or bars is not None):
         raise LSTMStrategyError("--speed and --bars belong to --replay; a venue's bars come when they come")
+    if replay and anew:
+        raise LSTMStrategyError("--replay keeps no account, and always begins anew; leave --anew out")
     setup = load_experiment(experiment)
     settings = node_settings(
         setup,
@@ -89,7 +99,7 @@ def paper_command(
         bars=bars,
         in_sample=in_sample,
     )
-    _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
+    _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json, anew=anew)
 
 
 def live_command(
@@ -124,7 +134,15 @@ def live_command(
     _run(settings, experiment, runs, dashboard_port if dashboard else None, as_json=as_json)
 
 
-def _run(settings: NodeSettings, experiment: Path, runs: Path, dashboard: int | None, *, as_json: bool) -> None:
+def _run(
+    settings: NodeSettings,
+    experiment: Path,
+    runs: Path,
+    dashboard: int | None,
+    *,
+    as_json: bool,
+    anew: bool = False,
+) -> None:
     from lstm_strategy.nautilus.live import run_node
     from lstm_strategy.nautilus.live_results import write_results
     from lstm_strategy.nautilus.node_settings import hold_trader
@@ -138,6 +156,8 @@ def _run(settings: NodeSettings, experiment: Path, runs: Path, dashboard: int | 
 
     folder = settings.run_folder
     with hold_trader(runs / ".traders", settings.trader_id), watching(settings, dashboard) as watcher:
+        if anew and settings.state_folder is not None:
+            _put_aside(settings.state_folder)
         folder.mkdir(parents=True)
         (folder / "experiment.toml").write_bytes(experiment.read_bytes())
         console.print(f"run: {escape(str(folder))}", soft_wrap=True, highlight=False)
@@ -149,6 +169,18 @@ def _run(settings: NodeSettings, experiment: Path, runs: Path, dashboard: int | 
         asyncio.run(run_node(settings, observers, on_end))
 
 
+def _put_aside(state: Path) -> None:
+    """Rename a state folder that nobody holds."""
+    if not state.is_dir():
+        return
+    folder = StateFolder(state)
+    folder.acquire("lstm-strategy paper --anew")
+    folder.release()
+    aside = state.with_name(f"{state.name}-until-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+    state.rename(aside)
+    console.print(f"put aside: {escape(str(aside))}", soft_wrap=True, highlight=False)
+
+
 def _label(model: Any) -> str:
     return model.label if hasattr(model, "label") else f"{model.parent.name}/{model.name}"
 
@@ -156,7 +188,8 @@ def _label(model: Any) -> str:
 def _tell_end(summary: dict[str, Any]) -> None:
     told = f"ended ({summary['ended']}): {summary['decisions']} bars decided"
     if "net_return" in summary:
-        told += f", {summary['orders']} orders, {summary['fills']} fills, net return {summary['net_return']:+.2%}"
+        moved = percent(summary["net_return"], 2, signed=True)
+        told += f", {summary['orders']} orders, {summary['fills']} fills, net return {moved}"
     console.print(f"[bold]{told}[/bold] in {summary['seconds']:.1f} s", highlight=False, soft_wrap=True)
 
 

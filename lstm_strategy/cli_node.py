@@ -74,6 +74,8 @@ def node_settings(
     require_offered(adapter, Timeframe.parse(setup.data.timeframe))
     if mode == "live":
         require_keys(adapter, testnet=live.testnet)
+        if live.keep and adapter.name != "binance":
+            raise LSTMStrategyError(f"live.keep is for Binance spot; {adapter.name} needs an account of its own")
     if mode != "replay" and places.model is None and setup.model.source == "walk_forward":
         raise LSTMStrategyError(
             'model.from is "walk_forward": those models spoke of the past; name one with --model, or trade "current"'
@@ -106,8 +108,7 @@ def node_settings(
         trader_id=trader,
         currency=known[0].quote,
         run_folder=folder,
-        # On paper every run begins with a fresh account, and must not remember an older one.
-        state_folder={"live": base / "state", "paper": folder / "state", "replay": None}[mode],
+        state_folder=None if mode == "replay" else base / "state",  # a replay begins anew
         base_url=base_url,
         rehearsal=rehearsal,
     )

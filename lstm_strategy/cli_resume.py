@@ -115,8 +115,7 @@ def _locate(what: Path, runs: Path) -> Path:
 
     name = load_experiment(what).name
     live, paper = runs / name / "live", runs / name / "paper"
-    last = sorted(paper.glob("*/state"))[-1:]  # a paper run has a folder of its own, named by its time
-    found = [place for place in (live / "state", paper / "state", *last) if StateFolder(place).known]
+    found = [place for place in (live / "state", paper / "state") if StateFolder(place).known]
     meant = found if len(found) < 2 else [place for place in found if _is_halted(StateFolder(place))]
     if len(meant) == 1:
         return meant[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal, InvalidOperation
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -56,6 +57,9 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Bars on which it must have forecast, unheard, before it does; 1 or more.
     parity_every : int
         Bars between two proofs that what is traded on is what would be made offline (see `parity`).
+    keep : dict of str
+        By coin, what the account holds of it that is not the strategy's: it is in no balance, and never sold. Real
+        money on Binance spot (see `nautilus.binance_coins`).
     cache : str, optional
         ``redis://HOST:PORT``, or ``rediss://`` for TLS: where the engine keeps orders and positions of real money as
         well (see `nautilus.cache_database`); a password comes from the environment.
@@ -77,6 +81,7 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     follow_poll: float = 30.0
     shadow_bars: int = 24
     parity_every: int = 24
+    keep: dict[str, str] = msgspec.field(default_factory=dict)
     cache: str | None = None
     alerts: AlertsConfig = msgspec.field(default_factory=AlertsConfig)
 
@@ -87,6 +92,8 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise LSTMStrategyError(
                 f"live.trader_id is {self.trader_id[:80]!r}; it must be a name and a tag, such as DESK-001"
             )
+        for coin, amount in self.keep.items():
+            _require_amount(coin, amount)
         if self.cache is not None:
             _require_address(self.cache)
         for name, value, least in (
@@ -101,6 +108,17 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for key, bars in (("shadow_bars", self.shadow_bars), ("parity_every", self.parity_every)):
             if not 1 <= bars <= 100_000:
                 raise LSTMStrategyError(f"live.{key} is {bars}; it must be 1 to 100000 bars")
+
+
+def _require_amount(coin: str, amount: str) -> None:
+    try:
+        good = Decimal(amount).is_finite() and Decimal(amount) >= 0
+    except InvalidOperation:
+        good = False
+    if not good or not re.fullmatch(r"[A-Z0-9]{1,20}", coin):
+        raise LSTMStrategyError(
+            f'live.keep says {coin[:40]!r} = {amount[:40]!r}; it must be a coin and an amount, such as BTC = "0.5"'
+        )
 
 
 def _require_address(text: str) -> None:

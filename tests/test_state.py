@@ -29,7 +29,7 @@ from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.backtest import BacktestRun
 from lstm_strategy.nautilus.engine import name_of_side, name_of_status
 from lstm_strategy.nautilus.strategy import LSTMStrategy
-from lstm_strategy.state_file import Kept, decode, encode
+from lstm_strategy.state_file import Change, Kept, decode, encode, encode_change
 from lstm_strategy.state_folder import KILL, FolderHeldError, StateFolder, one_line
 
 type Deed = Callable[[LSTMStrategy], None]
@@ -48,7 +48,7 @@ def resume(*words: str) -> tuple[int, str]:
 
 def test_a_file_torn_at_any_length_or_changed_in_any_byte_is_refused_in_one_line() -> None:
     content = encode(KEPT)
-    assert decode(content) == KEPT
+    assert decode(content) == (KEPT, "")
     for length in range(len(content)):
         with pytest.raises(LSTMStrategyError) as refused:
             decode(content[:length])
@@ -67,7 +67,7 @@ def test_the_latest_whole_one_is_used_the_others_are_told_and_none_left_is_an_er
     folder.release()
     names = ("state.0", "state.1", "state.synced")
     contents = {name: (tmp_path / name).read_bytes() for name in names}
-    assert [decode(contents[name]).saved_ns for name in names] == [4, 3, 4]
+    assert [decode(contents[name])[0].saved_ns for name in names] == [4, 3, 4]
 
     def lay(**changed: bytes) -> None:
         for name, content in (contents | {name.replace("_", "."): part for name, part in changed.items()}).items():
@@ -96,6 +96,56 @@ def test_the_latest_whole_one_is_used_the_others_are_told_and_none_left_is_an_er
         large.truncate(2**29)  # sparse
     with pytest.raises(LSTMStrategyError, match="too large"):
         folder.read()
+
+
+def test_changes_of_one_instrument_are_added_to_the_whole_and_end_with_it(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    folder.acquire("one")
+    assert not folder.amend(1, {"a": b"1"})  # to nothing
+    seats = msgspec.msgpack.encode({"a": b"0", "b": b"0"})
+    for saved in (1, 10):
+        folder.write(msgspec.structs.replace(KEPT, saved_ns=saved, parts={"seats": seats, "panel": bytes(500 // saved)}))
+        for change in range(1, 4):
+            assert folder.amend(saved + change, {"ab"[change % 2]: b"%d" % change})
+    folder.flush()
+    for name in ("state.0", "state.synced"):
+        kept, problem = decode((tmp_path / name).read_bytes())
+        assert (kept.saved_ns, kept.age, problem) == (13, (2, 3), "")
+        assert msgspec.msgpack.decode(kept.parts["seats"]) == {"a": b"2", "b": b"3"}
+        assert kept.parts["panel"] == bytes(50)
+    older = decode((tmp_path / "state.1").read_bytes())[0]
+    assert (older.saved_ns, older.age) == (4, (1, 3))
+    assert folder.read()[0] == kept
+    folder.write(msgspec.structs.replace(kept, parts={}))  # as a request to resume does; over longer ones
+    assert [decode((tmp_path / f"state.{n}").read_bytes())[0].age for n in (0, 1)] == [(2, 3), (3, 0)]
+    folder.release()
+    again = StateFolder(tmp_path)
+    again.acquire("two")
+    assert not again.amend(1, {"a": b"1"})  # before it has written anything itself
+    again.release()
+
+
+def test_a_change_torn_at_any_length_or_changed_in_any_byte_leaves_what_was_there_before_it() -> None:
+    seats = msgspec.msgpack.encode({"a": b"0", "b": b"0"})
+    whole = encode(msgspec.structs.replace(KEPT, parts={"seats": seats}, number=4))
+    first, second = (encode_change(Change(4, n, 10 + n, {"a": b"%d" % n})) for n in (1, 2))
+    content = whole + first + second + encode_change(Change(2, 3, 99, {"a": b"older"}))  # left over
+    ends = [len(whole), len(whole) + len(first), len(whole) + len(first) + len(second)]
+
+    def read(content: bytes) -> tuple[int, bytes, bool]:
+        kept, problem = decode(content)
+        assert "\n" not in problem
+        return kept.changes, msgspec.msgpack.decode(kept.parts["seats"])["a"], bool(problem)
+
+    assert read(content) == (2, b"2", False)
+    for length in range(len(whole), ends[2]):
+        changes = sum(length >= end for end in ends[1:])
+        begun = length - ends[changes] >= 22  # its first line is there
+        assert read(content[:length]) == (changes, b"%d" % changes, begun)
+    for at in range(len(whole), ends[2]):
+        changes = sum(at >= end for end in ends[1:])
+        found = read(content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :])
+        assert found == (changes, b"%d" % changes, at - ends[changes] >= 22)
 
 
 def test_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
@@ -667,7 +717,7 @@ def test_resume_finds_the_state_of_an_experiment(tmp_path: Path) -> None:
     words = (experiment, "--reason", "looked at it", "--runs", str(tmp_path))
     code, told = resume(*words)
     assert (code, "has kept no state" in told) == (1, True)
-    live, older, paper = (tmp_path / "btcusdt_1h" / name / "state" for name in ("live", "paper/2024", "paper/2025"))
+    live, older, paper = (tmp_path / "btcusdt_1h" / name / "state" for name in ("live", "paper/2024", "paper"))
 
     def keep(place: Path, ordered: str) -> None:
         folder = StateFolder(place)

@@ -30,6 +30,9 @@ from nautilus_trader.model.enums import LiquiditySide, OrderSide, OrderStatus, O
 from nautilus_trader.model.identifiers import ClientOrderId, TradeId, VenueOrderId
 from nautilus_trader.model.objects import Money, Quantity
 
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.binance_coins import SpotExecConfig
+
 __all__ = ["SPOT_ENGINE", "BinanceSpotExecClientFactory", "CarefulSpotClient", "OutcomeUnknownError"]
 
 SPOT_ENGINE: dict[str, Any] = {
@@ -83,18 +86,34 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
         """Report orders and trades; the first time, what the account holds beside them as one more trade."""
         if self._started:
             return await super().generate_mass_status(lookback_mins)
+        owned: dict[Any, Decimal] = {}
         for _ in range(_LOOKS):
-            held = await self._balances()
+            held, refusal = await self._balances(), None
             status = await super().generate_mass_status(lookback_mins)
+            instruments = self._instrument_provider.list_all()
+            try:
+                owned = {one: await self.own(one, held.get(one.base_currency.code, Decimal(0))) for one in instruments}
+            except LSTMStrategyError as error:
+                refusal = error
             if held == await self._balances():
                 break
+        if refusal is not None:
+            raise refusal
         self._started = True
         if status is None:
             return None
-        for instrument in self._instrument_provider.list_all():
+        for instrument, coins in owned.items():
             await self._require_open_orders(status, instrument)
-            await self._adopt(status, instrument, held.get(instrument.base_currency.code, Decimal(0)))
+            await self._adopt(status, instrument, coins)
         return status
+
+    async def own(self, _instrument: Any, total: Decimal) -> Decimal:
+        """Return how many of the coins that the account holds are the strategy's: all of them."""
+        return total
+
+    def is_ours(self, _client_order_id: str) -> bool:
+        """Say whether an order is to be known: all of the account's are."""
+        return True
 
     async def generate_order_status_reports(self, command: GenerateOrderStatusReports) -> list[OrderStatusReport]:
         """Report orders; one that the venue took twice under one identifier keeps it once, the open one before all."""
@@ -149,7 +168,9 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
     async def _require_open_orders(self, status: ExecutionMassStatus, instrument: Any) -> None:
         """Refuse to start where an open order is not among the reports: the adapter takes an error for "none"."""
         resting = await self._http_account.query_open_orders(symbol=instrument.id.symbol.value)
-        missing = [order.orderId for order in resting if VenueOrderId(str(order.orderId)) not in status.order_reports]
+        known = status.order_reports
+        ours = [order.orderId for order in resting if self.is_ours(order.clientOrderId)]
+        missing = [order for order in ours if VenueOrderId(str(order)) not in known]
         if missing:
             raise RuntimeError(
                 f"{instrument.id}: the venue has open orders {missing} that it did not report; start again"
@@ -221,7 +242,12 @@ class BinanceSpotExecClientFactory(LiveExecClientFactory):
         provider = get_cached_binance_spot_instrument_provider(
             **shared, client=client, config=config.instrument_provider, venue=config.venue
         )
-        return CarefulSpotClient(
+        made: type[CarefulSpotClient] = CarefulSpotClient
+        if isinstance(config, SpotExecConfig) and config.record_dir is not None:
+            from lstm_strategy.nautilus.binance_own import OwnCoinsClient
+
+            made = OwnCoinsClient
+        return made(
             **shared,
             loop=loop,
             name=name,

@@ -32,7 +32,7 @@ _RETRIES, _LONGEST_S = 1, 1  # the engine ends only when it has tried them all, 
 def cache_config(settings: NodeSettings) -> CacheConfig | None:
     """Return the engine's configuration, None where nothing is to outlive the node there.
 
-    The simulated venue's account begins anew with each start: a position of the one before would be nobody's.
+    The simulated venue keeps its account itself, and a replay none: a position from elsewhere would be nobody's.
     """
     if settings.live.cache is None or not settings.real:
         return None
@@ -88,7 +88,7 @@ def told_of_cache(settings: NodeSettings, cache: Any) -> str | None:
     if settings.live.cache is None:
         return None
     if not settings.real:
-        return "not used: a simulated account begins anew with each start"
+        return "not used: a paper account lies in the state folder"
     held = ", ".join(f"{one.signed_qty:g} {one.instrument_id}" for one in cache.positions_open()) or "no position"
     return f"{settings.live.cache}: {held}, {len(cache.orders_open())} open orders of {len(cache.orders())}"
 

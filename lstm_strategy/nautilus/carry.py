@@ -69,6 +69,20 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
         self._instrument_id = InstrumentId.from_str(config.instrument_id)
         self._start()
 
+    @property
+    def instrument(self) -> str:
+        """Whose carry this is."""
+        return self._settings.instrument_id
+
+    @property
+    def owed(self) -> float:
+        """Interest that the account has not paid yet, in quote currency; a restart sets it."""
+        return self._owed
+
+    @owed.setter
+    def owed(self, amount: float) -> None:
+        self._owed = amount
+
     def pre_process(self, data: Any) -> None:
         """Settle what was due before this event, at the price before it; then take its price."""
         ts, settings = int(data.ts_event), self._settings

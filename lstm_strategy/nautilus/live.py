@@ -113,6 +113,8 @@ async def _start(settings: NodeSettings, built: Built, observers: Observers) -> 
             what = "positions and orders could not be reconciled"
         said = last_error(settings.run_folder)
         await node.kernel.stop_async()
+        if (refusal := _refusal(node)) is not None:
+            raise LSTMStrategyError(f"{settings.adapter.name}: {refusal}")
         if "-1121" in said or "Invalid symbol" in said:
             _require_listed(settings, node)
         raise LSTMStrategyError(f"{settings.adapter.name}: {what}{said}; see {settings.run_folder / 'node.jsonl'}")
@@ -121,11 +123,19 @@ async def _start(settings: NodeSettings, built: Built, observers: Observers) -> 
         observers.step(
             "instrument", f"{name}: tick {short(instrument.price_increment)}, lot {short(instrument.size_increment)}"
         )
+    if built.venue is not None and built.venue.story:
+        observers.step("paper", built.venue.story)
     account = node.portfolio.account(Venue(settings.venue))
     held = node.cache.positions_open()
     told = ", ".join(f"{position.signed_qty:g} {position.instrument_id}" for position in held) or "no position"
     balances = ", ".join(short_money(balance) for balance in account.balances_total().values())
     observers.step("account", f"{balances}; {told}, {len(node.cache.orders_open())} open orders")
+
+
+def _refusal(node: TradingNode) -> LSTMStrategyError | None:
+    """Return why one of our own clients would not start."""
+    found = (getattr(client, "refusal", None) for client in node.kernel.exec_engine._clients.values())
+    return next((refusal for refusal in found if refusal is not None), None)
 
 
 def _require_listed(settings: NodeSettings, node: TradingNode) -> None:

@@ -62,7 +62,8 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
     one, *_ = records.values()
     first_ns = int(one.ts_close[0])
     markets = {member.instrument_id: _market(settings, member, cache, first_ns) for member in settings.members}
-    cash = one.equities[0] if settings.real or dropped else settings.shared.cash
+    older = settings.real or (run.built.venue is not None and run.built.venue.goes_on)
+    cash = one.equities[0] if older or dropped else settings.shared.cash
     orders = cache.orders()
     decided = {order: price for record in records.values() for order, price in record.decided.items()}
     forecasts = {

@@ -26,7 +26,9 @@ from lstm_strategy.nautilus.fence import fence
 from lstm_strategy.nautilus.market import carry_modules, venue_modules
 from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.panel_backtest import PanelSettings, panel_strategy_of
-from lstm_strategy.nautilus.paper_venue import PaperVenue, PaperVenueConfig, Terms, paper_factory
+from lstm_strategy.nautilus.paper_exchange import PaperVenueConfig, Terms
+from lstm_strategy.nautilus.paper_factory import paper_factory
+from lstm_strategy.nautilus.paper_venue import PaperVenue
 from lstm_strategy.nautilus.rehearsal import Stage
 from lstm_strategy.nautilus.source import on_disk
 from lstm_strategy.nautilus.venue_clients import Wiring
@@ -81,6 +83,9 @@ def build_node(settings: NodeSettings, stage: Stage | None, stack: ExitStack) ->
 
 def _wiring(settings: NodeSettings, stage: Stage | None) -> Wiring:
     wiring = Wiring(settings.names, settings.live.testnet, venue=settings.venue)
+    if settings.real:
+        place = None if settings.state_folder is None else str(settings.state_folder)
+        wiring = wiring._replace(keep=settings.live.keep, record_dir=place)
     if stage is not None:
         return wiring._replace(testnet=False, http=stage.server.http_url, ws=stage.server.ws_url)
     if settings.base_url is not None:
@@ -147,6 +152,7 @@ def _paper(settings: NodeSettings) -> PaperVenueConfig:
         liquidation_fee=shared.liquidation_fee,
         modules=modules,
         inside_bars=shared.inside_bars,
+        account_dir=None if settings.state_folder is None else str(settings.state_folder / "account"),
     )
 
 

@@ -7,108 +7,53 @@ closes, the orders of the close before it are filled first, at the open of bar t
 what they lead to are handled at once, not by way of the live engines' queues: in the backtest's order, whatever the
 speed at which bars come.
 
-Orders sent at a stop have no open to meet, as in a backtest: the run ends marked to market.
+Orders sent at a stop have no open to meet, as in a backtest: the run ends marked to market. Where the account is kept
+(see `paper_account`), the next start goes on with it: orders that were under way, or rest, first meet the bars that
+closed meanwhile, as far as the history tells them.
 """
 
 from __future__ import annotations
 
-import heapq
+import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from nautilus_trader.accounting.factory import AccountFactory
-from nautilus_trader.adapters.sandbox.config import SandboxExecutionClientConfig
 from nautilus_trader.adapters.sandbox.execution import SandboxExecutionClient
-from nautilus_trader.backtest.engine import SimulatedExchange
 from nautilus_trader.backtest.execution_client import BacktestExecClient
-from nautilus_trader.backtest.models import FillModel, LatencyModel
+from nautilus_trader.backtest.models import FillModel
 from nautilus_trader.common.component import TestClock
-from nautilus_trader.common.config import ActorFactory, ImportableActorConfig
+from nautilus_trader.common.config import ActorFactory
 from nautilus_trader.common.providers import InstrumentProvider
 from nautilus_trader.data.engine import DataEngine
 from nautilus_trader.execution.engine import ExecutionEngine
+from nautilus_trader.execution.messages import CancelOrder, SubmitOrder
 from nautilus_trader.live.execution_client import LiveExecutionClient
-from nautilus_trader.live.factories import LiveExecClientFactory
 from nautilus_trader.model.enums import BookType, OmsType
 from nautilus_trader.model.identifiers import AccountId, ClientId
 from nautilus_trader.risk.engine import RiskEngine
 
 from lstm_strategy.bars import Bars, BarsError, Timeframe
 from lstm_strategy.nautilus.bar_path import path_quotes
-from lstm_strategy.nautilus.engine import AccountType, EngineBar, EngineInstrument, Money, QuoteTick, Venue
+from lstm_strategy.nautilus.engine import (
+    AccountType,
+    EngineBar,
+    EngineInstrument,
+    InstrumentId,
+    Money,
+    QuoteTick,
+    Venue,
+)
 from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills, open_quotes
 from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar, to_bars
+from lstm_strategy.nautilus.paper_account import KeptAccount, open_book
+from lstm_strategy.nautilus.paper_exchange import PaperExchange, PaperVenueConfig
+from lstm_strategy.nautilus.paper_state import go_on, money_of, sum_up
 from lstm_strategy.nautilus.simulation import RateFeeModel, RateFeeModelConfig
 
-__all__ = ["PaperVenue", "PaperVenueConfig", "Terms", "paper_factory"]
+__all__ = ["PaperVenue"]
 
-
-class Terms(NamedTuple):
-    """What trading one instrument costs there, as fractions; the share of a bar's volume, and the fewest lots, offered
-    at its open.
-    """
-
-    fee: float
-    spread: float
-    slippage: float
-    volume_share: float
-    least: int = 1
-
-
-class PaperVenueConfig(SandboxExecutionClientConfig, frozen=True, kw_only=True):
-    """Settings of `PaperVenue`, as `simulation.Simulation` has them.
-
-    Parameters
-    ----------
-    terms : dict of Terms
-        By instrument: those that are traded.
-    timeframe : str
-        Of the bars that are traded on.
-    delay_ns : int
-        How much later than the next open an order reaches the venue.
-    modules : tuple of ImportableActorConfig
-        What else happens there.
-    inside_bars : bool
-        Whether orders rest while a bar goes by (with `path_module` among the modules).
-    """
-
-    terms: dict[str, Terms]
-    timeframe: str
-    delay_ns: int = 0
-    liquidation_fee: float = 0.0
-    modules: tuple[ImportableActorConfig, ...] = ()
-    inside_bars: bool = False
-
-
-class _Exchange(SimulatedExchange):  # type: ignore[misc]
-    """The engine's simulated exchange; orders are under way for a time that counts by bars, not by the wall."""
-
-    def __init__(self, late_ns: int, clock: TestClock, **settings: Any) -> None:
-        self._late_ns, self._time = late_ns, clock
-        self._under_way: dict[Any, list[tuple[int, int, Any]]] = {}
-        self._count = 0
-        self.shown: Any = None  # whose market it is that moves
-        self.told_ns = 0  # the strategy's time: the stamp of what it was told last
-        super().__init__(clock=clock, latency_model=LatencyModel(0), use_message_queue=False, **settings)
-
-    def send(self, command: Any) -> None:
-        """Send a command on its way."""
-        self._count += 1
-        due = self.told_ns + self._late_ns
-        heapq.heappush(self._under_way.setdefault(command.instrument_id, []), (due, self._count, command))
-
-    def process(self, ts_now: int) -> None:
-        """Let arrive what was sent long enough ago, then the modules act; as the backtest settles its venues.
-
-        Only what is for the instrument that was shown: the others' markets are still those of the bar before.
-        """
-        self._time.set_time(ts_now)
-        waiting = self._under_way.get(self.shown, [])
-        while waiting and waiting[0][0] <= ts_now:
-            while waiting and waiting[0][0] <= ts_now:
-                super().send(heapq.heappop(waiting)[2])
-            self.get_matching_engine(self.shown).iterate(ts_now)
-        super().process(ts_now)
+_LOOK_S = 0.02
 
 
 class PaperVenue(SandboxExecutionClient):
@@ -118,6 +63,8 @@ class PaperVenue(SandboxExecutionClient):
     ----------
     told : dict of int
         By instrument, the close of the last bar that the strategies have been told, and have acted upon.
+    story : str
+        Which account this is, in words; empty where it is not kept.
     """
 
     def __init__(
@@ -142,14 +89,21 @@ class PaperVenue(SandboxExecutionClient):
             config=None,
         )
         self._set_account_id(AccountId(f"{config.venue}-001"))
+        self._book = book = open_book(config, msgbus.trader_id.value, clock.timestamp_ns())
+        self._kept = None if book is None else book.kept
+        self.story = "" if book is None else book.story
         fees = {name: terms.fee for name, terms in config.terms.items()}
-        self.exchange = _Exchange(
+        self.exchange = PaperExchange(
             LATENCY_NS + config.delay_ns,
             time,
             venue=venue,
             oms_type=OmsType.NETTING,
             account_type=account,
-            starting_balances=[Money.from_str(balance) for balance in config.starting_balances],
+            starting_balances=(
+                [Money.from_str(balance) for balance in config.starting_balances]
+                if self._kept is None
+                else money_of(self._kept.balances)
+            ),
             base_currency=None,
             default_leverage=config.default_leverage,
             leverages={},
@@ -175,6 +129,9 @@ class PaperVenue(SandboxExecutionClient):
         self.told: dict[str, int] = {}
         self._settings, self._timeframe = config, Timeframe.parse(config.timeframe)
         self._kernel: Any = None
+        self._last: dict[str, EngineBar] = {}
+        self._absent: set[str] = set()  # whose bars of the time between two processes are still to come
+        self._past = self._acting = self._writes = False
 
     def stand_before(self, kernel: Any) -> None:
         """Take the traded bars of a node (`NautilusKernel`) before its data engine does, and skip its queues."""
@@ -188,43 +145,145 @@ class PaperVenue(SandboxExecutionClient):
             self._msgbus.deregister(endpoint, getattr(engine, method))
             at_once = _bound(getattr(kind, method), engine)
             self._msgbus.register(endpoint, self._on_data if kind is DataEngine else at_once)
+        if self._kept is not None:
+            self._msgbus.deregister("DataEngine.response", kernel.data_engine.response)
+            self._msgbus.register("DataEngine.response", self._on_response)
 
     def give_back(self) -> None:
-        """Give back the permission to borrow, which the engine keeps for the whole process and gives only once."""
+        """Give back the account, and the permission to borrow, which the engine keeps for the process, given once."""
         AccountFactory.deregister_cash_borrowing(self._settings.venue)
+        if self._book is not None:
+            if self.is_connected or self._writes:
+                self._write()
+            self._book.close()
 
     def connect(self) -> None:
-        """Stand ready; the instruments are known when their first bar comes."""
+        """Stand ready; the instruments are known when their first bar comes, or when a kept account needs them."""
         self._client._set_connected(True)
+        if self._kept is None:
+            self._ready()
+        else:
+            self.create_task(self._go_on(self._kept))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the account is an older one."""
+        return self._kept is not None
+
+    def _ready(self) -> None:
+        self._writes = self._book is not None
         self._set_connected(True)
+        self._write()
+
+    async def _go_on(self, kept: KeptAccount) -> None:
+        """Go on with an account that was kept, as soon as its instruments are known."""
+        names = [name for name in kept.names if name in self._settings.terms]
+        found: list[Any] = []
+        while None in (found := [self._cache.instrument(InstrumentId.from_str(name)) for name in names]):
+            await asyncio.sleep(_LOOK_S)
+        self._last = go_on(self.exchange, kept, found, self.id, self.account_id)
+        self.told = {name: int(bar.ts_event) for name, bar in self._last.items()}
+        self.exchange.told_ns = max(self.told.values(), default=0)
+        self._absent = set(self.told)
+        for name in self._absent:
+            self.exchange.hold(InstrumentId.from_str(name))
+        self._ready()
+
+    def _execute(self, command: Any) -> None:
+        """Keep what a command makes of the account, once the handler that sent it has returned."""
+        if self._writes and not self._acting:
+            self._loop.call_soon(self._try, self._write)
+
+    def submit_order(self, command: Any) -> None:
+        """Send an order on its way."""
+        self._client.submit_order(command)
+        self._execute(command)
+
+    def cancel_order(self, command: Any) -> None:
+        """Send the end of an order on its way."""
+        self._client.cancel_order(command)
+        self._execute(command)
+
+    def _write(self) -> None:
+        if self._book is not None and self._writes and not self.exchange.holds:
+            due = self.exchange.due(SubmitOrder), self.exchange.due(CancelOrder)
+            account = sum_up(self.exchange, *due, self._last, self._book.since_ns)
+            self._book.write(account, self._clock.timestamp_ns())
 
     def _on_data(self, data: Any) -> None:
         if not isinstance(data, EngineBar) or data.bar_type.instrument_id.value not in self._settings.terms:
             self._kernel.data_engine.process(data)
             return
+        self._try(self._on_bar, data)
+
+    def _on_response(self, response: Any) -> None:
+        """Let what rests, or was under way, meet the bars that closed while nobody was there; then tell the history."""
+        bars = response.data if isinstance(response.data, list) else []
+        if self._absent and bars and isinstance(bars[0], EngineBar):
+            self._try(self._meet, bars)
+        self._kernel.data_engine.response(response)
+
+    def _try(self, work: Callable[..., None], *given: Any) -> None:
+        self._acting, acted = True, self._acting
         try:
-            self._on_bar(data)
+            work(*given)
         except Exception as error:
             self._log.exception("The paper venue failed", error)
             for strategy in self._kernel.trader.strategies():
                 strategy.fail("the paper venue", error)
+        finally:
+            self._acting = acted
+
+    def _meet(self, bars: list[EngineBar]) -> None:
+        """Show the market a history, as far as it is new; what strategies send meanwhile meets the next live bar."""
+        name = bars[0].bar_type.instrument_id.value
+        if name not in self._absent:
+            return
+        self._past, now = True, self._now()
+        try:
+            for bar in sorted(bars, key=lambda bar: int(bar.ts_event)):
+                ts_close = on_grid(bar.ts_event, self._timeframe)
+                if ts_close is not None and ts_close <= now and (read := self._read(bar, ts_close)) is not None:
+                    self._show_bar(read, bar)
+                    self._settle(read, bar)
+        finally:
+            self._past = False
+            self._arrived(name)
+        self._write()
+
+    def _arrived(self, name: str) -> None:
+        """Note that no bar of the time between two processes is to come any more."""
+        if name in self._absent:
+            self._absent.discard(name)
+            self.exchange.told_ns = max(self.exchange.told_ns, self.told[name])
+            self.exchange.let_go(InstrumentId.from_str(name), self.told[name])
 
     def _on_bar(self, bar: EngineBar) -> None:
         """Show the market what is new in a bar, then tell the bar; the strategy says what is wrong with any other."""
-        ts_close = on_grid(bar.ts_event, self._timeframe)
-        bars = self._read(bar, ts_close)
+        bars = self._read(bar, on_grid(bar.ts_event, self._timeframe))
+        if bars is not None:
+            self._arrived(bars.instrument_id)
+            self._show_bar(bars, bar)
+        DataEngine.process(self._kernel.data_engine, bar)
+        if bars is not None:
+            self._settle(bars, bar)
+            self._write()
+
+    def _show_bar(self, bars: Bars, bar: EngineBar) -> None:
         instrument = self._cache.instrument(bar.bar_type.instrument_id)
-        if bars is not None and instrument is not None:
+        if instrument is not None:
             for quote in self._quotes(bars, instrument):
                 self._show(quote)
             self._set_time(int(bars.ts_close[0]))
             closed = _on_time(bar, int(bars.ts_close[0]))
             for module in self.exchange.modules:
                 module.pre_process(closed)
-        DataEngine.process(self._kernel.data_engine, bar)
-        if bars is not None:
-            self.exchange.process(int(bars.ts_close[0]))
-            self.told[bars.instrument_id] = int(bars.ts_close[0])
+
+    def _settle(self, bars: Bars, bar: EngineBar) -> None:
+        ts_close = int(bars.ts_close[0])
+        self.exchange.process(ts_close)
+        self.told[bars.instrument_id] = ts_close
+        self._last[bars.instrument_id] = _on_time(bar, ts_close)
 
     def _read(self, bar: EngineBar, ts_close: int | None) -> Bars | None:
         name = bar.bar_type.instrument_id.value
@@ -256,7 +315,8 @@ class PaperVenue(SandboxExecutionClient):
 
     def _set_time(self, now: int) -> None:
         """Go on to an event's stamp; of several instruments those of one close overlap."""
-        self.exchange.told_ns = now
+        if not self._past:
+            self.exchange.told_ns = now
         self.test_clock.set_time(now)
 
     def _show(self, quote: QuoteTick) -> None:
@@ -267,24 +327,6 @@ class PaperVenue(SandboxExecutionClient):
         self.exchange.process_quote_tick(quote)
         DataEngine.process(self._kernel.data_engine, quote)
         self.exchange.process(now)
-
-
-def paper_factory(made: list[PaperVenue]) -> type[LiveExecClientFactory]:
-    """Return what a node makes its venue with; the venue is appended to ``made``."""
-
-    class Factory(LiveExecClientFactory):
-        """Makes one paper venue."""
-
-        @staticmethod
-        def create(  # type: ignore[override]
-            loop: Any, name: str, config: PaperVenueConfig, portfolio: Any, msgbus: Any, cache: Any, clock: Any
-        ) -> PaperVenue:
-            venue = PaperVenue(loop, portfolio, msgbus, cache, clock, config)
-            made.append(venue)
-            return venue
-
-    Factory.__name__ = "SandboxLiveExecClientFactory"  # the engine hands the portfolio to this name alone
-    return Factory
 
 
 def _bound(method: Callable[[Any, Any], None], engine: Any) -> Callable[[Any], None]:

@@ -16,7 +16,8 @@ class Wiring(NamedTuple):
     """What a node's clients are made for.
 
     ``http`` and ``ws`` are other addresses than the venue's own, as the local exchange has; ``venue`` is the name in
-    the instruments where it is not the adapter's.
+    the instruments where it is not the adapter's. ``keep`` and ``record_dir``: whose the coins of a spot account are
+    (see `binance_coins`).
     """
 
     instrument_ids: tuple[str, ...]
@@ -24,6 +25,8 @@ class Wiring(NamedTuple):
     http: str | None = None
     ws: str | None = None
     venue: str | None = None
+    keep: dict[str, str] = {}  # noqa: RUF012
+    record_dir: str | None = None
 
     @property
     def provider(self) -> InstrumentProviderConfig:
@@ -49,16 +52,16 @@ def binance_spot(wiring: Wiring) -> Clients:
     from nautilus_trader.adapters.binance import (
         BinanceAccountType,
         BinanceDataClientConfig,
-        BinanceExecClientConfig,
         BinanceLiveDataClientFactory,
     )
 
+    from lstm_strategy.nautilus.binance_coins import SpotExecConfig
     from lstm_strategy.nautilus.binance_spot import SPOT_ENGINE, BinanceSpotExecClientFactory
 
     shared = _binance(wiring, BinanceAccountType.SPOT)
     data = BinanceDataClientConfig(**shared)
     shared["base_url_ws"] = None if wiring.ws is None else f"{wiring.ws}/ws-api/v3"
-    execution = BinanceExecClientConfig(**shared)
+    execution = SpotExecConfig(**shared, keep=wiring.keep, record_dir=wiring.record_dir)
     return Clients(data, BinanceLiveDataClientFactory, execution, BinanceSpotExecClientFactory, SPOT_ENGINE)
 
 

@@ -1,0 +1,200 @@
+"""A simulated venue's account, taken to values that can be kept, and put back into the engine's cache and the venue.
+
+Positions and orders go back as a cache database would bring them, under the names that the strategy knows; orders that
+rest go into the venue's book as well, and those under way are on their way again.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from nautilus_trader.core.uuid import UUID4
+from nautilus_trader.execution.messages import CancelOrder, SubmitOrder
+from nautilus_trader.model.enums import LiquiditySide, OmsType, OrderSide, OrderType
+from nautilus_trader.model.events import (
+    OrderAccepted,
+    OrderFilled,
+    OrderInitialized,
+    OrderPendingCancel,
+    OrderSubmitted,
+    OrderTriggered,
+)
+from nautilus_trader.model.identifiers import (
+    AccountId,
+    ClientId,
+    ClientOrderId,
+    PositionId,
+    StrategyId,
+    TradeId,
+    TraderId,
+    VenueOrderId,
+)
+from nautilus_trader.model.objects import Currency, Price, Quantity
+from nautilus_trader.model.orders.unpacker import OrderUnpacker
+from nautilus_trader.model.position import Position
+
+from lstm_strategy.nautilus.carry import CarryModule
+from lstm_strategy.nautilus.engine import BarType, EngineBar, Money, Order
+from lstm_strategy.nautilus.paper_account import KeptAccount, KeptBar, KeptOrder, KeptPosition
+
+__all__ = ["go_on", "money_of", "sum_up"]
+
+_KEPT = "kept-"
+_PRECISE = 12  # decimals of an average price
+
+
+def money_of(balances: dict[str, str]) -> list[Money]:
+    """Return totals as the engine has them."""
+    return [Money(Decimal(total), Currency.from_str(code)) for code, total in balances.items()]
+
+
+def sum_up(
+    exchange: Any, submitted: dict[Any, int], cancelled: dict[Any, int], last: dict[str, EngineBar], since_ns: int
+) -> KeptAccount:
+    """Return what is kept of a simulated venue's account.
+
+    Parameters
+    ----------
+    exchange : SimulatedExchange
+    submitted, cancelled : dict
+        When orders, or their ends, arrive there (ns), by identifier.
+    last : dict
+        By instrument, the bar that was told last, stamped at its close.
+    """
+    cache, account = exchange.cache, exchange.get_account()
+    alive = {order.client_order_id: order for order in (*cache.orders_open(), *cache.orders_inflight())}
+    return KeptAccount(
+        kind="CASH" if account.is_cash_account else "MARGIN",
+        balances={currency.code: str(total.as_decimal()) for currency, total in account.balances_total().items()},
+        positions=[_keep_position(position) for position in cache.positions_open()],
+        orders=[_keep_order(order, submitted.get(name), cancelled.get(name)) for name, order in alive.items()],
+        bars={name: _keep_bar(bar) for name, bar in last.items()},
+        owed={module.instrument: module.owed for module in _carrying(exchange)},
+        since_ns=since_ns,
+    )
+
+
+def go_on(
+    exchange: Any, kept: KeptAccount, instruments: list[Any], client: ClientId, account: AccountId
+) -> dict[str, EngineBar]:
+    """Put positions and orders back, and let the venue's modules know the last bars; return these, by instrument."""
+    cache, known = exchange.cache, {instrument.id.value: instrument for instrument in instruments}
+    trader = exchange.exec_client.trader_id
+    for instrument in instruments:
+        exchange.add_instrument(instrument)
+    for position in kept.positions:
+        _restore_position(cache, known[position.instrument], position, trader, account)
+    for order in kept.orders:
+        for due, command in _restore_order(exchange, order, client, account):
+            exchange.put(due, command)
+    last = {name: _restore_bar(bar) for name, bar in kept.bars.items() if name in known}
+    for bar in last.values():
+        for module in exchange.modules:
+            module.pre_process(bar)
+    for module in _carrying(exchange):
+        module.owed = kept.owed.get(module.instrument, 0.0)
+    return last
+
+
+def _carrying(exchange: Any) -> list[CarryModule]:
+    return [module for module in exchange.modules if isinstance(module, CarryModule)]
+
+
+def _keep_position(position: Any) -> KeptPosition:
+    """Return what is kept of an open position."""
+    quantity = str(position.signed_decimal_qty())
+    names = position.instrument_id.value, position.strategy_id.value
+    return KeptPosition(*names, quantity, float(position.avg_px_open), int(position.ts_opened))
+
+
+def _keep_order(order: Order, submitted_due: int | None, cancelled_due: int | None) -> KeptOrder:
+    """Return what is kept of an order that may still fill."""
+    init = OrderInitialized.to_dict(order.init_event) | {"quantity": str(order.leaves_qty)}
+    return KeptOrder(init, submitted_due, cancelled_due, bool(getattr(order, "is_triggered", False)))
+
+
+def _keep_bar(bar: EngineBar) -> KeptBar:
+    prices = str(bar.open), str(bar.high), str(bar.low), str(bar.close)
+    return KeptBar(str(bar.bar_type), int(bar.ts_event), prices, str(bar.volume))
+
+
+def _restore_bar(kept: KeptBar) -> EngineBar:
+    prices = map(Price.from_str, kept.prices)
+    volume = Quantity.from_str(kept.volume)
+    return EngineBar(BarType.from_str(kept.bar_type), *prices, volume, kept.ts_close, kept.ts_close)
+
+
+def _restore_position(cache: Any, instrument: Any, kept: KeptPosition, trader: TraderId, account: AccountId) -> None:
+    """Put an open position into the engine's cache, as one fill at its average price would have made it."""
+    quantity, name = Decimal(kept.quantity), f"{kept.instrument}-{kept.strategy}"
+    identity = f"{_KEPT}{kept.ts_opened}"
+    fill = OrderFilled(
+        trader_id=trader,
+        strategy_id=StrategyId(kept.strategy),
+        instrument_id=instrument.id,
+        client_order_id=ClientOrderId(f"{identity}-{name}"),
+        venue_order_id=VenueOrderId(f"{identity}-{name}"),
+        account_id=account,
+        trade_id=TradeId(identity),
+        position_id=PositionId(name),
+        order_side=OrderSide.BUY if quantity > 0 else OrderSide.SELL,
+        order_type=OrderType.MARKET,
+        last_qty=Quantity(abs(quantity), instrument.size_precision),
+        last_px=Price(kept.entry, _PRECISE),
+        currency=instrument.quote_currency,
+        commission=Money(0, instrument.quote_currency),
+        liquidity_side=LiquiditySide.NO_LIQUIDITY_SIDE,
+        event_id=UUID4(),
+        ts_event=kept.ts_opened,
+        ts_init=kept.ts_opened,
+    )
+    cache.add_position(Position(instrument, fill), OmsType.NETTING)
+
+
+def _restore_order(exchange: Any, kept: KeptOrder, client: ClientId, account: AccountId) -> list[tuple[int, Any]]:
+    """Put an order into the engine's cache, and where it rests into the venue's book; return what is under way.
+
+    Returns
+    -------
+    list of tuple
+        When a command is due at the venue, and the command.
+    """
+    cache = exchange.cache
+    order = OrderUnpacker.from_init(OrderInitialized.from_dict(kept.init))
+    names = {
+        "trader_id": order.trader_id,
+        "strategy_id": order.strategy_id,
+        "instrument_id": order.instrument_id,
+        "client_order_id": order.client_order_id,
+        "account_id": account,
+    }
+    now = int(order.ts_init)
+
+    def event(kind: Any, **more: Any) -> None:
+        order.apply(kind(**names, **more, event_id=UUID4(), ts_event=now, ts_init=now))
+
+    event(OrderSubmitted)
+    cache.add_order(order, position_id=None, client_id=client)
+    due: list[tuple[int, Any]] = []
+    venue_order_id = None
+    asked = {"client_id": client, "command_id": UUID4(), "ts_init": now}
+    if kept.submitted_due is not None:
+        command = SubmitOrder(order.trader_id, order.strategy_id, order, **asked)
+        due.append((kept.submitted_due, command))
+    else:
+        venue_order_id = VenueOrderId(
+            f"{_KEPT}{order.client_order_id.value}"
+        )  # the venue counts from 1 in each process
+        event(OrderAccepted, venue_order_id=venue_order_id)
+        cache.add_venue_order_id(order.client_order_id, venue_order_id)
+        cache.update_order(order)
+        exchange.get_matching_engine(order.instrument_id).accept_order(order)
+        if kept.triggered:
+            event(OrderTriggered, venue_order_id=venue_order_id)
+    if kept.cancelled_due is not None:
+        event(OrderPendingCancel, venue_order_id=venue_order_id)
+        given = (order.trader_id, order.strategy_id, order.instrument_id, order.client_order_id, venue_order_id)
+        due.append((kept.cancelled_due, CancelOrder(*given, **asked)))
+    cache.update_order(order)
+    return due

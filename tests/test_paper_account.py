@@ -1,0 +1,286 @@
+"""A paper account outlives its node, `kill -9` included: positions, stops and orders under way are one and the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from test_live import BTC, Desk
+from test_redis import Venue, desk, own_runs, until, venue  # noqa: F401 - desk is a fixture
+from typer.testing import CliRunner
+
+from lstm_strategy import artefact
+from lstm_strategy.cli import app
+from lstm_strategy.decision import Shrinkage
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.paper_account import AccountBook, KeptAccount
+from lstm_strategy.replay.market import Market
+from lstm_strategy.state_file import Kept
+from lstm_strategy.state_folder import StateFolder
+
+MARGIN = """
+side = "long_short"
+[backtest]
+account = "margin"
+borrow = 0.5
+delay = 1
+[exits]
+stop = 2.0
+horizon = 4
+[live]
+start_timeout = 5
+"""
+SPOT = """
+[exits]
+stop = 1.0
+horizon = 1
+[live]
+start_timeout = 5
+"""
+BARS = 12
+
+
+class PaperNode:
+    """A `lstm-strategy paper` of its own process, on a venue whose bars are told by hand."""
+
+    def __init__(self, desk: Desk, experiment: Path, url: str, *more: str) -> None:  # noqa: F811
+        self.file = desk.folder / f"said-{time.time_ns()}"
+        words = desk.words("paper", experiment, "--base-url", url, *more)
+        with self.file.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from lstm_strategy.cli import main; main()", *words],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"COLUMNS": "300"},
+            )
+        until(lambda: "✓ history: " in self.said or self.process.poll() is not None, self)
+        assert self.process.poll() is None, self.said
+        self.paper, self.account = (self.told(f"✓ {step}: ") for step in ("paper", "account"))
+        self.state = Path(self.told("state: "))
+
+    @property
+    def said(self) -> str:
+        return self.file.read_text()
+
+    def told(self, begin: str) -> str:
+        return next(line for line in self.said.splitlines() if line.startswith(begin)).removeprefix(begin)
+
+    def kept(self) -> KeptAccount:
+        found, _ = StateFolder(self.state / "account").read()
+        assert found is not None
+        return msgspec.json.decode(found.parts["account"], type=KeptAccount)
+
+    def has_told(self, ts_close: int) -> bool:
+        bars = self.kept().bars
+        return BTC in bars and bars[BTC].ts_close >= ts_close
+
+    def close_bar(self, exchange: Venue) -> KeptAccount:
+        """Close a bar; return the account when all that follows from it is done."""
+        ts_close = step(exchange)
+        until(lambda: self.has_told(ts_close), self)  # written when its handlers have returned
+        return self.kept()
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+        assert self.process.returncode == 0, self.said
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def step(exchange: Venue) -> int:
+    """Close a bar, and return its stamp."""
+    asyncio.run_coroutine_threadsafe(exchange.server.step(), exchange.loop).result(20)
+    return closes(exchange)[-1]
+
+
+def closes(exchange: Venue) -> list[int]:
+    now = exchange.server.exchange.now()
+    return [int(ts) for ts in market_of(exchange).bars.ts_close if ts <= now]
+
+
+def market_of(exchange: Venue) -> Market:
+    (market,) = exchange.server.exchange.plan.markets
+    return market
+
+
+def seen(account: KeptAccount) -> Any:
+    """What must be the same whatever the process that kept it: not the names of orders, nor the wall's time."""
+    what = ("order_side", "order_type", "quantity", "options", "tags")
+    orders = [
+        [{name: order.init.get(name) for name in what}, order.submitted_due, order.cancelled_due, order.triggered]
+        for order in account.orders
+    ]
+    positions = [(one.instrument, one.strategy, one.quantity, round(one.entry, 8)) for one in account.positions]
+    owed = {name: round(amount, 9) for name, amount in account.owed.items()}
+    return account.balances, positions, sorted(map(str, orders)), account.bars, owed
+
+
+def restless(desk: Desk, folder: Path) -> Desk:  # noqa: F811
+    """Return a desk whose model changes its mind often; untrained as it is, its means lie on one side."""
+    tiny = artefact.load(desk.model)
+    manifest = msgspec.structs.replace(tiny.manifest, shrinkage=[Shrinkage(1.0, -0.24, 0.001), Shrinkage()])
+    weights = (desk.model / "weights.safetensors").read_bytes()
+    return Desk(desk.folder, artefact.save(folder, manifest, tiny.graph, weights))
+
+
+def trade(desk: Desk, folder: Path, more: str, kills: set[int]) -> list[Any]:  # noqa: F811
+    """Return the account after each bar, of nodes that were killed after some of them."""
+    own = own_runs(desk, folder)
+    experiment, found = own.experiment(more), []
+    with venue(own) as exchange:
+        node = PaperNode(own, experiment, exchange.server.http_url)
+        assert node.paper.startswith("new, with 100000.00000000 USDT; kept in ")
+        for bar in range(BARS):
+            account = node.close_bar(exchange)
+            found.append(seen(account))
+            if bar in kills:
+                node.kill()
+                node = PaperNode(own, experiment, exchange.server.http_url)
+                assert node.paper.startswith("goes on from "), node.said
+                held = sum((Decimal(one.quantity) for one in account.positions), Decimal(0))
+                assert f"; {float(held):g} {BTC}, " in node.account or (not held and "; no position" in node.account)
+                assert seen(node.kept()) == found[-1], "a start changes nothing"
+        node.end()
+    return found
+
+
+def test_killed_and_started_again_it_is_the_account_that_never_was(desk: Desk, tmp_path: Path) -> None:  # noqa: F811
+    """Orders under way, stops, interest owed, short positions: with and without kills the same after every bar."""
+    desk = restless(desk, tmp_path)
+    whole = trade(desk, tmp_path / "whole", MARGIN, set())
+    positions = [Decimal(quantity) for _, held, *_ in whole for _, _, quantity, _ in held]
+    assert len({len(orders) for _, _, orders, *_ in whole}) > 1, "orders come and go, else this proves little"
+    assert len(set(positions)) > 2
+    assert min(positions) < 0, "a short one, which owes interest"
+    broken = trade(desk, tmp_path / "broken", MARGIN, {2, 3, 8})
+    for bar, (wanted, found) in enumerate(zip(whole, broken, strict=True)):
+        assert found == wanted, f"after bar {bar}"
+
+
+def test_a_stop_that_was_reached_while_nobody_was_there_has_filled(desk: Desk, tmp_path: Path) -> None:  # noqa: F811
+    own = own_runs(desk, tmp_path / "own")
+    experiment = own.experiment(SPOT)
+    text = experiment.read_text().replace('mode = "mean_variance"\n', 'mode = "volatility_target"\ntilt = 0.0\n')
+    experiment.write_text(text.replace("kelly_fraction = 0.05\n", "target_volatility = 0.2\n"))
+    with venue(own) as exchange:
+        url, bars = exchange.server.http_url, market_of(exchange).bars
+        node = PaperNode(own, experiment, url)
+        for _ in range(14):
+            account = node.close_bar(exchange)
+            stops = [order.init for order in account.orders if order.init["order_type"] == "STOP_LIMIT"]
+            row = len(closes(exchange))
+            level = float(stops[0]["options"]["trigger_price"]) if stops else 0.0
+            if bars.low[row : row + 3].min() < level:
+                break
+        else:
+            raise AssertionError("no stop was reached")
+        assert account.positions
+        node.kill()
+        for _ in range(4):
+            step(exchange)
+        node = PaperNode(own, experiment, url)
+        until(lambda: node.has_told(closes(exchange)[-1]), node)
+        after = node.kept()
+        assert "no position" not in node.account, "as it was kept"
+        assert not after.positions
+        assert not after.orders, "no stop for what is gone"
+        assert Decimal(after.balances["BTC"]) == 0
+        quantity = Decimal(account.positions[0].quantity)
+        assert quantity == Decimal(stops[0]["quantity"])
+        got = float((Decimal(after.balances["USDT"]) - Decimal(account.balances["USDT"])) / quantity)
+        low = float(bars.low[row : row + 3].min())
+        assert low < got <= level, "at its own price or the open, less costs"
+
+        # Killed in the midst of a bar, whatever that one leads to: coins and position are one, and one stop at most.
+        for pause in (0.0, 0.01, 0.03):
+            step(exchange)
+            time.sleep(pause)
+            node.kill()
+            node = PaperNode(own, experiment, url)
+            account = node.close_bar(exchange)
+            held = sum((Decimal(one.quantity) for one in account.positions), Decimal(0))
+            assert Decimal(account.balances.get("BTC", "0")) == held
+            stops = [order.init for order in account.orders if order.init["order_type"] == "STOP_LIMIT"]
+            assert len(stops) <= 1
+            assert sum(Decimal(one["quantity"]) for one in stops) <= held
+
+        # Another one is begun only when it is asked for, and the old one is not lost.
+        node.end()
+        before = node.kept()
+        node = PaperNode(own, experiment, url, "--anew")
+        assert node.paper.startswith("new, with ")
+        assert "put aside: " in node.said
+        assert "100,000.00 USDT; no position" in node.account
+        aside = StateFolder(Path(node.told("put aside: ")) / "account")
+        found, _ = aside.read()
+        assert found is not None
+        assert msgspec.json.decode(found.parts["account"], type=KeptAccount) == before
+        node.end()
+
+
+# -- what cannot go on -------------------------------------------------------------------------------------------------
+
+ACCOUNT = KeptAccount(kind="CASH", balances={"USDT": "5"}, positions=[], orders=[], bars={}, owed={}, since_ns=1)
+
+
+def book(path: Path, **changes: Any) -> AccountBook:
+    given: dict[str, Any] = {"trader": "T-1", "kind": "CASH", "names": [BTC], "cash": "5 USDT", "now_ns": 7}
+    return AccountBook(path, **given | changes)
+
+
+def test_an_account_that_does_not_fit_is_refused_in_one_line_with_the_way_out(tmp_path: Path) -> None:
+    first = book(tmp_path)
+    assert first.kept is None
+    assert first.since_ns == 7
+    first.write(ACCOUNT, 9)
+    with pytest.raises(LSTMStrategyError, match="is held by another process"):
+        book(tmp_path)
+    first.close()
+    second = book(tmp_path)
+    assert second.kept == ACCOUNT
+    assert second.since_ns == 1
+    second.close()
+
+    def refused(**changes: Any) -> str:
+        with pytest.raises(LSTMStrategyError) as error:
+            book(tmp_path, **changes)
+        assert "\n" not in str(error.value)
+        assert "--anew" in str(error.value)
+        return str(error.value)
+
+    assert "is a cash account, and the experiment asks for a margin one" in refused(kind="MARGIN")
+    position = {"instrument": "ETHUSDT.BINANCE", "strategy": "S", "quantity": "1", "entry": 2.0, "ts_opened": 3}
+    write(tmp_path, msgspec.json.encode(msgspec.to_builtins(ACCOUNT) | {"positions": [position]}))
+    assert "holds ETHUSDT.BINANCE, which is not traded here" in refused()
+    for rubbish in (b"{}", b"[1]", msgspec.json.encode(msgspec.to_builtins(ACCOUNT) | {"more": 1})):
+        write(tmp_path, rubbish)
+        assert "holds no paper account" in refused()
+    for name in ("state.0", "state.1", "state.synced"):
+        (tmp_path / name).write_bytes(b"rubbish")
+    with pytest.raises(LSTMStrategyError, match="no other is left"):
+        book(tmp_path)
+
+
+def write(path: Path, content: bytes) -> None:
+    folder = StateFolder(path)
+    folder.acquire("a test")
+    folder.write(Kept("paper account", {}, 1, "", {"account": content}))
+    folder.release()
+
+
+def test_a_replay_keeps_none(desk: Desk) -> None:  # noqa: F811
+    done = CliRunner().invoke(app, desk.words("paper", desk.experiment(), "--replay", "--anew"))
+    assert isinstance(done.exception, LSTMStrategyError)
+    assert "--replay keeps no account" in str(done.exception)
