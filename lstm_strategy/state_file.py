@@ -1,7 +1,8 @@
 """The content of a strategy's state file: numbered, hashed, bounded; and what puts it on the disk in its own time.
 
-A file is the line of the version, the content's length and SHA-256, then the content; what follows it is of no account,
-so that a shorter content may be written over a longer one.
+A file is the line of the version, the content's length and SHA-256, then the content, and after it, in the same form,
+the changes that came since: of one instrument among many, so that an event of one does not write all the others anew.
+What follows them is of no account, so that a shorter content may be written over a longer one.
 """
 
 from __future__ import annotations
@@ -15,15 +16,29 @@ import msgspec
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["LARGEST_FILE", "Kept", "SeatState", "Syncer", "decode", "encode", "unpack_seats"]
+__all__ = [
+    "LARGEST_FILE",
+    "SEATS",
+    "Change",
+    "Kept",
+    "SeatState",
+    "Syncer",
+    "decode",
+    "encode",
+    "encode_change",
+    "unpack_seats",
+]
 
-_MAGIC = b"lstm-strategy state 1\n"
+SEATS = "seats"
+"""The part that holds what several instruments keep, each for itself."""
+_MAGIC, _CHANGE = b"lstm-strategy state 1\n", b"lstm-strategy change1\n"
 _LENGTH, _DIGEST = 8, 32
 _START = len(_MAGIC) + _LENGTH + _DIGEST
 _LARGEST = 256 * 2**20
 LARGEST_FILE = _LARGEST + _START
 """Bytes beyond which a file is none of ours."""
 _FLUSH_S = 10.0
+_NONE = b"\x80"  # of several instruments, nothing
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,7 +57,9 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts : dict
         As the strategy's `on_save` gave them.
     number : int
-        Grows with each write.
+        Grows with each write of the whole.
+    changes : int
+        How many changes have been made to it since.
     """
 
     strategy_id: str
@@ -51,6 +68,29 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ordered: str
     parts: dict[str, bytes]
     number: int = 0
+    changes: int = 0
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """Which of two is the later one."""
+        return self.number, self.changes
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one instrument's part of `SEATS` has become since the whole was written.
+
+    Parameters
+    ----------
+    of : int
+        The number of that whole.
+    change : int
+        Which of its changes this is, from 1 on.
+    """
+
+    of: int
+    change: int
+    saved_ns: int
+    seats: dict[str, bytes]
 
 
 class SeatState(msgspec.Struct, frozen=True, array_like=True):
@@ -70,11 +110,16 @@ def encode(kept: Kept) -> bytes:
         raise LSTMStrategyError(
             f"the state of {kept.strategy_id} has {len(content)} bytes; at most {_LARGEST} are kept"
         )
-    return _MAGIC + len(content).to_bytes(_LENGTH) + hashlib.sha256(content).digest() + content
+    return _framed(_MAGIC, content)
 
 
-def decode(content: bytes) -> Kept:
-    """Read what `encode` gave.
+def encode_change(change: Change) -> bytes:
+    """Return what a change adds to the content of a state file."""
+    return _framed(_CHANGE, msgspec.msgpack.encode(change))
+
+
+def decode(content: bytes) -> tuple[Kept, str]:
+    """Read what `encode` gave, and the changes after it, as far as they are whole; say what is wrong with the next one.
 
     Raises
     ------
@@ -83,16 +128,47 @@ def decode(content: bytes) -> Kept:
     """
     if not content.startswith(_MAGIC):
         raise LSTMStrategyError("is torn" if _MAGIC.startswith(content) else "is no state file of this version")
+    found = _unframed(content)
+    try:
+        kept = msgspec.msgpack.decode(found, type=Kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LSTMStrategyError(f"is of another kind ({error})") from None
+    return _changed(kept, content[_START + len(found) :])
+
+
+def _changed(kept: Kept, rest: bytes) -> tuple[Kept, str]:
+    seats: dict[str, bytes] = {}
+    problem = ""
+    while rest.startswith(_CHANGE):
+        try:
+            found = _unframed(rest)
+            change = msgspec.msgpack.decode(found, type=Change)
+        except (LSTMStrategyError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            problem = f"in its change {kept.changes + 1} {error}"
+            break
+        if (change.of, change.change) != (kept.number, kept.changes + 1):  # left over from an older content
+            break
+        seats |= change.seats
+        kept = msgspec.structs.replace(kept, changes=change.change, saved_ns=change.saved_ns)
+        rest = rest[_START + len(found) :]
+    if seats:
+        held = unpack_seats(kept.parts.get(SEATS, _NONE)) | seats
+        kept = msgspec.structs.replace(kept, parts=kept.parts | {SEATS: msgspec.msgpack.encode(held)})
+    return kept, problem
+
+
+def _framed(kind: bytes, content: bytes) -> bytes:
+    return kind + len(content).to_bytes(_LENGTH) + hashlib.sha256(content).digest() + content
+
+
+def _unframed(content: bytes) -> bytes:
     length = int.from_bytes(content[len(_MAGIC) :][:_LENGTH])
     found = content[_START : _START + length]
     if len(found) < length:
         raise LSTMStrategyError("is torn")
     if hashlib.sha256(found).digest() != content[_START - _DIGEST : _START]:
         raise LSTMStrategyError("is torn or damaged: its hash differs")
-    try:
-        return msgspec.msgpack.decode(found, type=Kept)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LSTMStrategyError(f"is of another kind ({error})") from None
+    return found
 
 
 def unpack_seats(content: bytes) -> dict[str, bytes]:
@@ -118,13 +194,13 @@ class Syncer:
     def __init__(self, path: Path) -> None:
         self._path, self._change = path, threading.Condition()
         self._folder = path.parent.stat().st_ino
-        self._waiting: bytes | None = None
+        self._waiting: tuple[bytes, ...] | None = None
         self._busy = self._over = False
         self._error: LSTMStrategyError | None = None
         self._thread = threading.Thread(target=self._run, name=f"sync {path}", daemon=True)
         self._thread.start()
 
-    def hand(self, content: bytes) -> None:
+    def hand(self, *content: bytes) -> None:
         with self._change:
             self._raise()
             self._waiting = content
@@ -146,7 +222,7 @@ class Syncer:
                 self._change.notify_all()
             self._thread.join(_FLUSH_S)
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: tuple[bytes, ...]) -> None:
         folder = self._path.parent
         try:
             same = folder.stat().st_ino == self._folder
@@ -155,7 +231,7 @@ class Syncer:
         if not same:  # a new one would be nobody's
             raise LSTMStrategyError(f"the state folder {folder} was taken away; start anew with one that stays")
         with atomic_write(self._path) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(b"".join(content))
 
     def _raise(self) -> None:
         error, self._error = self._error, None

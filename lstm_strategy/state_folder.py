@@ -2,6 +2,7 @@
 
 ``state.0`` and ``state.1`` are written over in turn after every change (0.1 ms), before the venue can see what followed
 from it: a process that is killed at any moment leaves one of them whole, and what it was writing had no effect yet.
+Where an event has changed one instrument of many, its part alone is added to the end.
 ``state.synced`` is the same as far as the disk has confirmed it (temporary file, fsync, rename: 10 ms, on another
 thread): it outlives a machine that loses its power. Each has a hash and a number; the latest that is whole is used.
 """
@@ -18,7 +19,7 @@ import msgspec
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.state_file import LARGEST_FILE, Kept, Syncer, decode, encode
+from lstm_strategy.state_file import LARGEST_FILE, Change, Kept, Syncer, decode, encode, encode_change
 
 __all__ = ["KILL", "FolderHeldError", "StateFolder", "one_line"]
 
@@ -28,6 +29,7 @@ _REQUEST, _AUDIT, _LOCK = "RESUME", "resumed.jsonl", "lock"
 _TURNS, _SYNCED = ("state.0", "state.1"), "state.synced"
 _LONGEST_REASON = 200
 _LARGEST_NOTE = 4096  # bytes read of a file that somebody wrote by hand
+_MOST_CHANGES = 1_000  # after one whole state
 
 
 class FolderHeldError(LSTMStrategyError):
@@ -45,9 +47,12 @@ class StateFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._kill, self._asked = str(path / KILL), str(path / _REQUEST)  # looked for all the time
         self._lock: int | None = None
         self._number = 0
         self._turns: list[int] = []  # descriptors
+        self._written: list[bytes] = []  # the whole as it was written last, and its changes
+        self._end = 0  # where the next change goes
         self._syncer: Syncer | None = None
 
     @property
@@ -94,7 +99,7 @@ class StateFolder:
     def release(self) -> None:
         """Wait until what was written is on the disk, then give the lock back."""
         syncer, lock, turns = self._syncer, self._lock, self._turns
-        self._syncer, self._lock, self._turns = None, None, []
+        self._syncer, self._lock, self._turns, self._written = None, None, [], []
         try:
             if syncer is not None:
                 syncer.end()
@@ -114,17 +119,46 @@ class StateFolder:
             with suppress(LSTMStrategyError):
                 self.read()
         self._number += 1
-        content = encode(msgspec.structs.replace(kept, number=self._number))
+        content = encode(msgspec.structs.replace(kept, number=self._number, changes=0))
         try:
             if self._syncer is None:
                 self._turns = [os.open(self.path / turn, os.O_WRONLY | os.O_CREAT, 0o644) for turn in _TURNS]
                 self._syncer = Syncer(self.path / _SYNCED)
-            written, turn = 0, self._turns[self._number % 2]
-            while written < len(content):
-                written += os.pwrite(turn, memoryview(content)[written:], written)
+            _write(self._turns[self._number % 2], content, 0)
         except OSError as error:
-            raise LSTMStrategyError(f"cannot write a state to {self.path}: {error.strerror or error}") from None
-        self._syncer.hand(content)
+            raise self._unwritten(error) from None
+        self._written, self._end = [content], len(content)
+        self._syncer.hand(*self._written)
+
+    def amend(self, saved_ns: int, seats: dict[str, bytes]) -> bool:
+        """Write what has become of some instruments, to the end of what was written last; as safe as `write`.
+
+        Returns
+        -------
+        bool
+            Whether that could be done: false where the whole is to be written anew.
+
+        Raises
+        ------
+        LSTMStrategyError
+            As `write`.
+        """
+        written, syncer = self._written, self._syncer
+        if not written or syncer is None or len(written) > _MOST_CHANGES:
+            return False
+        content = encode_change(Change(self._number, len(written), saved_ns, seats))
+        try:
+            _write(self._turns[self._number % 2], content, self._end)
+        except OSError as error:
+            self._written = []  # what is there may be torn
+            raise self._unwritten(error) from None
+        written.append(content)
+        self._end += len(content)
+        syncer.hand(*written)
+        return True
+
+    def _unwritten(self, error: OSError) -> LSTMStrategyError:
+        return LSTMStrategyError(f"cannot write a state to {self.path}: {error.strerror or error}")
 
     def flush(self) -> None:
         """Return when what was written last is on the disk.
@@ -152,7 +186,10 @@ class StateFolder:
             try:
                 if file.stat().st_size > LARGEST_FILE:
                     raise LSTMStrategyError("is too large to be one")
-                found.append(decode(file.read_bytes()))
+                one, problem = decode(file.read_bytes())
+                found.append(one)
+                if problem:
+                    wrong.append(f"{file} {problem}")
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -166,7 +203,7 @@ class StateFolder:
             )
         if not found:
             return None, ""
-        kept = max(found, key=lambda one: one.number)
+        kept = max(found, key=lambda one: one.age)
         self._number = max(self._number, kept.number)
         if not wrong:
             return kept, ""
@@ -174,7 +211,7 @@ class StateFolder:
 
     def kill_reason(self) -> str | None:
         """Return why the strategy is to halt, None without a kill file; one that cannot be read halts, too."""
-        content = _note(self.path / KILL)
+        content = _note(self._kill)
         if content is None:
             return None
         return one_line(content) or "no reason given"
@@ -201,10 +238,10 @@ class StateFolder:
         LSTMStrategyError
             Where there is one that cannot be read: nobody knows who asks for what.
         """
-        file = self.path / _REQUEST
+        file = self._asked
         try:
             content = _text(file)
-            return None if content is None else (one_line(content), file.stat().st_ctime_ns)
+            return None if content is None else (one_line(content), os.stat(file).st_ctime_ns)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -266,7 +303,13 @@ class StateFolder:
             ) from None
 
 
-def _note(file: Path) -> str | None:
+def _write(descriptor: int, content: bytes, start: int) -> None:
+    written = 0
+    while written < len(content):
+        written += os.pwrite(descriptor, memoryview(content)[written:], start + written)
+
+
+def _note(file: str) -> str | None:
     """Return the text of a file that somebody may have written by hand, None where there is none."""
     try:
         return _text(file)
@@ -274,7 +317,7 @@ def _note(file: Path) -> str | None:
         return f"a file that cannot be read ({error.strerror or error})"
 
 
-def _text(file: Path) -> str | None:
+def _text(file: str) -> str | None:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:

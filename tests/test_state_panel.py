@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from lstm_strategy.cli import app
 from lstm_strategy.decision import RiskState, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.nautilus import portfolio_strategy as strategy_module
 from lstm_strategy.nautilus.panel_backtest import PanelRun
 from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
@@ -97,6 +98,30 @@ def test_a_portfolio_restarted_again_and_again_trades_as_one_that_never_stopped(
     for name, content in unpack_seats(found["seats"]).items():
         one, other = (msgspec.msgpack.decode(c, type=SeatState) for c in (content, unpack_seats(wanted["seats"])[name]))
         assert one == other
+
+
+def test_after_every_event_the_folder_holds_all_that_the_names_know_though_one_of_them_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell_each(monkeypatch, lambda name, ts: 1e-3 if (ts // HOUR.ns + ord(name[0])) % 5 else -1e-3)
+    changes: list[int] = []
+    handled = LSTMPortfolioStrategy.handle_event
+
+    def handle(strategy: LSTMPortfolioStrategy, event: Any) -> None:
+        handled(strategy, event)
+        if strategy.keeper._acting:
+            return
+        kept, _ = StateFolder(tmp_path / "state").read()
+        assert kept is not None
+        changes.append(kept.changes)
+        assert unpack_seats(kept.parts["seats"]) == {name: seat.encode() for name, seat in strategy.seats.items()}
+
+    monkeypatch.setattr(LSTMPortfolioStrategy, "handle_event", handle)
+    options = {"exits": ExitsConfig(stop=2.0, trailing=True)}
+    _, strategy = trade(tmp_path, monkeypatch, 30, {}, **options)
+    assert strategy.failure is None
+    assert max(changes) >= 3
+    assert len(changes) > 30
 
 
 def test_a_kill_file_closes_all_names_and_resume_lifts_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

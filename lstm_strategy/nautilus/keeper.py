@@ -34,6 +34,9 @@ class Holder(Protocol):
     def light(self) -> tuple[Any, ...]:
         """Return what an event may change of its state; bars change the rest."""
 
+    def encode(self) -> bytes | None:
+        """Return its part of a state that has one for each of several instruments; None where there is but one."""
+
     def flatten(self) -> None:
         """Cancel and close, and go on with it at every event; nothing where that is under way."""
 
@@ -57,7 +60,7 @@ class Keeper:
         self._folder = None if settings.state_dir is None else StateFolder(Path(settings.state_dir))
         self._began = self._acting = False
         self._refused = ""  # what was said of a request
-        self._last: Any = None  # as of the last write
+        self._last: dict[str, Any] = {}  # by instrument, as of the last write
 
     @property
     def halted(self) -> bool:
@@ -104,7 +107,7 @@ class Keeper:
             self.ordered = next((r.halt_text or "ordered" for r in risks if r is not None and r.ordered_halt), "")
         if self._folder is None:
             return
-        self._began, self._last = True, None
+        self._began, self._last = True, {}
         self.watch()
 
     def watch(self) -> None:
@@ -149,7 +152,7 @@ class Keeper:
         models = {name: holder.model_label for name, holder in self._holders().items()}
         now = strategy.clock.timestamp_ns()
         folder.write(Kept(str(strategy.id), models, now, self.ordered, strategy.on_save()))
-        self._last = self._light()
+        self._last = {name: holder.light() for name, holder in self._holders().items()}
 
     def __enter__(self) -> None:
         """Begin a handler, at whose end all is kept at once: nothing that it sends leaves the process before that."""
@@ -160,10 +163,26 @@ class Keeper:
         self.keep()
 
     @loud
-    def note(self, _event: Any) -> None:
-        """Do as `keep` after an event that has changed something; what cannot be written stops the strategy."""
-        if self._began and not self._acting and self._light() != self._last:
-            self.keep()
+    def note(self, event: Any) -> None:
+        """Do as `keep` after an event that has changed something; what cannot be written stops the strategy.
+
+        An event of one instrument changes nothing of the others', and theirs is not written anew.
+        """
+        folder = self._folder
+        if folder is None or not self._began or self._acting:
+            return
+        holders = self._holders()
+        instrument_id = getattr(event, "instrument_id", None)
+        name = "" if instrument_id is None else instrument_id.value
+        holder = holders.get(name)
+        if holder is None:
+            if {name: one.light() for name, one in holders.items()} != self._last:
+                self.keep()
+        elif (light := holder.light()) != self._last.get(name):
+            part = holder.encode()
+            if part is None or not folder.amend(self._strategy.clock.timestamp_ns(), {name: part}):
+                self.keep()
+            self._last[name] = light
 
     def pause(self) -> None:
         """Write at a stop, down to the disk."""
@@ -176,7 +195,7 @@ class Keeper:
 
     def close(self) -> None:
         """Give the folder back: what happens from now on is not kept."""
-        self._began, self._last = False, None
+        self._began, self._last = False, {}
         if self._folder is not None:
             self._folder.release()
 
@@ -203,9 +222,6 @@ class Keeper:
     def _holders(self) -> dict[str, Holder]:
         found: dict[str, Holder] = self._strategy.holders()
         return found
-
-    def _light(self) -> tuple[Any, ...]:
-        return self.ordered, [holder.light() for holder in self._holders().values()]
 
     def _obey(self) -> None:
         for holder in self._holders().values():

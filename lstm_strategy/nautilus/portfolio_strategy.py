@@ -64,7 +64,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self.failure: Exception | None = None
         self.seats: dict[str, Seat] = {}
         self._panel: Panel | None = None
-        self._rounds, self._bar_ns = Rounds(()), 0
+        self._rounds, self._bar_ns, self._looked_ts = Rounds(()), 0, 0
         self._closes: dict[int, dict[str, float]] = {}
         self._restored: dict[str, bytes] = {}
         self._started = False
@@ -134,7 +134,9 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         """Take one name's bar; decide on all where it is the last one of its close."""
         seat = self.seats.get(bar.bar_type.instrument_id.value)
         if seat is not None and self.failure is None:
-            self.keeper.look()
+            if bar.ts_event != self._looked_ts:  # once a close: what is ordered is for all names
+                self._looked_ts = bar.ts_event
+                self.keeper.look()
             seat.feed.add(bar)
 
     def _arrive(self, name: str, arrival: Arrival) -> None:
