@@ -104,7 +104,9 @@ def test_changes_of_one_instrument_are_added_to_the_whole_and_end_with_it(tmp_pa
     assert not folder.amend(1, {"a": b"1"})  # to nothing
     seats = msgspec.msgpack.encode({"a": b"0", "b": b"0"})
     for saved in (1, 10):
-        folder.write(msgspec.structs.replace(KEPT, saved_ns=saved, parts={"seats": seats, "panel": bytes(500 // saved)}))
+        folder.write(
+            msgspec.structs.replace(KEPT, saved_ns=saved, parts={"seats": seats, "panel": bytes(500 // saved)})
+        )
         for change in range(1, 4):
             assert folder.amend(saved + change, {"ab"[change % 2]: b"%d" % change})
     folder.flush()
