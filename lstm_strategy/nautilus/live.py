@@ -129,7 +129,9 @@ async def _start(settings: NodeSettings, built: Built, observers: Observers) -> 
     held = node.cache.positions_open()
     told = ", ".join(f"{position.signed_qty:g} {position.instrument_id}" for position in held) or "no position"
     balances = ", ".join(short_money(balance) for balance in account.balances_total().values())
-    observers.step("account", f"{balances}; {told}, {len(node.cache.orders_open())} open orders")
+    keep = settings.live.keep if settings.real else {}
+    kept = "".join(f"; {amount} {coin} is kept" for coin, amount in keep.items())
+    observers.step("account", f"{balances}; {told}, {len(node.cache.orders_open())} open orders{kept}")
 
 
 def _refusal(node: TradingNode) -> LSTMStrategyError | None:

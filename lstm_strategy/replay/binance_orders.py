@@ -110,7 +110,7 @@ async def _account(_: web.Request, trading: Trading) -> Any:
         "takerCommission": taker,
         "buyerCommission": 0,
         "sellerCommission": 0,
-        "canTrade": True,
+        "canTrade": trading.config.may_trade,
         "canWithdraw": False,
         "canDeposit": False,
         "brokered": False,
@@ -147,6 +147,8 @@ async def _order_rates(request: web.Request, _: Trading) -> Any:
 
 
 async def _new_order(request: web.Request, trading: Trading) -> Any:
+    if not trading.config.may_trade:
+        raise RefusedError(-2015, status=401)
     order = trading.place(_read_order(request))
     short = {
         "symbol": order.symbol,

@@ -39,12 +39,15 @@ class TradingConfig:
         Between bid and ask, as a fraction of the price.
     volume_share : float
         The share of a bar's volume that is offered to all orders together.
+    may_trade : bool
+        Whether the key may send orders, or only read.
     """
 
     credentials: Credentials
     balances: Mapping[str, Decimal] = field(default_factory=lambda: {"USDT": Decimal(10_000)})
     spread: float = 0.0
     volume_share: float = 0.25
+    may_trade: bool = True
 
     def __post_init__(self) -> None:
         for name, allowed, what in (
