@@ -83,6 +83,8 @@ class Panel:
     ----------
     fallback : str
         Why equal risk stood in for the method at the last decision; empty where it did not.
+    correlation_SS : float64 [S, S] or None
+        What the last decision was made with; None where names are sized separately.
     weighed : list of Weighed
         Of the last decision, in the order of the names: from these each was decided, before the account's limits.
     """
@@ -100,6 +102,7 @@ class Panel:
             raise LSTMStrategyError(f"a panel's names are {', '.join(names)}; give them sorted, each once")
         self.names, self.fallback = names, ""
         self.weighed: list[Weighed] = []
+        self.correlation_SS: Float | None = None
         self._portfolio, self._sizing, self._limits, self._bar_ns = portfolio, sizing, limits, bar_ns
         self._alone, self._resting = share(limits), resting
         self.covariance = Covariance(
@@ -184,7 +187,7 @@ class Panel:
         beliefs = Beliefs(mean_S, std_S, years)
         side_S = np.zeros(len(members))
         side_S[rows] = signs(beliefs, sizing, limits)[rows]
-        correlation_SS = self.covariance.correlation()
+        self.correlation_SS = correlation_SS = self.covariance.correlation()
         weight_S = level(self._direct(beliefs, correlation_SS, side_S, members), beliefs, correlation_SS, sizing)
         weight_S, keys = fit_exposures(weight_S, limits)
         held_S = np.array([member.state.exposure for member in members])

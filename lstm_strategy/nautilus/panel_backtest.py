@@ -25,6 +25,7 @@ from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.bar_path import path_module, path_quotes
 from lstm_strategy.nautilus.carry import Carried, carried, charges
 from lstm_strategy.nautilus.catalog import bar_type
+from lstm_strategy.nautilus.correlations import correlations_table
 from lstm_strategy.nautilus.engine import QuoteTick
 from lstm_strategy.nautilus.halted import halts_told
 from lstm_strategy.nautilus.joint_quotes import LATE_NS, LATENCY_NS, OPENED_NS, joint_quotes
@@ -218,6 +219,12 @@ def trade_panel(settings: PanelSettings, log: Path | None = None) -> TradedPanel
                 "equity": account_table(records, shared.cash, charged),
                 "decisions": pa.concat_tables([record.decisions_table() for record in records.values()]),
                 "forecasts": pa.concat_tables(forecasts),
+                "correlations": correlations_table(
+                    tuple(strategy.seats),
+                    strategy.correlations,
+                    {name: market.bars for name, market in markets.items()},
+                    settings.portfolio,
+                ),
             }
             lowest = lowest_cash_of(engine, first.instrument, shared.cash)
             lost = liquidated(engine.cache)

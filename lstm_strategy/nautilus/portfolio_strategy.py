@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 from nautilus_trader.trading.strategy import Strategy
 
-from lstm_strategy.bars import Bar, format_ns
+from lstm_strategy.bars import Bar, Float, format_ns
 from lstm_strategy.decision import HALTS, Decision, Reason
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.joint_limits import Resting
+from lstm_strategy.nautilus.correlations import upper_of
 from lstm_strategy.nautilus.engine import EngineBar, loud, on_loop
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.joint_close import mark, members_of, shares
@@ -63,6 +64,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self.settings = config
         self.failure: Exception | None = None
         self.seats: dict[str, Seat] = {}
+        self.correlations: dict[int, Float] = {}
         self._panel: Panel | None = None
         self._rounds, self._bar_ns, self._looked_ts = Rounds(()), 0, 0
         self._closes: dict[int, dict[str, float]] = {}
@@ -174,6 +176,11 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         members = members_of(seats, due, ts_close - self.settings.portfolio.absent_bars * self._bar_ns)
         decisions = dict(zip(seats, panel.decide(members), strict=True))
         self._tell(panel, decisions)
+        record = next(iter(seats.values())).record
+        if record is not None and panel.correlation_SS is not None:
+            self.correlations[ts_close] = upper_of(panel.correlation_SS)
+            if record.most is not None and len(self.correlations) > record.most:  # a node keeps no more than its rows
+                del self.correlations[next(iter(self.correlations))]
         with self.keeper:
             failures = self._act(due, decisions, dict(zip(seats, panel.weighed, strict=True)))
         if failures:
@@ -283,6 +290,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         """Forget everything but the settings."""
         self._end_closing()
         self.failure = self._panel = None
+        self.correlations = {}
         self.seats, self._rounds, self._closes, self._restored = {}, Rounds(()), {}, {}
         self._told, self._fallen, self._started = {}, False, False
         self.keeper.forget()

@@ -13,6 +13,7 @@ from lstm_strategy.report import charts
 from lstm_strategy.report.calibration import Coverage, coverage_of, intervals_of, land
 from lstm_strategy.report.figures import Figure
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
+from lstm_strategy.report.joint_risk import joint_tails
 from lstm_strategy.report.risk import tails_of
 from lstm_strategy.report.run_folder import read_run
 from lstm_strategy.report.run_types import DecisionLog, Run
@@ -71,7 +72,7 @@ def _contents(run: Run) -> dict[str, Any]:
     figures["exposure"] = charts.draw_exposure(curve)
     if run.markets:
         figures["exposures"] = charts.draw_exposures(run.markets)
-    tails = tails_of(run)
+    tails = joint_tails(run) if run.markets else tails_of(run)
     if tails is not None:
         figures["risk"] = charts.draw_risk(tails.ts_close, tails.returns, tails.at_risk, run.bar_ns)
     trades = _trades(run.decisions)

@@ -6,12 +6,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+from scipy.stats import chi2
 
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.forecast import Float32
-from lstm_strategy.report.run_types import Run
+from lstm_strategy.report.run_types import DecisionLog, EquityCurve, Run
 
-__all__ = ["LEVELS", "Tail", "Tails", "kupiec", "tails_of"]
+__all__ = ["LEAST", "LEVELS", "Tail", "Tails", "christoffersen", "decided", "judge", "kupiec", "levels_in", "tail_of"]
+__all__ += ["tails_of"]
+
+LEAST = 1e-6
+"""Exposure below which nothing is at risk."""
 
 LEVELS = (0.05, 0.01)
 
@@ -20,14 +26,16 @@ LEVELS = (0.05, 0.01)
 class Tail:
     """One level: bars at risk, expected and counted breaches of the value at risk, losses on the breaches.
 
-    ``p`` is that of so many breaches where the level is true (`kupiec`). ``foreseen`` is the mean expected shortfall
-    on the breaches, ``suffered`` the mean loss; fractions of equity, NaN without breaches.
+    ``p`` is that of so many breaches where the level is true (`kupiec`), ``p_apart`` that of their coming one upon the
+    other where they are independent (`christoffersen`). ``foreseen`` is the mean expected shortfall on the breaches,
+    ``suffered`` the mean loss; fractions of equity, NaN without breaches.
     """
 
     level: float
     bars: int
     breaches: int
     p: float
+    p_apart: float
     foreseen: float
     suffered: float
 
@@ -50,30 +58,58 @@ class Tails:
 def tails_of(run: Run) -> Tails | None:
     """Judge the forecasts of the next bar as forecasts of the strategy's own losses; None where there are none.
 
-    The position that a forecast speaks of is the one decided at its bar: the target where an order was sent, else what
-    was held. The return is that of equity to the next close, costs included, where the next bar follows at once.
+    The position that a forecast speaks of is the one decided at its bar (`decided`). The return is that of equity to
+    the next close, costs included, where the next bar follows at once. Of several instruments no one forecast speaks of
+    the account: see `joint_risk`.
     """
     forecasts = next((found for found in run.forecasts if found.horizon == 1), None)
-    curve, decisions = run.equity, run.decisions
-    # Of several instruments no one forecast speaks of the account.
-    if forecasts is None or run.markets or len(decisions) != len(curve.ts_close):
+    curve = run.equity
+    if forecasts is None or run.markets or len(run.decisions) != len(curve.ts_close):
         return None
     rows = np.searchsorted(curve.ts_close, forecasts.ts_close)
-    inside = rows < len(curve.ts_close) - 1
-    rows, quantiles_NQ = rows[inside], forecasts.quantiles_NQ[inside]
-    exposure = np.where(decisions.ordered[rows], decisions.target[rows], decisions.exposure[rows])
-    follows = curve.ts_close[rows + 1] - curve.ts_close[rows] == run.bar_ns
+    rows = np.minimum(rows, len(curve.ts_close) - 1)
+    exposure = decided(run.decisions)[rows]
+    kept = (curve.ts_close[rows] == forecasts.ts_close) & (np.abs(exposure) > LEAST)
+    rows, exposure, quantiles_NQ = rows[kept], exposure[kept], forecasts.quantiles_NQ[kept]
+    forecast = {
+        level: tail_of(quantiles_NQ, forecasts.levels, exposure, level) for level in levels_in(forecasts.levels)
+    }
+    return judge(curve, run.bar_ns, rows, forecast)
+
+
+def decided(decisions: DecisionLog) -> Float:
+    """Return the exposure that each close led to: the target where an order was sent, else what was held."""
+    return np.asarray(np.where(decisions.ordered, decisions.target, decisions.exposure))
+
+
+def levels_in(own: tuple[float, ...]) -> list[float]:
+    """Return those of `LEVELS` that a model's levels reach on both sides."""
+    return [level for level in LEVELS if own[0] <= level + 1e-9 and own[-1] >= 1 - level]
+
+
+def judge(
+    curve: EquityCurve, bar_ns: int, rows: npt.NDArray[np.intp], forecast: dict[float, tuple[Float, Float]]
+) -> Tails | None:
+    """Set value at risk and expected shortfall against what equity did to the next close; None where nothing is left.
+
+    Parameters
+    ----------
+    rows : int [N]
+        Rows of the curve that were forecast, in time order.
+    forecast : dict of (float64 [N], float64 [N])
+        By level, both as fractions of equity.
+    """
+    after = np.minimum(rows + 1, len(curve.ts_close) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        returns = curve.equity[rows + 1] / curve.equity[rows] - 1.0
-    kept = follows & np.isfinite(returns) & np.isfinite(exposure) & (np.abs(exposure) > 1e-6)
-    kept &= (curve.equity[rows] > 0.0) & (curve.ts_close[rows] == forecasts.ts_close[inside])
-    levels = [level for level in LEVELS if forecasts.levels[0] <= level + 1e-9 and forecasts.levels[-1] >= 1 - level]
-    if not kept.any() or not levels:
+        returns = curve.equity[after] / curve.equity[rows] - 1.0
+    kept = (curve.ts_close[after] - curve.ts_close[rows] == bar_ns) & np.isfinite(returns) & (curve.equity[rows] > 0.0)
+    if not kept.any() or not forecast:
         return None
-    returns, exposure, quantiles_NQ = returns[kept], exposure[kept], quantiles_NQ[kept]
+    rows, returns = rows[kept], returns[kept]
+    stamps = curve.ts_close[rows]
     at_risk, tails = {}, []
-    for level in levels:
-        value, shortfall = _tail(quantiles_NQ, forecasts.levels, exposure, level)
+    for level, (values, shortfalls) in forecast.items():
+        value, shortfall = values[kept], shortfalls[kept]
         breached = returns < -value
         count = int(breached.sum())
         at_risk[level] = value
@@ -83,11 +119,12 @@ def tails_of(run: Run) -> Tails | None:
                 bars=len(returns),
                 breaches=count,
                 p=kupiec(count, len(returns), level),
+                p_apart=christoffersen(breached, np.diff(stamps) == bar_ns),
                 foreseen=float(shortfall[breached].mean()) if count else math.nan,
                 suffered=float(-returns[breached].mean()) if count else math.nan,
             )
         )
-    return Tails(curve.ts_close[rows[kept]], returns, at_risk, tuple(tails))
+    return Tails(stamps, returns, at_risk, tuple(tails))
 
 
 def kupiec(breaches: int, bars: int, level: float) -> float:
@@ -97,16 +134,42 @@ def kupiec(breaches: int, bars: int, level: float) -> float:
     degree of freedom.
     """
 
-    def log_likelihood(share: float) -> float:
-        kept = bars - breaches
-        return (breaches * math.log(share) if breaches else 0.0) + (kept * math.log1p(-share) if kept else 0.0)
-
-    ratio = max(2.0 * (log_likelihood(breaches / bars) - log_likelihood(level)), 0.0)
-    return math.erfc(math.sqrt(ratio / 2.0))
+    kept = bars - breaches
+    ratio = max(2.0 * (_log_likelihood(breaches, kept, breaches / bars) - _log_likelihood(breaches, kept, level)), 0.0)
+    return float(chi2.sf(ratio, 1))
 
 
-def _tail(quantiles_NQ: Float32, levels: tuple[float, ...], exposure_N: Float, level: float) -> tuple[Float, Float]:
-    """Loss that is exceeded with probability ``level``, and the mean loss beyond it, as fractions of equity.
+def christoffersen(breached: npt.NDArray[np.bool_], follows: npt.NDArray[np.bool_]) -> float:
+    """Return the p-value of breaches that follow each other as these do, where they are independent.
+
+    Likelihood ratio of Christoffersen, "Evaluating interval forecasts", 1998, of a first-order Markov chain against
+    independence; χ² with one degree of freedom. NaN where no breach could follow another.
+
+    Parameters
+    ----------
+    breached : bool [N]
+    follows : bool [N - 1]
+        Whether the next bar comes at once after each; pairs over a gap do not count.
+    """
+    before, after = breached[:-1][follows], breached[1:][follows]
+    hit_hit, hit_miss = int((before & after).sum()), int((before & ~after).sum())
+    miss_hit, miss_miss = int((~before & after).sum()), int((~before & ~after).sum())
+    pairs = len(before)
+    if not (hit_hit + hit_miss and miss_hit + miss_miss):
+        return math.nan
+    apart = _log_likelihood(hit_hit + miss_hit, hit_miss + miss_miss, (hit_hit + miss_hit) / pairs)
+    chained = _log_likelihood(hit_hit, hit_miss, hit_hit / (hit_hit + hit_miss))
+    chained += _log_likelihood(miss_hit, miss_miss, miss_hit / (miss_hit + miss_miss))
+    return float(chi2.sf(max(2.0 * (chained - apart), 0.0), 1))
+
+
+def _log_likelihood(hits: int, misses: int, share: float) -> float:
+    """Log-likelihood of Bernoulli trials, with 0 log 0 = 0."""
+    return (hits * math.log(share) if hits else 0.0) + (misses * math.log1p(-share) if misses else 0.0)
+
+
+def tail_of(quantiles_NQ: Float32, levels: tuple[float, ...], exposure_N: Float, level: float) -> tuple[Float, Float]:
+    """Return the loss that is exceeded with probability ``level``, and the mean loss beyond it; fractions of equity.
 
     The quantile function is linear between the levels and flat beyond them, so that what lies beyond the outermost is
     understated.

@@ -15,7 +15,7 @@ from lstm_strategy.bars import Float, Stamps, Timeframe
 from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.report.run_types import DecisionLog, EquityCurve, ReasonShares, RecordedForecasts, Run, Summary
 
-__all__ = ["read_run"]
+__all__ = ["decisions_of", "read_decisions", "read_forecasts", "read_run", "stamps_of"]
 
 _PERIODS = {"day": 45, "week": 550, "month": 10**9}  # the longest span in days that is told by them
 
@@ -32,7 +32,7 @@ def read_run(folder: Path) -> Run:
         raise LSTMStrategyError(f"{folder} is not a run folder; `lstm-strategy backtest` writes one")
     summary = _read_summary(folder)
     equity = _read_equity(folder)
-    table = _read_decisions(folder)
+    table = read_decisions(folder)
     names = pc.unique(table["instrument"]).to_pylist()
     instrument = summary.instrument or (str(names[0]) if names else "")
     return Run(
@@ -42,10 +42,10 @@ def read_run(folder: Path) -> Run:
         instruments=max(len(names), 1),
         bar_ns=_bar_ns(summary, equity),
         equity=equity,
-        decisions=_decisions(table.filter(pc.equal(table["instrument"], instrument))),
-        everyone=_decisions(table),
+        decisions=decisions_of(table.filter(pc.equal(table["instrument"], instrument))),
+        everyone=decisions_of(table),
         reasons=_reasons(table),
-        forecasts=_read_forecasts(folder, instrument),
+        forecasts=read_forecasts(folder, instrument),
         tearsheet=(folder / "tearsheet.html").is_file(),
         beside=_read_beside(folder, summary, equity),
         markets=_markets(table, equity) if summary.instruments else {},
@@ -81,8 +81,8 @@ def _table(folder: Path, name: str, columns: tuple[str, ...]) -> pa.Table:
         raise LSTMStrategyError(f"{path} cannot be read as Parquet: {first_line_of(error)}") from error
 
 
-def _read_decisions(folder: Path) -> pa.Table:
-    """One file, or of several instruments one each."""
+def read_decisions(folder: Path) -> pa.Table:
+    """Return the decisions: of one file, or of several instruments one each."""
     columns = ("ts_close", "instrument", "target", "exposure", "reason", "bound", "action", "quantity", "price")
     files = sorted((folder / "decisions").glob("*.parquet"))
     if (folder / "decisions.parquet").exists() or not files:
@@ -97,7 +97,7 @@ def _read_equity(folder: Path) -> EquityCurve:
     path = folder / "equity.parquet"
     if table.num_rows < 2:
         raise LSTMStrategyError(f"{path} holds {table.num_rows} bars; a report needs at least two")
-    stamps = _stamps(table)
+    stamps = stamps_of(table)
     if (np.diff(stamps) <= 0).any():
         raise LSTMStrategyError(f"{path}: ts_close does not increase from row to row")
     return EquityCurve(stamps, *(_floats(table, name) for name in columns[1:]))
@@ -109,7 +109,7 @@ def _read_beside(folder: Path, summary: Summary, equity: EquityCurve) -> dict[st
     if not names:
         return {}
     table = _table(folder, "beside.parquet", ("ts_close", *names))
-    if not np.array_equal(_stamps(table), equity.ts_close):
+    if not np.array_equal(stamps_of(table), equity.ts_close):
         raise LSTMStrategyError(f"{folder / 'beside.parquet'} is not of the same bars as equity.parquet; run it again")
     return {name: _floats(table, name) for name in names}
 
@@ -120,19 +120,20 @@ def _markets(table: pa.Table, equity: EquityCurve) -> dict[str, EquityCurve]:
     for name in pc.unique(table["instrument"]).to_pylist():
         own = table.filter(pc.equal(table["instrument"], name))
         own = own.filter(pc.is_finite(own["price"]))
-        stamps = _stamps(own)
+        stamps = stamps_of(own)
         rows = np.searchsorted(equity.ts_close, stamps)
         curves = (equity.equity[rows], _floats(own, "exposure"), _floats(own, "price"), equity.buy_and_hold[rows])
         found[str(name)] = EquityCurve(stamps, *curves)
     return found
 
 
-def _decisions(table: pa.Table) -> DecisionLog:
+def decisions_of(table: pa.Table) -> DecisionLog:
+    """Return a table of decisions as arrays."""
     bounds = pc.list_flatten(table["bound"].combine_chunks())
     quantity = _floats(table, "quantity")
     released = pc.equal(table["action"], "releasing_exit").to_numpy()
     return DecisionLog(
-        ts_close=_stamps(table),
+        ts_close=stamps_of(table),
         target=_floats(table, "target"),
         exposure=_floats(table, "exposure"),
         quantity=quantity,
@@ -148,7 +149,7 @@ def _reasons(table: pa.Table) -> ReasonShares | None:
     """Shares by month, week or day, whichever gives a legible number of periods; a bar counts where it opened."""
     if not table.num_rows:
         return None
-    times = (_stamps(table) - 1).astype("datetime64[ns]")
+    times = (stamps_of(table) - 1).astype("datetime64[ns]")
     days = int((times.max() - times.min()) / np.timedelta64(1, "D")) + 1
     unit = next(name for name, longest in _PERIODS.items() if days <= longest)
     period = times.astype("datetime64[M]") if unit == "month" else times.astype("datetime64[D]")
@@ -168,7 +169,8 @@ def _reasons(table: pa.Table) -> ReasonShares | None:
     return ReasonShares(unit, first, last, shares)
 
 
-def _read_forecasts(folder: Path, instrument: str) -> tuple[RecordedForecasts, ...]:
+def read_forecasts(folder: Path, instrument: str) -> tuple[RecordedForecasts, ...]:
+    """Return one instrument's forecasts by horizon, shortest first."""
     table = _table(folder, "forecasts.parquet", ("ts_close", "instrument", "horizon", "levels", "quantiles"))
     table = table.filter(pc.equal(table["instrument"], instrument)).combine_chunks()
     if table.num_rows == 0:
@@ -176,7 +178,7 @@ def _read_forecasts(folder: Path, instrument: str) -> tuple[RecordedForecasts, .
     levels_NQ, quantiles_NQ = (_matrix(table, name, folder) for name in ("levels", "quantiles"))
     if levels_NQ.shape != quantiles_NQ.shape or (levels_NQ != levels_NQ[0]).any():
         raise LSTMStrategyError(f"{folder / 'forecasts.parquet'}: the levels differ from row to row")
-    stamps, horizon_N = _stamps(table), table["horizon"].to_numpy()
+    stamps, horizon_N = stamps_of(table), table["horizon"].to_numpy()
     levels = tuple(float(level) for level in levels_NQ[0])
     forecasts = []
     for horizon in np.unique(horizon_N):
@@ -196,7 +198,8 @@ def _matrix(table: pa.Table, name: str, folder: Path) -> npt.NDArray[np.floating
     return flat.reshape(-1, lengths[0])
 
 
-def _stamps(table: pa.Table) -> Stamps:
+def stamps_of(table: pa.Table) -> Stamps:
+    """Return the column of closes, ns."""
     column = table["ts_close"]
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("ns", column.type.tz))

@@ -155,6 +155,7 @@ def tails_table(tails: Tails | None) -> Table:
                 fixed(tail.expected, 0),
                 whole(tail.breaches),
                 p_value(tail.p),
+                p_value(tail.p_apart),
                 percent(tail.foreseen, 2),
                 percent(tail.suffered, 2),
             )
