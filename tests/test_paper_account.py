@@ -14,6 +14,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from nautilus_trader.backtest.execution_client import BacktestExecClient
+from nautilus_trader.common.component import MessageBus, TestClock
+from nautilus_trader.common.factories import OrderFactory
+from nautilus_trader.core.uuid import UUID4
+from nautilus_trader.execution.engine import ExecutionEngine
+from nautilus_trader.execution.messages import CancelOrder, SubmitOrder
+from nautilus_trader.model.enums import BookType, OmsType
+from nautilus_trader.model.identifiers import StrategyId, TraderId
+from nautilus_trader.model.objects import Price, Quantity
+from nautilus_trader.portfolio.portfolio import Portfolio
+from nautilus_trader.test_kit.stubs.component import TestComponentStubs
 from test_live import BTC, Desk
 from test_redis import Venue, desk, own_runs, until, venue  # noqa: F401 - desk is a fixture
 from typer.testing import CliRunner
@@ -22,8 +33,16 @@ from lstm_strategy import artefact
 from lstm_strategy.cli import app
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.engine import AccountType, OrderSide, QuoteTick
+from lstm_strategy.nautilus.engine import Venue as EngineVenue
+from lstm_strategy.nautilus.fills import StopLimitFills
+from lstm_strategy.nautilus.instruments import to_engine
 from lstm_strategy.nautilus.paper_account import AccountBook, KeptAccount
+from lstm_strategy.nautilus.paper_exchange import PaperExchange
+from lstm_strategy.nautilus.paper_state import go_on, money_of, sum_up
+from lstm_strategy.nautilus.simulation import RateFeeModel, RateFeeModelConfig
 from lstm_strategy.replay.market import Market
+from lstm_strategy.sources.simulate import SimulationConfig, simulated_instrument
 from lstm_strategy.state_file import Kept
 from lstm_strategy.state_folder import StateFolder
 
@@ -177,12 +196,12 @@ def test_a_stop_that_was_reached_while_nobody_was_there_has_filled(desk: Desk, t
     with venue(own) as exchange:
         url, bars = exchange.server.http_url, market_of(exchange).bars
         node = PaperNode(own, experiment, url)
-        for _ in range(14):
+        for _ in range(20):
             account = node.close_bar(exchange)
             stops = [order.init for order in account.orders if order.init["order_type"] == "STOP_LIMIT"]
             row = len(closes(exchange))
             level = float(stops[0]["options"]["trigger_price"]) if stops else 0.0
-            if bars.low[row : row + 3].min() < level:
+            if bars.low[row : row + 3].min() < level and len(account.orders) == 1:  # and nothing is under way
                 break
         else:
             raise AssertionError("no stop was reached")
@@ -284,3 +303,137 @@ def test_a_replay_keeps_none(desk: Desk) -> None:  # noqa: F811
     done = CliRunner().invoke(app, desk.words("paper", desk.experiment(), "--replay", "--anew"))
     assert isinstance(done.exception, LSTMStrategyError)
     assert "--replay keeps no account" in str(done.exception)
+
+
+# -- orders, one by one ------------------------------------------------------------------------------------------------
+
+DESCRIBED = simulated_instrument(SimulationConfig(instrument_id=BTC))
+DUE = 5 * 3_600_000_000_000
+
+
+class Bench:
+    """A simulated venue with an execution engine, and nothing else."""
+
+    def __init__(self, kept: KeptAccount | None = None) -> None:
+        clock, trader = TestClock(), TraderId("T-1")
+        bus, self.cache = MessageBus(trader, clock), TestComponentStubs.cache()
+        portfolio = Portfolio(bus, self.cache, clock)
+        self.engine = ExecutionEngine(bus, self.cache, clock)
+        self.exchange = PaperExchange(
+            1,
+            clock,
+            venue=EngineVenue("BINANCE"),
+            oms_type=OmsType.NETTING,
+            account_type=AccountType.CASH,
+            starting_balances=money_of(["1000 USDT", "3 BTC"], kept),
+            base_currency=None,
+            default_leverage=Decimal(1),
+            leverages={},
+            modules=[],
+            portfolio=portfolio,
+            msgbus=bus,
+            cache=self.cache,
+            fill_model=StopLimitFills(),
+            fee_model=RateFeeModel(RateFeeModelConfig()),
+            book_type=BookType.L1_MBP,
+            bar_execution=False,
+        )
+        client = BacktestExecClient(exchange=self.exchange, msgbus=bus, cache=self.cache, clock=clock)
+        self.exchange.register_client(client)
+        self.exchange.initialize_account()
+        self.engine.register_client(client)
+        client.start()
+        self.instrument = to_engine(DESCRIBED)
+        self.cache.add_instrument(self.instrument)
+        self.factory = OrderFactory(trader, StrategyId("S-1"), clock)
+        if kept is not None:
+            go_on(self.exchange, kept, [self.instrument], client.id, client.account_id)
+        else:
+            self.exchange.add_instrument(self.instrument)
+        self.client = client
+
+    def submit(self, order: Any) -> Any:
+        self.cache.add_order(order)
+        asked = {"command_id": UUID4(), "ts_init": 0}
+        self.client.submit_order(SubmitOrder(order.trader_id, order.strategy_id, order, **asked))
+        return order
+
+    def cancel(self, order: Any) -> None:
+        asked = {"command_id": UUID4(), "ts_init": 0}
+        names = (order.trader_id, order.strategy_id, order.instrument_id, order.client_order_id, order.venue_order_id)
+        self.client.cancel_order(CancelOrder(*names, **asked))
+
+    def show(self, price: str, ts: int) -> None:
+        """Let the market be at a price, with a spread of a tick."""
+        bid = Price.from_str(price)
+        ask = Price(bid.as_decimal() + Decimal("0.01"), 2)
+        size = Quantity(Decimal(1000), self.instrument.size_precision)
+        self.exchange.shown = self.instrument.id
+        self.exchange.process_quote_tick(QuoteTick(self.instrument.id, bid, ask, size, size, ts, ts))
+        self.exchange.process(ts)
+
+    def kept(self) -> KeptAccount:
+        due = self.exchange.due(SubmitOrder), self.exchange.due(CancelOrder)
+        return sum_up(self.exchange, *due, {}, 1)
+
+
+def test_orders_go_on_where_they_were() -> None:
+    """Resting, triggered and not yet filled, on the way there, on the way out: as if nothing had been in between."""
+    first = Bench()
+    names, size = first.instrument.id, first.instrument.make_qty
+    price = first.instrument.make_price
+    first.show("100.00", 1)
+    rests = first.submit(first.factory.limit(names, OrderSide.BUY, size(1), price(90)))
+    stop = first.submit(first.factory.stop_limit(names, OrderSide.SELL, size(2), price(97), price(98), tags=["exit"]))
+    leaves = first.submit(first.factory.limit(names, OrderSide.BUY, size(1), price(80)))
+    first.show("99.00", 3)
+    first.show("95.00", 5)  # jumps over the limit: triggered, and nobody pays that much
+    assert stop.status_string() == "TRIGGERED"
+    assert rests.status_string() == leaves.status_string() == "ACCEPTED"
+    first.exchange.told_ns = DUE
+    first.cancel(leaves)
+    comes = first.submit(first.factory.market(names, OrderSide.BUY, size(1)))
+    assert comes.status_string() == "SUBMITTED"
+
+    kept = msgspec.json.decode(msgspec.json.encode(first.kept()), type=KeptAccount)
+    second = Bench(kept)
+    found = {name: second.cache.order(name.client_order_id) for name in (rests, stop, leaves, comes)}
+    assert [order.status_string() for order in found.values()] == [
+        "ACCEPTED",
+        "TRIGGERED",
+        "PENDING_CANCEL",
+        "SUBMITTED",
+    ]
+    assert found[stop].tags == ["exit"]
+    assert len(second.exchange.get_open_orders(names)) == 3
+    assert second.kept() == kept, "and so it is kept again"
+    for bench in (first, second):
+        bench.show("96.00", 9)
+        bench.show("97.50", DUE + 1)  # the limit is met; the market order and the cancel arrive
+    for order, other in found.items():
+        assert (other.status_string(), other.filled_qty, other.avg_px) == (
+            order.status_string(),
+            order.filled_qty,
+            order.avg_px,
+        )
+    assert [order.status_string() for order in found] == ["ACCEPTED", "FILLED", "CANCELED", "FILLED"]
+    assert second.kept().balances == first.kept().balances
+    assert second.kept().positions == first.kept().positions
+
+
+def test_what_is_sent_before_missed_bars_have_come_meets_none_of_them() -> None:
+    bench = Bench()
+    name = bench.instrument.id
+    bench.show("100.00", 1)
+    bench.exchange.hold(name)
+    order = bench.submit(bench.factory.market(name, OrderSide.BUY, bench.instrument.make_qty(1)))
+    bench.show("50.00", 10)  # of the past
+    assert order.status_string() == "SUBMITTED"
+    assert bench.exchange.holds
+    bench.exchange.let_go(name, 20)
+    assert not bench.exchange.holds
+    bench.show("60.00", 20)
+    assert order.status_string() == "SUBMITTED"
+    bench.show("70.00", 21)
+    assert order.status_string() == "FILLED"
+    assert order.avg_px == pytest.approx(70.01)

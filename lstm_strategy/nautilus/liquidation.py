@@ -116,7 +116,7 @@ class LiquidationModule(SimulationModule):  # type: ignore[misc]
             name = data.bar_type.instrument_id
             if not self._settings.inside_bars:
                 self._look(name, int(data.ts_event), (data.low, data.high), (data.open, data.open))
-            self._marks[name] = (data.close, data.close)
+            self.mark(data)
         elif isinstance(data, QuoteTick) and data.bid_size > 0:
             name, ts, bar_ns = data.instrument_id, int(data.ts_event), self._settings.bar_ns
             prices = (data.bid_price, data.ask_price)
@@ -124,6 +124,10 @@ class LiquidationModule(SimulationModule):  # type: ignore[misc]
             before = prices if opens else self._marks.get(name, prices)
             self._look(name, ts, prices, before)
             self._marks[name] = prices
+
+    def mark(self, bar: EngineBar) -> None:
+        """Take a close as a name's last price."""
+        self._marks[bar.bar_type.instrument_id] = (bar.close, bar.close)
 
     def process(self, ts_now: int) -> None:
         """Nothing: everything has happened before the event."""

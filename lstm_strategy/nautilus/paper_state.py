@@ -36,21 +36,24 @@ from nautilus_trader.model.position import Position
 
 from lstm_strategy.nautilus.carry import CarryModule
 from lstm_strategy.nautilus.engine import BarType, EngineBar, Money, Order
+from lstm_strategy.nautilus.liquidation import LiquidationModule
 from lstm_strategy.nautilus.paper_account import KeptAccount, KeptBar, KeptOrder, KeptPosition
 
-__all__ = ["go_on", "money_of", "sum_up"]
+__all__ = ["go_on", "keep_bar", "money_of", "sum_up"]
 
 _KEPT = "kept-"
 _PRECISE = 12  # decimals of an average price
 
 
-def money_of(balances: dict[str, str]) -> list[Money]:
-    """Return totals as the engine has them."""
-    return [Money(Decimal(total), Currency.from_str(code)) for code, total in balances.items()]
+def money_of(fresh: list[str], kept: KeptAccount | None) -> list[Money]:
+    """Return what an account begins with, or goes on with."""
+    if kept is None:
+        return [Money.from_str(balance) for balance in fresh]
+    return [Money(Decimal(total), Currency.from_str(code)) for code, total in kept.balances.items()]
 
 
 def sum_up(
-    exchange: Any, submitted: dict[Any, int], cancelled: dict[Any, int], last: dict[str, EngineBar], since_ns: int
+    exchange: Any, submitted: dict[Any, int], cancelled: dict[Any, int], last: dict[str, KeptBar], since_ns: int
 ) -> KeptAccount:
     """Return what is kept of a simulated venue's account.
 
@@ -69,7 +72,7 @@ def sum_up(
         balances={currency.code: str(total.as_decimal()) for currency, total in account.balances_total().items()},
         positions=[_keep_position(position) for position in cache.positions_open()],
         orders=[_keep_order(order, submitted.get(name), cancelled.get(name)) for name, order in alive.items()],
-        bars={name: _keep_bar(bar) for name, bar in last.items()},
+        bars=last,
         owed={module.instrument: module.owed for module in _carrying(exchange)},
         since_ns=since_ns,
     )
@@ -77,7 +80,7 @@ def sum_up(
 
 def go_on(
     exchange: Any, kept: KeptAccount, instruments: list[Any], client: ClientId, account: AccountId
-) -> dict[str, EngineBar]:
+) -> dict[str, KeptBar]:
     """Put positions and orders back, and let the venue's modules know the last bars; return these, by instrument."""
     cache, known = exchange.cache, {instrument.id.value: instrument for instrument in instruments}
     trader = exchange.exec_client.trader_id
@@ -88,10 +91,13 @@ def go_on(
     for order in kept.orders:
         for due, command in _restore_order(exchange, order, client, account):
             exchange.put(due, command)
-    last = {name: _restore_bar(bar) for name, bar in kept.bars.items() if name in known}
-    for bar in last.values():
+    last = {name: bar for name, bar in kept.bars.items() if name in known}
+    for bar in map(_restore_bar, last.values()):
         for module in exchange.modules:
-            module.pre_process(bar)
+            if isinstance(module, CarryModule):
+                module.pre_process(bar)
+            elif isinstance(module, LiquidationModule):
+                module.mark(bar)
     for module in _carrying(exchange):
         module.owed = kept.owed.get(module.instrument, 0.0)
     return last
@@ -114,7 +120,8 @@ def _keep_order(order: Order, submitted_due: int | None, cancelled_due: int | No
     return KeptOrder(init, submitted_due, cancelled_due, bool(getattr(order, "is_triggered", False)))
 
 
-def _keep_bar(bar: EngineBar) -> KeptBar:
+def keep_bar(bar: EngineBar) -> KeptBar:
+    """Return what is kept of a bar, stamped at its close."""
     prices = str(bar.open), str(bar.high), str(bar.low), str(bar.close)
     return KeptBar(str(bar.bar_type), int(bar.ts_event), prices, str(bar.volume))
 

@@ -40,15 +40,14 @@ from lstm_strategy.nautilus.engine import (
     EngineBar,
     EngineInstrument,
     InstrumentId,
-    Money,
     QuoteTick,
     Venue,
 )
 from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills, open_quotes
 from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar, to_bars
-from lstm_strategy.nautilus.paper_account import KeptAccount, open_book
+from lstm_strategy.nautilus.paper_account import KeptAccount, KeptBar, open_book
 from lstm_strategy.nautilus.paper_exchange import PaperExchange, PaperVenueConfig
-from lstm_strategy.nautilus.paper_state import go_on, money_of, sum_up
+from lstm_strategy.nautilus.paper_state import go_on, keep_bar, money_of, sum_up
 from lstm_strategy.nautilus.simulation import RateFeeModel, RateFeeModelConfig
 
 __all__ = ["PaperVenue"]
@@ -99,11 +98,7 @@ class PaperVenue(SandboxExecutionClient):
             venue=venue,
             oms_type=OmsType.NETTING,
             account_type=account,
-            starting_balances=(
-                [Money.from_str(balance) for balance in config.starting_balances]
-                if self._kept is None
-                else money_of(self._kept.balances)
-            ),
+            starting_balances=money_of(config.starting_balances, self._kept),
             base_currency=None,
             default_leverage=config.default_leverage,
             leverages={},
@@ -129,7 +124,7 @@ class PaperVenue(SandboxExecutionClient):
         self.told: dict[str, int] = {}
         self._settings, self._timeframe = config, Timeframe.parse(config.timeframe)
         self._kernel: Any = None
-        self._last: dict[str, EngineBar] = {}
+        self._last: dict[str, KeptBar] = {}
         self._absent: set[str] = set()  # whose bars of the time between two processes are still to come
         self._past = self._acting = self._writes = False
 
@@ -178,11 +173,10 @@ class PaperVenue(SandboxExecutionClient):
     async def _go_on(self, kept: KeptAccount) -> None:
         """Go on with an account that was kept, as soon as its instruments are known."""
         names = [name for name in kept.names if name in self._settings.terms]
-        found: list[Any] = []
         while None in (found := [self._cache.instrument(InstrumentId.from_str(name)) for name in names]):
             await asyncio.sleep(_LOOK_S)
         self._last = go_on(self.exchange, kept, found, self.id, self.account_id)
-        self.told = {name: int(bar.ts_event) for name, bar in self._last.items()}
+        self.told = {name: bar.ts_close for name, bar in self._last.items()}
         self.exchange.told_ns = max(self.told.values(), default=0)
         self._absent = set(self.told)
         for name in self._absent:
@@ -283,7 +277,8 @@ class PaperVenue(SandboxExecutionClient):
         ts_close = int(bars.ts_close[0])
         self.exchange.process(ts_close)
         self.told[bars.instrument_id] = ts_close
-        self._last[bars.instrument_id] = _on_time(bar, ts_close)
+        if self._book is not None:
+            self._last[bars.instrument_id] = keep_bar(_on_time(bar, ts_close))
 
     def _read(self, bar: EngineBar, ts_close: int | None) -> Bars | None:
         name = bar.bar_type.instrument_id.value
