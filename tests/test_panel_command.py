@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import pickle
+import multiprocessing
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -232,6 +233,17 @@ def test_exits_rest_for_all_of_them(
     assert not any(row["error"] for row in summary["beside"])
 
 
+def arrived(sent: Any) -> Any:
+    """What comes out at the other end of a pipe between processes."""
+    queue = multiprocessing.get_context("spawn").Queue()
+    queue.put(sent)
+    try:
+        return queue.get(timeout=60)
+    finally:
+        queue.close()
+        queue.join_thread()
+
+
 def test_a_sweep_runs_all_of_them_on_one_account_anywhere(
     walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,7 +269,7 @@ def test_a_sweep_runs_all_of_them_on_one_account_anywhere(
     here = grid.run_job(job)
     hidden = walked.rename(walked.with_name("hidden"))
     try:
-        away = run_away(*pickle.loads(pickle.dumps((files, sent["it"]))))  # noqa: S301 - our own
+        away = run_away(*arrived((files, sent["it"])))
     finally:
         hidden.rename(walked)
     assert away.figures == here.figures
@@ -284,7 +296,7 @@ def test_a_sweep_on_ray_finds_what_one_process_does(
     @contextmanager
     def pool_of(shared: object, workers: int | None, ray: str | None) -> Iterator[parallel.Pool]:
         asked.append((workers, ray))
-        with whole(pickle.loads(pickle.dumps(shared))) as pool:  # noqa: S301 - our own
+        with whole(arrived(shared)) as pool:
             yield pool
 
     monkeypatch.setattr(parallel, "open_pool", pool_of)
