@@ -12,6 +12,7 @@ import pytest
 import statsmodels.api as sm
 from scipy.stats import binomtest, chi2, chi2_contingency, laplace, norm, spearmanr, ttest_1samp
 from sklearn.metrics import mean_pinball_loss
+from statsmodels.stats.multitest import multipletests
 
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
@@ -276,6 +277,9 @@ def test_diebold_mariano_rejects_a_true_null_as_often_as_it_says(horizon: int) -
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+    random = np.random.default_rng(0)
+    for p in (random.random(7), np.repeat(random.random(3) ** 4, 2), np.ones(2)):
+        assert holm(p.tolist()) == multipletests(p, method="holm")[1].tolist()
 
 
 def test_kupiec_and_christoffersen() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import statsmodels.api as sm
 from scipy.stats import chi2, norm
-from statsmodels.stats.multitest import multipletests
 
 from lstm_strategy.bars import Float
 
@@ -56,7 +55,11 @@ def diebold_mariano(gain_S: Float, horizon: int) -> tuple[float, float]:
 
 def holm(p: list[float]) -> list[float]:
     """Return p-values corrected for having asked all of the questions (Holm 1979)."""
-    return [float(value) for value in multipletests(p, method="holm")[1]] if p else []
+    # By hand, since statsmodels collects all of a process's garbage at each call, which takes 0.1 to 0.5 s.
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)), 1.0)
+    return [float(value) for value in corrected]
 
 
 def kupiec(violations: int, rows: int, level: float) -> float:
