@@ -46,12 +46,13 @@ from lstm_strategy.schedule import Schedule
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.backtest import BacktestSettings
     from lstm_strategy.nautilus.grid import Job, Outcome
+    from lstm_strategy.policy_grid import Policy
 
 __all__ = ["sweep_command"]
 
 _BLOCKS, _SHOWN = 16, 20
 # Of a backtest's settings what the results do not depend on, or what is told in another way.
-_APART = ("catalog", "instrument_id", "model", "sizing", "limits", "run_folder", "tearsheet")
+_APART = ("catalog", "instrument_id", "model", "sizing", "limits", "exits", "execution", "run_folder", "tearsheet")
 
 
 def sweep_command(
@@ -67,30 +68,26 @@ def sweep_command(
 ) -> None:
     """Run every combination of the experiment's \\[sweep] over forecasts that are made once.
 
-    \\[sweep] lists values by dotted key, such as "sizing.target_volatility" = \\[0.2, 0.35, 0.5]. The best is judged as
-    the best of many: deflated Sharpe ratio, probability of backtest overfitting. An interrupted sweep goes on where it
-    was when the same command is run again. With --ray the settings are run on a cluster that shares no disc.
+    \\[sweep] lists values by dotted key, such as "sizing.target_volatility" = \\[0.2, 0.35, 0.5]: of sizing, limits,
+    exits and execution, and of portfolio where several instruments share the account. The best is judged as the best of
+    many: deflated Sharpe ratio, probability of backtest overfitting. An interrupted sweep goes on where it was when the
+    same command is run again. With --ray the settings are run on a cluster that shares no disc.
 
     [bold]Example[/bold]: lstm-strategy sweep backtests/btcusdt_1h.toml --workers 2
     """
-    from msgspec.structs import replace
-
-    from lstm_strategy.nautilus.grid import members_of, with_members
+    from lstm_strategy.nautilus.grid import members_of
 
     began = time.perf_counter()
     setup = load_experiment(experiment)
-    if len(chosen := setup.policies()) < 2:
+    if len(chosen := setup.policies(1 if instrument else None)) < 2:
         raise LSTMStrategyError(
             f'{experiment}: [sweep] lists {len(chosen)} setting; give values to compare, such as "sizing.tilt" = [0, 1]'
         )
     job, _ = job_of(setup, instrument, Places(catalog, models, runs, model))
     folder = runs / setup.name / f"sweep-{_hash([_identity(job), setup.sizing.horizon])}"
     job, schedule = _forecasts(job, folder)
-    jobs = {
-        label: with_members(job, [replace(member, sizing=sizing, limits=limits) for member in members_of(job)])
-        for label, (sizing, limits) in chosen.items()
-    }
-    rows, hands = _run(jobs, folder, workers, ray)
+    jobs = {label: _with_policy(job, label, policy) for label, policy in chosen.items()}
+    rows, hands = _run(jobs, chosen, folder, workers, ray)
     names = [member.instrument_id for member in members_of(job)]
     summary = _judge(rows, schedule.trials + setup.backtest.tried - 1) | {
         "name": setup.name,
@@ -109,6 +106,23 @@ def sweep_command(
         emit_json(summary)
 
 
+def _with_policy(job: Job, label: str, policy: Policy) -> Job:
+    """Return the job by another policy; what does not fit names the setting."""
+    from msgspec.structs import replace
+
+    from lstm_strategy.nautilus.grid import members_of, with_members
+    from lstm_strategy.nautilus.panel_backtest import PanelSettings
+
+    own = {name: getattr(policy, name) for name in ("sizing", "limits", "exits", "execution")}
+    try:
+        if isinstance(job, PanelSettings):  # at once: each part of it has to fit the others
+            members = tuple(replace(member, **own) for member in job.members)
+            return replace(job, members=members, portfolio=policy.portfolio, run_folder=None)
+        return with_members(job, [replace(member, **own) for member in members_of(job)])
+    except LSTMStrategyError as error:
+        raise LSTMStrategyError(f"sweep, {label}: {error}") from None
+
+
 def _identity_of(settings: BacktestSettings) -> list[Any]:
     from lstm_strategy.nautilus.catalog import read_catalog
 
@@ -122,11 +136,10 @@ def _identity_of(settings: BacktestSettings) -> list[Any]:
 
 
 def _identity(job: Job) -> list[Any]:
-    """What the results depend on, beside the policy: models, bars, costs, dates, account, and how it is shared."""
+    """What the results depend on, beside the policy: models, bars, costs, dates, account."""
     from lstm_strategy.nautilus.grid import members_of
 
-    found: list[Any] = [_identity_of(member) for member in members_of(job)]
-    return [*found, getattr(job, "portfolio", None)]
+    return [_identity_of(member) for member in members_of(job)]
 
 
 def _forecasts(job: Job, folder: Path) -> tuple[Job, Schedule]:
@@ -144,16 +157,12 @@ def _forecasts(job: Job, folder: Path) -> tuple[Job, Schedule]:
 
 
 def _run(
-    jobs: dict[str, Job], folder: Path, workers: int | None, ray: str | None
+    jobs: dict[str, Job], policies: dict[str, Policy], folder: Path, workers: int | None, ray: str | None
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Return each setting's figures and daily returns, and how many worked; what a former run finished is read."""
     from lstm_strategy.nautilus.grid import members_of, run_grid
 
-    policies = {label: members_of(job)[0] for label, job in jobs.items()}
-    paths = {
-        label: folder / "settings" / f"{_hash([policy.sizing, policy.limits])}.parquet"
-        for label, policy in policies.items()
-    }
+    paths = {label: folder / "settings" / f"{_hash(policies[label])}.parquet" for label in jobs}
     found = {label: _read(path) for label, path in paths.items()}
     waiting = {label: job for label, job in jobs.items() if found[label] is None}
     hands = workers or 1
@@ -162,7 +171,7 @@ def _run(
         task = progress.add_task("settings", total=len(jobs), completed=len(jobs) - len(waiting))
 
         def on_done(label: str, outcome: Outcome) -> None:
-            _write(paths[label], outcome, policies[label].cash)
+            _write(paths[label], outcome, members_of(jobs[label])[0].cash)
             progress.advance(task)
 
         if ray is None:
@@ -244,8 +253,9 @@ def _print(summary: dict[str, Any]) -> None:
     title = f"{len(settings):,} settings on {on}, by Sharpe ratio after costs"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     keys = [part.partition("=")[0] for part in settings[0]["setting"].split(" ")]
-    for key in keys:
-        table.add_column(escape(key.partition(".")[2].replace("_", " ")))
+    short = [key.partition(".")[2] for key in keys]
+    for key, name in zip(keys, short, strict=True):  # a horizon may be that of the sizing, or of the exits
+        table.add_column(escape((name if short.count(name) == 1 else key).replace("_", " ")))
     for heading in ("net return", "Sharpe", "maximum drawdown", "orders", "turnover a year"):
         table.add_column(heading, justify="right")
     for row in settings[:_SHOWN]:

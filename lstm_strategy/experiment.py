@@ -26,7 +26,7 @@ from lstm_strategy.hyperparameters import (
 from lstm_strategy.instrument import Instrument, split_id
 from lstm_strategy.live_config import LiveConfig
 from lstm_strategy.margin import MarginTier, require_maintenance
-from lstm_strategy.policy_grid import SweepGrid, policies
+from lstm_strategy.policy_grid import Policy, SweepGrid, policies
 from lstm_strategy.portfolio import PortfolioConfig
 from lstm_strategy.search_space import Settings, Space
 from lstm_strategy.toml_file import read_toml
@@ -193,12 +193,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if self.sweep:
             self.policies()
 
-    def policies(self) -> dict[str, tuple[SizingConfig, LimitsConfig]]:
-        """Return what `sweep` runs, by label: each combination fits the rest of the experiment."""
-        found = policies(self.sweep, self.sizing, self.limits)
-        for label, (sizing, limits) in found.items():
+    def policies(self, instruments: int | None = None) -> dict[str, Policy]:
+        """Return what `sweep` runs, by label: each combination fits the rest of the experiment.
+
+        ``instruments``: how many share the account, all of them where not given.
+        """
+        own = {name: getattr(self, name) for name in Policy.__struct_fields__}
+        found = policies(self.sweep, Policy(**own), instruments or len(self.data.instruments))
+        for label, policy in found.items():
             try:
-                msgspec.structs.replace(self, sizing=sizing, limits=limits, sweep={})
+                msgspec.structs.replace(self, **msgspec.structs.asdict(policy), sweep={})
             except LSTMStrategyError as error:
                 raise LSTMStrategyError(f"sweep, {label}: {error}") from None
         return found

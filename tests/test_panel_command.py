@@ -286,6 +286,56 @@ def test_a_sweep_runs_all_of_them_on_one_account_anywhere(
         )
 
 
+def test_a_sweep_tries_portfolios_exits_and_ways_of_execution(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each setting is what the experiment with those lines in it does by itself."""
+    path = tmp_path / "two.toml"
+    grid_of = (
+        '"portfolio.method" = ["equal_risk", "separate"]\n"portfolio.max_turnover" = [0.3]\n'
+        '"exits.stop" = [1.0]\n"execution.mode" = ["market", "post_only"]\n'
+    )
+    path.write_text(EXPERIMENT + "[sweep]\n" + grid_of)
+    places = ("--catalog", str(walked / "catalog"), "--runs", str(walked / "runs"))
+    code, out, err = run_cli(monkeypatch, capsys, "sweep", str(path), *places, "--json")
+    assert code == 0, err
+    rows = {row["setting"]: row for row in json.loads(out)["settings"]}
+    assert len(rows) == 4
+    assert len({(row["orders"], row["fees"]) for row in rows.values()}) == 4
+    label = "portfolio.method=separate portfolio.max_turnover=0.3 exits.stop=1 execution.mode=post_only"
+    own = EXPERIMENT.replace("max_turnover = 0.4", 'max_turnover = 0.3\nmethod = "separate"')
+    path.write_text(own + '[exits]\nstop = 1.0\n[execution]\nmode = "post_only"\n')
+    code, out, err = run_cli(monkeypatch, capsys, "backtest", str(path), *places, "--no-beside", "--json")
+    assert code == 0, err
+    alone = json.loads(out)
+    assert alone["execution"]["exits"] > 0
+    assert [rows[label][name] for name in ("sharpe", "orders", "fees")] == [
+        alone[name] for name in ("sharpe", "orders", "fees")
+    ]
+    # The same settings again, others beside them: what is there is not run again.
+    path.write_text(EXPERIMENT + "[sweep]\n" + grid_of.replace("[1.0]", "[1.0, 2.0]"))
+    ran: list[Any] = []
+    plain = grid.run_job
+    monkeypatch.setattr(grid, "run_job", lambda job: ran.append(job) or plain(job))
+    code, out, err = run_cli(monkeypatch, capsys, "sweep", str(path), *places, "--json")
+    assert code == 0, err
+    assert [job.members[0].exits.stop for job in ran] == [2.0] * 4
+    again = {row["setting"]: row for row in json.loads(out)["settings"]}
+    assert {name: again[name]["sharpe"] for name in rows} == {name: row["sharpe"] for name, row in rows.items()}
+    for words, told in (
+        (("--instrument", "A.SIM"), "one instrument is no portfolio"),
+        ((), 'sweep, portfolio.method=equal_risk sizing.mode=quantile: portfolio.method is "equal_risk", but'),
+    ):
+        if not words:
+            path.write_text(
+                EXPERIMENT
+                + '[sweep]\n"portfolio.method" = ["equal_risk"]\n"sizing.mode" = ["fixed_fraction", "quantile"]'
+            )
+        code, _, err = run_cli(monkeypatch, capsys, "sweep", str(path), *places, *words)
+        assert code == 1
+        assert told in " ".join(err.split())
+
+
 def test_a_sweep_on_ray_finds_what_one_process_does(
     walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

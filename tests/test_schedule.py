@@ -524,7 +524,12 @@ def test_a_sweep_judges_its_best_and_goes_on_where_it_was(
     ("line", "told"),
     [
         ('"sizing.tild" = [1, 2]', 'sweep."sizing.tild" is no setting; did you mean sizing.tilt?'),
-        ('"train.seed" = [1, 2]', "it sweeps settings of sizing and limits"),
+        ('"train.seed" = [1, 2]', "it sweeps settings of sizing, limits, exits, execution, portfolio, such as"),
+        ('"exits.stopp" = [1, 2]', 'sweep."exits.stopp" is no setting; did you mean exits.stop?'),
+        ('"exits.stop" = [-1.0, 2.0]', "sweep, exits.stop=-1: exits.stop is -1.0"),
+        ('"execution.mode" = ["market", "iceberg"]', "sweep, execution.mode=iceberg: "),
+        ('"portfolio.method" = ["separate", "equal_risk"]', "changes nothing: one instrument is no portfolio"),
+        ('"portfolio.grace_s" = [0, 5]', "changes nothing: a backtest waits for nobody"),
         ('"sizing.tilt" = []', "name at least one value, each once"),
         ('"sizing.tilt" = [1, 1]', "name at least one value, each once"),
         ('"sizing.tilt" = [1, "much"]', "sweep, sizing.tilt=much"),
