@@ -49,6 +49,7 @@ mode = "live"
 start_timeout = 5
 cache = "{cache}"
 """
+KEY = "lstm-strategy:trader:tiny-LIVE"
 PASSWORD = "canary-redis-0123456789"  # noqa: S105
 BINARY = shutil.which("redis-server")
 needs_redis = pytest.mark.skipif(BINARY is None, reason="redis-server is not installed")
@@ -299,6 +300,7 @@ def test_killed_nodes_know_position_and_stop_whatever_became_of_redis(desk: Desk
         node.process.send_signal(signal.SIGUSR1)
         until(lambda: exchange.coins < LOT and not exchange.stops, node)
         node.end()
+        assert server.ask("EXISTS", KEY) == ":0", "its lease was given back"
         state = str(node.folder.parent / "state")
         refuse_to_start(desk, path, url, server, Path(state))
         done = CliRunner().invoke(app, ["resume", state, "--reason", "the drill is over"])
@@ -384,8 +386,16 @@ def test_of_two_machines_with_one_trader_id_one_trades(desk: Desk, tmp_path: Pat
         assert "✓ account" not in said
         assert exchange.sent == sent
         exchange.close_bars(1, node)
-        node.end()
-        assert server.ask("EXISTS", "lstm-strategy:trader:tiny-LIVE") == ":0", "given back"
+
+        # It was not heard of for so long that another took over: it ends, and leaves position and stop to that one.
+        assert server.ask("SET", KEY, "another") == "+OK"
+        node.process.wait(BOUND_S)
+        assert node.process.returncode == 1, node.said
+        (error,) = [line for line in node.said.splitlines() if line.startswith("error: ")]
+        assert error.startswith("error: another node runs under trader tiny-LIVE now (another), by redis://127.0.0.1")
+        assert exchange.coins > 1
+        assert exchange.whole()
+        assert server.ask("GET", KEY) == "$7", "another's is not given back"
 
 
 @needs_redis
