@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,6 +62,7 @@ __all__ = [
 ]
 
 DAY, HISTORY = 1_440, 2_000
+_ANSWER_NS = 1_000_000_000  # of the wall, that an answer is waited for
 _TINY = Path(__file__).resolve().parents[1] / "tiny_support.py"
 MINUTE = Timeframe.parse("1m")
 _BEGIN = "2024-01-01"
@@ -214,6 +215,8 @@ class Ran:
     decided: int = 0
     memory_early: float = 0.0  # MB
     memory_late: float = 0.0
+    own_early: float = 0.0  # without the pages of files, libraries mostly
+    own_late: float = 0.0
     tasks: tuple[int, int] = (0, 0)  # before and after
     sockets: tuple[int, int] = (0, 0)
     trouble: list[str] = field(default_factory=list)
@@ -238,6 +241,25 @@ class Ran:
         return [line for line in lines if line.get("level") in ("WARN", "WARNING", "ERROR")]
 
 
+class _Patient(Stage):
+    """A stage that waits for answers as well: told in milliseconds, bars would else overtake those asked for earlier.
+
+    At a bar a minute an answer is there long before the next bar. One that fails is waited for a second, once.
+    """
+
+    def __init__(self, stage: Stage, ran: Ran) -> None:
+        super().__init__(stage.rehearsal, stage.server, stage.pace)
+        object.__setattr__(self, "ran", ran)
+
+    async def play(self, settled: Callable[[int, Sequence[str]], bool]) -> int:
+        return await super().play(lambda close, names: settled(close, names) and not self._asked())
+
+    def _asked(self) -> bool:
+        strategy = self.ran.built.strategy
+        now = strategy.clock.timestamp_ns()
+        return any(now - ts < _ANSWER_NS for ts in strategy.feed.monitor._turns._since.values())
+
+
 class _Watch:
     """Samples the memory after ``early`` decisions and at each after it; gives ``on_bar`` each decision."""
 
@@ -250,7 +272,7 @@ class _Watch:
     def on_decided(self, told: Decided) -> None:
         self._ran.decided += 1
         if self._ran.decided == self._early:
-            self._ran.memory_early = memory_mb()
+            self._ran.memory_early, self._ran.own_early = memory_mb()
         if self._on_bar is not None:
             self._on_bar(told, self._ran.built)
 
@@ -259,9 +281,17 @@ class _Watch:
 
 
 def run(
-    settings: NodeSettings, *, early: int = 0, on_bar: Callable[[Decided, Any], None] | None = None, at_end: Any = None
+    settings: NodeSettings,
+    *,
+    early: int = 0,
+    on_bar: Callable[[Decided, Any], None] | None = None,
+    at_end: Any = None,
+    patient: bool = False,
 ) -> Ran:
-    """Run the node to the end of its replay; ``at_end`` is given the node before it is disposed of."""
+    """Run the node to the end of its replay; ``at_end`` is given the node before it is disposed of.
+
+    ``patient``: the next bar is told when the venue has answered what it was asked.
+    """
     ran = Ran(folder=settings.run_folder)
     settings.run_folder.mkdir(parents=True)
     stages: list[Stage] = []
@@ -270,10 +300,10 @@ def run(
     async def rehearsing(rehearsal: Rehearsal) -> AsyncIterator[Stage]:
         async with rehearse(rehearsal) as stage:
             stages.append(stage)
-            yield stage
+            yield _Patient(stage, ran) if patient else stage
 
     def on_end(ended: NodeRun) -> None:
-        ran.memory_late = memory_mb()
+        ran.memory_late, ran.own_late = memory_mb()
         seats = getattr(ended.built.strategy, "seats", None)
         feeds = [ended.built.strategy.feed] if seats is None else [seat.feed for seat in seats.values()]
         ran.firsts = [feed._first_ts for feed in feeds]
@@ -312,11 +342,12 @@ def sockets() -> int:
     return found
 
 
-def memory_mb() -> float:
-    """Resident memory of this process, after a collection."""
+def memory_mb() -> tuple[float, float]:
+    """Resident memory of this process, after a collection; and without the pages of files, libraries mostly."""
     gc.collect()
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    found = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
+    whole, own = (int(found[name].split()[0]) * 1_024 / 1e6 for name in ("VmRSS", "RssAnon"))
+    return whole, own
 
 
 def differences(a: Path, b: Path, names: tuple[str, ...]) -> tuple[int, list[str]]:
