@@ -27,7 +27,7 @@ from nautilus_trader.model.objects import Price, Quantity
 from nautilus_trader.portfolio.portfolio import Portfolio
 from nautilus_trader.test_kit.stubs.component import TestComponentStubs
 from test_live import BTC, Desk
-from test_redis import Venue, desk, own_runs, until, venue  # noqa: F401 - desk is a fixture
+from test_redis import HISTORY, Venue, desk, own_runs, until, venue  # noqa: F401 - desk is a fixture
 from typer.testing import CliRunner
 
 from lstm_strategy import artefact
@@ -43,7 +43,8 @@ from lstm_strategy.nautilus.paper_exchange import PaperExchange
 from lstm_strategy.nautilus.paper_state import go_on, money_of, sum_up
 from lstm_strategy.nautilus.simulation import RateFeeModel, RateFeeModelConfig
 from lstm_strategy.replay.market import Market
-from lstm_strategy.sources.simulate import SimulationConfig, simulated_instrument
+from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
+from lstm_strategy.sources.store import RawStore
 from lstm_strategy.state_file import Kept
 from lstm_strategy.state_folder import StateFolder
 
@@ -99,14 +100,14 @@ class PaperNode:
         assert found is not None
         return account_of(found)
 
-    def has_told(self, ts_close: int) -> bool:
+    def has_told(self, ts_close: int, names: tuple[str, ...] = (BTC,)) -> bool:
         bars = self.kept().bars
-        return BTC in bars and bars[BTC].ts_close >= ts_close
+        return all(name in bars and bars[name].ts_close >= ts_close for name in names)
 
-    def close_bar(self, exchange: Venue) -> KeptAccount:
+    def close_bar(self, exchange: Venue, names: tuple[str, ...] = (BTC,)) -> KeptAccount:
         """Close a bar; return the account when all that follows from it is done."""
         ts_close = step(exchange)
-        until(lambda: self.has_told(ts_close), self)  # written when its handlers have returned
+        until(lambda: self.has_told(ts_close, names), self)  # written when its handlers have returned
         return self.kept()
 
     def end(self) -> None:
@@ -131,8 +132,7 @@ def closes(exchange: Venue) -> list[int]:
 
 
 def market_of(exchange: Venue) -> Market:
-    (market,) = exchange.server.exchange.plan.markets
-    return market
+    return exchange.server.exchange.plan.markets[0]
 
 
 def seen(account: KeptAccount) -> Any:
@@ -256,6 +256,47 @@ def test_a_stop_that_was_reached_while_nobody_was_there_has_filled(desk: Desk, t
         found, _ = aside.read()
         assert found is not None
         assert account_of(found) == before
+        node.end()
+
+
+def test_of_several_names_each_goes_on(desk: Desk, tmp_path: Path) -> None:  # noqa: F811
+    """Two coins on one account: killed, the bars of both that were missed, then on, with every coin accounted for."""
+    names = ("AAAUSDT.BINANCE", "BBBUSDT.BINANCE")
+    tiny, store = artefact.load(desk.model), RawStore(tmp_path / "catalog")
+    fits = dict.fromkeys(names, tiny.manifest.instruments[BTC])
+    manifest = msgspec.structs.replace(tiny.manifest, instruments=fits)
+    weights = (desk.model / "weights.safetensors").read_bytes()
+    own = Desk(tmp_path, artefact.save(tmp_path, manifest, tiny.graph, weights))
+    began = time.strftime("%Y-%m-%dT%H:00:00Z", time.gmtime(time.time() - 3600 * (HISTORY + 30)))
+    for row, name in enumerate(names):
+        config = SimulationConfig(instrument_id=name, timeframe="1h", bars=HISTORY + 30, seed=row, start=began)
+        store.write_instrument(simulated_instrument(config))
+        store.merge(simulate(config), replace=True)
+    more = '[portfolio]\nmethod = "equal_risk"\nspan = 48\n' + SPOT
+    experiment = own.experiment(more, names='", "'.join(names))
+    text = experiment.read_text().replace('mode = "mean_variance"\n', 'mode = "volatility_target"\ntilt = 0.0\n')
+    experiment.write_text(text.replace("kelly_fraction = 0.05\n", "target_volatility = 0.1\n"))
+    with venue(own, names) as exchange:
+        node = PaperNode(own, experiment, exchange.server.http_url)
+        for _ in range(8):
+            account = node.close_bar(exchange, names)
+            if {one.instrument for one in account.positions} == set(names):
+                break
+        assert len(account.positions) == 2
+        node.kill()
+        step(exchange)
+        step(exchange)
+        node = PaperNode(own, experiment, exchange.server.http_url)
+        until(lambda: node.has_told(closes(exchange)[-1], names), node)
+        for _ in range(2):
+            account = node.close_bar(exchange, names)
+            for name in names:
+                mine = [one for one in account.positions if one.instrument == name]
+                held = sum((Decimal(one.quantity) for one in mine), Decimal(0))
+                assert Decimal(account.balances.get(name[:3], "0")) == held
+                stops = [order.init for order in account.orders if order.init["instrument_id"] == name]
+                assert sum(one["order_type"] == "STOP_LIMIT" for one in stops) <= 1
+        assert account.positions
         node.end()
 
 

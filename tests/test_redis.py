@@ -221,12 +221,10 @@ def own_runs(desk: Desk, folder: Path) -> Desk:
 
 
 @contextmanager
-def venue(desk: Desk) -> Iterator[Venue]:
-    market = market_from_catalog(desk.folder / "catalog", BTC, Timeframe.parse("1h"))
+def venue(desk: Desk, names: tuple[str, ...] = (BTC,)) -> Iterator[Venue]:
+    markets = tuple(market_from_catalog(desk.folder / "catalog", name, Timeframe.parse("1h")) for name in names)
     account = trading(SECRET, spread=0.0002)
-    config = ReplayConfig(
-        markets=(market,), step=True, start=str(HISTORY), unfinished=False, updates=0, trading=account
-    )
+    config = ReplayConfig(markets=markets, step=True, start=str(HISTORY), unfinished=False, updates=0, trading=account)
     loop, ready, stop, found = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), []
 
     async def run() -> None:
