@@ -73,12 +73,11 @@ class Forecaster:
 
     @property
     def last_step(self) -> tuple[Float32 | None, Float32 | None]:
-        """Copies of the last bar's features [F] and, where `update` spoke, the network's quantiles [H, Q] in σ√h.
+        """The last bar's features [F] and, where `update` spoke, the network's quantiles [H, Q] in σ√h; to be read only.
 
         The quantiles are those before calibration. None during warm-up and after `restore`.
         """
-        x_F, raw_HQ = self._x_F, self._raw_HQ
-        return None if x_F is None else x_F.copy(), None if raw_HQ is None else raw_HQ.copy()
+        return self._x_F, self._raw_HQ
 
     def outside_range(self, tolerance: float) -> bool:
         """Say whether a feature of the last bar lies outside the range of the training span.
@@ -114,12 +113,12 @@ class Forecaster:
         if row is None:
             self._x_F = None
             return None
-        x_F, scale = row
+        x_F, scale = row[0].copy(), row[1]  # the next bar overwrites them
         self._x_F = x_F
         network = self._network
         if self.features.count == self._first_row:
             network.reset()
-        raw_HQ = network.step(x_F).reshape(self._calibration_HQ.shape)
+        raw_HQ = network.step(x_F).reshape(self._calibration_HQ.shape).copy()
         if self.features.count < self.warmup_bars:
             return None
         self._raw_HQ = raw_HQ

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -91,7 +92,7 @@ def own(found: list[Any], instrument_id: InstrumentId, strategy_id: StrategyId) 
 
 def look(
     cache: Any,
-    portfolio: Any,
+    account: Any,
     instrument: EngineInstrument,
     strategy_id: StrategyId,
     price: float,
@@ -113,23 +114,27 @@ def look(
             pending += left if order.side == OrderSide.BUY else -left
 
     positions = own(cache.positions_open(), name, strategy_id)
-    position, entry = Decimal(0), math.nan
-    for held in positions:
-        position += held.signed_decimal_qty()
-    if positions:
-        entry = float(positions[0].avg_px_open)
-    account, quote = portfolio.account(name.venue), instrument.quote_currency
+    sizes = [_decimal(held.signed_qty, held.size_precision) for held in positions]
+    position = sizes[0] if len(sizes) == 1 else sum(sizes, Decimal(0))
+    entry = float(positions[0].avg_px_open) if positions else math.nan
+    quote = instrument.quote_currency
     balance = None if account is None else account.balance_total(quote)
     if balance is None:
         return Holdings(position, working, pending, math.nan, True, False, None, None, exits, entry)
     total = float(balance.as_double())
     if account.type != AccountType.CASH:
-        gains = sum(float(held.signed_decimal_qty()) * (price - float(held.avg_px_open)) for held in positions)
+        gains = sum(float(held.signed_qty) * (price - float(held.avg_px_open)) for held in positions)
         return Holdings(position, working, pending, total + gains, False, spot, None, None, exits, entry)
     base, free = account.balance_free(instrument.base_currency) if spot else None, account.balance_free(quote)
     spendable = 0.0 if free is None else float(free.as_double())
     equity = total + float(position) * price
     return Holdings(position, working, pending, equity, True, spot, base, spendable, exits, entry)
+
+
+@lru_cache(maxsize=256)
+def _decimal(size: float, precision: int) -> Decimal:
+    """Return a size as its instrument writes it, as the engine's own slower conversion does."""
+    return Decimal(f"{size:.{precision}f}")
 
 
 def _lives(order: Order | None) -> bool:

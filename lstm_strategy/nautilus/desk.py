@@ -92,6 +92,7 @@ class Desk:
         self._then: _Plan | None = None
         self._sent, self._liquidated = 0, False
         self._last_order: Order | None = None
+        self._account: Any = None  # the engine makes one, and changes it with each event
         self._price = math.inf  # before the first bar no order is below a minimum notional
 
     def look(self, price: float) -> Holdings:
@@ -102,9 +103,11 @@ class Desk:
             require_tradable(self._limits, self._rules.smallest_notional(price))
         strategy = self._strategy
         last_exit = None if self._guard is None else self._guard.order
+        if self._account is None:
+            self._account = strategy.portfolio.account(self._instrument.id.venue)
         return look(
             strategy.cache,
-            strategy.portfolio,
+            self._account,
             self._instrument,
             strategy.id,
             price,

@@ -110,15 +110,15 @@ class RunRecord:
     def decisions_table(self) -> pa.Table:
         """Return one row per bar: the decision, what was done about it, and the account it saw."""
         decisions = self.decisions
-        said = [(decision.reason.value, list(decision.bound)) for decision in decisions]
+        said, numbers = decisions.said, pa.array(decisions.numbers)
         columns: dict[str, Any] = {
             "ts_close": self.ts_close,
             "instrument": [self.instrument_id] * len(self),
             "target": decisions.targets,
             "exposure": decisions.exposures,
-            "reason": [reason for reason, _ in said],
-            "bound": [bound for _, bound in said],
-            "action": [action.value for action in self.actions],
+            "reason": pa.array([reason for reason, _, _ in said], pa.string()).take(numbers),
+            "bound": pa.array([list(bound) for _, bound, _ in said], pa.list_(pa.string())).take(numbers),
+            "action": self.actions,
             "quantity": np.array(self.quantities),
             "price": np.array(self.prices),
             "equity": np.array(self.equities),

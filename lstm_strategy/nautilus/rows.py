@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.decision import Decision
@@ -20,12 +21,19 @@ _NONE = -1  # the stamp of a forecast that there was not
 
 
 class DecisionRows(Sequence[Decision]):
-    """Decisions of successive bars; each that is read is made anew, and equal to the one that was appended."""
+    """Decisions of successive bars; each that is read is made anew, and equal to the one that was appended.
+
+    Attributes
+    ----------
+    said : list of tuple
+        All that was ever said beside numbers: reason, what bound, and whether opening orders are to be cancelled.
+    """
 
     def __init__(self) -> None:
         self._stamps, self._exposures, self._targets = array("q"), array("d"), array("d")
-        self._said: list[tuple[Reason, tuple[str, ...], bool]] = []
-        self._known: dict[tuple[Reason, tuple[str, ...], bool], tuple[Reason, tuple[str, ...], bool]] = {}
+        self._said = array("i")  # numbers of what was said of them, of which few differ
+        self._numbers: dict[tuple[Reason, tuple[str, ...], bool], int] = {}
+        self.said: list[tuple[Reason, tuple[str, ...], bool]] = []
 
     def append(self, decision: Decision) -> None:
         """Add one row."""
@@ -33,7 +41,10 @@ class DecisionRows(Sequence[Decision]):
         self._exposures.append(decision.exposure)
         self._targets.append(decision.target)
         said = decision.reason, decision.bound, decision.cancel_opening
-        self._said.append(self._known.setdefault(said, said))  # few differ
+        number = self._numbers.setdefault(said, len(self.said))
+        if number == len(self.said):
+            self.said.append(said)
+        self._said.append(number)
 
     def pop(self) -> None:
         """Drop the last row."""
@@ -55,7 +66,19 @@ class DecisionRows(Sequence[Decision]):
     def __getitem__(self, row: int | slice) -> Decision | list[Decision]:
         if isinstance(row, slice):
             return [self[one] for one in range(*row.indices(len(self)))]
-        return Decision(self._stamps[row], self._exposures[row], self._targets[row], *self._said[row])
+        return Decision(self._stamps[row], self._exposures[row], self._targets[row], *self.said[self._said[row]])
+
+    def __iter__(self) -> Iterator[Decision]:
+        said = self.said
+        for ts_close, exposure, target, number in zip(
+            self._stamps, self._exposures, self._targets, self._said, strict=True
+        ):
+            yield Decision(ts_close, exposure, target, *said[number])
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int32]:
+        """Which of `said` was said, int32 [T]."""
+        return np.array(self._said, np.int32)
 
     @property
     def last_ts(self) -> int:
