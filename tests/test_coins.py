@@ -41,7 +41,7 @@ def own(total: str, keep: str | None = None, record: CoinsRecord | None = None, 
     return own_coins(held, keep, record, Decimal(gained), PLACE)[0]
 
 
-def at(kept: str, mine: str) -> CoinsRecord:
+def at(kept: str | None, mine: str) -> CoinsRecord:
     return CoinsRecord(keep=kept, own=mine, last_trade=7)
 
 
@@ -53,12 +53,14 @@ def at(kept: str, mine: str) -> CoinsRecord:
         (("0.5", "0.5"), "0"),
         (("0.7", "0.5"), "0.2"),  # somebody has just said so
         (("0.7", "0"), "0.7"),
-        (("0.2", None, at("0", "0"), "0.2"), "0.2"),  # bought since
+        (("0.2", None, at(None, "0"), "0.2"), "0.2"),  # bought since
         (("0.7", "0.5", at("0.5", "0"), "0.2"), "0.2"),
         (("0.5", "0.5", at("0.5", "0.2"), "-0.2"), "0"),  # a stop has filled meanwhile
-        (("0.1", None, at("0", "0.2"), "0"), "0.1"),  # somebody has taken some
+        (("0.1", None, at(None, "0.2"), "0"), "0.1"),  # somebody has taken some
         (("0.7", "0.4", at("0.5", "0.2"), "0"), "0.3"),  # says otherwise now
         (("0.4995", "0.5"), "0"),
+        (("0.7", "0", at(None, "0.2"), "0"), "0.7"),  # hands them over
+        (("0.7", "0", at("0", "0.7"), "0"), "0.7"),
     ],
 )
 def test_the_strategys_are_those_that_its_orders_bought_beside_what_is_kept(told: tuple[Any, ...], wanted: str) -> None:
@@ -69,9 +71,9 @@ def test_the_strategys_are_those_that_its_orders_bought_beside_what_is_kept(told
     ("told", "more", "leave"),
     [
         (("0.5",), "0.5", 'BTC = "0.5"'),
-        (("0.7", None, at("0", "0"), "0.2"), "0.5", 'BTC = "0.5"'),
+        (("0.7", None, at(None, "0"), "0.2"), "0.5", 'BTC = "0.5"'),
         (("1.7", "0.5", at("0.5", "0"), "0.2"), "1", 'BTC = "1.5"'),
-        (("0.2", None, at("0", "0.2"), "-0.2"), "0.2", 'BTC = "0.2"'),
+        (("0.2", None, at(None, "0.2"), "-0.2"), "0.2", 'BTC = "0.2"'),
     ],
 )
 def test_coins_that_nothing_accounts_for_refuse_the_start_with_the_way_out(
@@ -87,6 +89,12 @@ def test_coins_that_nothing_accounts_for_refuse_the_start_with_the_way_out(
     # What it says works.
     amount = leave.split('"')[1]
     assert own(told[0], amount, *told[2:]) == Decimal(told[0]) - Decimal(amount)
+    if len(told) == 1 or told[1] is None:
+        assert 'keep = { BTC = "0" } lets the strategy trade' in text
+        assert own(told[0], "0", *told[2:]) == Decimal(told[0])
+    else:
+        assert "without state/coins.json they are the strategy's" in text
+        assert own(told[0], told[1]) == Decimal(told[0]) - Decimal(told[1])
 
 
 def test_less_than_what_is_to_be_kept_is_refused() -> None:

@@ -41,9 +41,12 @@ class SpotExecConfig(BinanceExecClientConfig, frozen=True, kw_only=True):
 
 
 class CoinsRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was the strategy's at a start, of one symbol: beside what was kept, as of the last trade counted."""
+    """What was the strategy's at a start, of one symbol: beside what was kept, as of the last trade counted.
 
-    keep: str
+    ``keep`` is None where nothing had been said of the coin.
+    """
+
+    keep: str | None
     own: str
     last_trade: int
 
@@ -81,7 +84,7 @@ def own_coins(
             f" alone; correct live.keep.{held.coin}; nothing was sent"
         )
     rest = max(rest, Decimal(0))
-    same = record is not None and Decimal(record.keep) == kept
+    same = record is not None and _amount(record.keep) == _amount(keep)
     if not same and keep is not None:  # somebody has just said whose they are
         return rest, Decimal(0)
     expected = Decimal(0) if record is None or not same else max(Decimal(record.own) + gained, Decimal(0))
@@ -96,6 +99,10 @@ def own_coins(
         else f"without {place / _NAME} they are the strategy's, to trade and to sell"
     )
     raise LSTMStrategyError(f"the account holds {_short(more)} {held.coin} {what}: {leave}, {take}; nothing was sent")
+
+
+def _amount(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
 
 
 def _short(amount: Decimal) -> str:

@@ -104,7 +104,7 @@ class OwnCoinsClient(CarefulSpotClient):
         keep = self._keep.get(coin)
         ours, _ = own_coins(Held(coin, total, dust), keep, record, gained, self._place)
         last = max((trade.id or 0 for trade in trades), default=0 if record is None else record.last_trade)
-        self._found[symbol] = CoinsRecord(keep=str(Decimal(keep or 0)), own=str(ours), last_trade=last)
+        self._found[symbol] = CoinsRecord(keep=keep, own=str(ours), last_trade=last)
         return ours
 
     async def _trades(self, symbol: str, record: CoinsRecord | None) -> list[Any]:

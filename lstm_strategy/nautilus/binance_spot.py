@@ -170,9 +170,10 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
     async def _require_open_orders(self, status: ExecutionMassStatus, instrument: Any) -> None:
         """Refuse to start where an open order is not among the reports: the adapter takes an error for "none"."""
         resting = await self._http_account.query_open_orders(symbol=instrument.id.symbol.value)
-        known = status.order_reports
         ours = [order.orderId for order in resting if self.is_ours(order.clientOrderId)]
-        missing = [order for order in ours if VenueOrderId(str(order)) not in known]
+        if others := [order.orderId for order in resting if order.orderId not in ours]:
+            self._log.warning(f"{instrument.id}: open orders {others} are not the strategy's, and are left alone")
+        missing = [order for order in ours if VenueOrderId(str(order)) not in status.order_reports]
         if missing:
             raise RuntimeError(
                 f"{instrument.id}: the venue has open orders {missing} that it did not report; start again"
