@@ -35,7 +35,6 @@ def _row(halt: HaltTold) -> tuple[str, ...]:
         _KINDS.get(halt.kind, halt.kind),
         "held" if halt.held else "BROKEN" if halt.ts_flat else "not closed",
         fixed(halt.reference, 0),
-        fixed(halt.equity, 0),
         fixed(halt.allowed, 0),
         fixed(halt.gap, 0),
         fixed(halt.exposure, 0),
