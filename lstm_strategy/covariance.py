@@ -177,9 +177,13 @@ def shrink(sample_SS: Float, effective_SS: Float) -> Float:
     shrunk_SS = np.eye(n_names)
     shrunk_SS[upper] = np.where(known, intensity * mean + (1.0 - intensity) * r_P, mean)
     shrunk_SS = shrunk_SS + np.triu(shrunk_SS, 1).T
-    values, vectors = np.linalg.eigh(shrunk_SS)
-    if values[0] >= _LEAST_EIGENVALUE:
+    try:  # of a hundred names in a tenth of the time that their eigenvalues take
+        np.linalg.cholesky(shrunk_SS - _LEAST_EIGENVALUE * np.eye(n_names))
+    except np.linalg.LinAlgError:
+        pass
+    else:
         return np.asarray(shrunk_SS)
+    values, vectors = np.linalg.eigh(shrunk_SS)
     raised = (vectors * np.maximum(values, _LEAST_EIGENVALUE)) @ vectors.T
     size_S = np.sqrt(np.diag(raised))
     raised = raised / np.multiply.outer(size_S, size_S)
