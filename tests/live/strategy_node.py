@@ -81,7 +81,8 @@ class Told(LSTMStrategy):
 
 
 def main() -> None:
-    clients = ADAPTERS["binance"].clients(Wiring((INSTRUMENT,), False, SETTINGS["http"], SETTINGS["ws"]))
+    wiring = Wiring((INSTRUMENT,), False, SETTINGS["http"], SETTINGS["ws"], record_dir=SETTINGS["state_dir"])
+    clients = ADAPTERS["binance"].clients(wiring)  # as `lstm-strategy live` has them
     quick = {"inflight_check_interval_ms": 300, "inflight_check_threshold_ms": 600, "inflight_check_retries": 3}
     fast = {"open_check_interval_secs": 0.5, "open_check_threshold_ms": 200}
     node = TradingNode(
