@@ -37,11 +37,14 @@ from lstm_strategy.decision import LimitsConfig, RiskState
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus import closing
+from lstm_strategy.nautilus.actor import ForecastActor, ForecastActorConfig
 from lstm_strategy.nautilus.catalog import bar_type
 from lstm_strategy.nautilus.fills import open_quotes
 from lstm_strategy.nautilus.history import History, on_grid, timeframe_of, to_bar
 from lstm_strategy.nautilus.instruments import to_engine
 from lstm_strategy.nautilus.orders import Action, Rules, plan_order
+from lstm_strategy.nautilus.portfolio_config import LSTMPortfolioStrategyConfig
+from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
 from lstm_strategy.nautilus.strategy import LSTMStrategy, LSTMStrategyConfig
 
 RULES = Rules(Decimal("0.001"), Decimal("0.001"), Decimal(100), Decimal(10))
@@ -682,6 +685,30 @@ def test_state_survives(engines: list[BacktestEngine], monkeypatch: pytest.Monke
     damaged.on_load({"forecaster": b"rubbish"})
     play(engines, damaged, engine_bars(bars[8:]))
     assert made[2].seen == bars.ts_close[8:].tolist()
+
+
+def test_a_start_that_failed_gives_back_what_it_began_with(engines: list[BacktestEngine]) -> None:
+    """Whoever saves it, as a node with a database does at its end, must not write thin state over the good one."""
+    state = {
+        "forecaster": b"a snapshot",
+        "exits": b"exits",
+        "uncounted": b"2",
+        "risk": RiskState(0, 50_000.0, 50_000.0, 100_000.0, drawdown_halt=True).encode(),
+    }
+    for made in (LSTMStrategy(config()), LSTMPortfolioStrategy(LSTMPortfolioStrategyConfig(members=()))):
+        assert made.on_save() == {}
+        made.on_load(state)
+        assert made.on_save() == state, "before it has started"
+    strategy = LSTMStrategy(config())
+    strategy.on_load(state)
+    with pytest.raises(LSTMStrategyError, match="models"):
+        play(engines, strategy, engine_bars(random_bars(5)))
+    assert strategy.on_save() == state, "a start that failed"
+    actor = ForecastActor(
+        ForecastActorConfig(instrument_id=config().instrument_id, bar_type=config().bar_type, model=config().model)
+    )
+    actor.on_load(state)
+    assert actor.on_save() == {"forecaster": b"a snapshot"}
 
 
 def test_a_latched_halt_survives(engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,9 +155,9 @@ class ForecastActor(Actor):  # type: ignore[misc]
         self.published, self._waiting, self._kept_until = 0, [], 0
 
     def on_save(self) -> dict[str, bytes]:
-        """Return the forecaster's snapshot."""
+        """Return the forecaster's snapshot; of a start that failed the one it began with."""
         if self._stream is None or self._stream.model.forecaster.last_ts is None:
-            return {}
+            return {} if self._restored is None else {"forecaster": self._restored}
         return {"forecaster": self._stream.model.forecaster.state()}
 
     def on_load(self, state: dict[str, bytes]) -> None:
