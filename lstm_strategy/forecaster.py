@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -73,7 +72,7 @@ class Forecaster:
 
     @property
     def last_step(self) -> tuple[Float32 | None, Float32 | None]:
-        """The last bar's features [F] and, where `update` spoke, the network's quantiles [H, Q] in σ√h; to be read only.
+        """The last bar's features [F] and, where `update` spoke, the network's quantiles [H, Q] in σ√h, to be read.
 
         The quantiles are those before calibration. None during warm-up and after `restore`.
         """
