@@ -34,7 +34,7 @@ __all__ = ["NodeRun", "run_node"]
 
 _POLL_S, _LOOK_S, _CALM_S = 0.02, 1.0, 2.5
 _SILENT_S = 10.0  # no replay is so fast that the machine is told to be silent any sooner
-_MOST_ROWS, _FEWEST_ROWS = 500_000, 20_000  # kept in memory of all instruments (0.3 GB), and of each
+_MOST_ROWS, _FEWEST_ROWS = 500_000, 20_000  # kept in memory of all instruments (0.1 GB), and of each
 
 type Ended = Literal["signal", "replay", "engine", "failure"]
 
