@@ -53,6 +53,11 @@ class DecisionLog:
     The newest file is written anew, whole or not at all, whenever ``flush_s`` wall seconds have passed and at `flush`:
     a process that dies leaves all else readable. A folder with parts is gone on with. Where the disk refuses, rows
     beyond twice ``part_rows`` are lost and counted.
+
+    Parameters
+    ----------
+    when_due : callable, optional
+        Called in the place of `flush` when it is due: whoever waits for an order to leave has no time for a disk.
     """
 
     def __init__(
@@ -63,10 +68,12 @@ class DecisionLog:
         part_rows: int = PART_ROWS,
         flush_s: float = FLUSH_S,
         clock: Callable[[], float] = time.monotonic,
+        when_due: Callable[[], None] | None = None,
     ) -> None:
         self.folder, self.header, self.lost = folder, header, 0
         self._part_rows, self._flush_s, self._clock = part_rows, flush_s, clock
         self._entries: list[Entry] = []
+        self._when_due, self._written = when_due, True
         self._number = max((_number(path) for path in parts_of(folder)), default=-1) + 1
         self._flushed = clock()
         try:
@@ -88,17 +95,25 @@ class DecisionLog:
                 return
             entries.pop()
         entries.append(entry)
-        if self._clock() - self._flushed >= self._flush_s:
+        self._written = False
+        due, full = self._clock() - self._flushed >= self._flush_s, len(entries) > self._part_rows
+        if self._when_due is not None:
+            if due or full:
+                self._when_due()
+        elif due:
             self.flush()
-        elif len(entries) > self._part_rows:
+        elif full:
             self._write_full_parts()
 
     def flush(self) -> None:
-        """Write what is in memory. Raises as `add` does."""
+        """Write what is in memory, and not written yet. Raises as `add` does."""
+        if self._written:
+            return
         self._flushed = self._clock()
         self._write_full_parts()
         if self._entries:
             self._write(self._entries)
+        self._written = True
 
     def _write_full_parts(self) -> None:
         """The newest row stays, since it may still be looked at again."""

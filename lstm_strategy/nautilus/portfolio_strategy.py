@@ -19,6 +19,7 @@ from lstm_strategy.joint_limits import Resting
 from lstm_strategy.nautilus.correlations import upper_of
 from lstm_strategy.nautilus.engine import EngineBar, loud, on_loop
 from lstm_strategy.nautilus.history import timeframe_of
+from lstm_strategy.nautilus.idle import Idle
 from lstm_strategy.nautilus.joint_close import mark, members_of, shares
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
@@ -81,8 +82,8 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         members = sorted_members(settings.members)
         require_portfolio(settings.portfolio, settings.sizing)
         bar_ns = timeframe_of(members[0].bar_type).ns
-        turns = turns_of(self, settings.history_timeout_s)
-        seats = {member.instrument_id.value: self._seat(member, bar_ns, turns, n) for n, member in enumerate(members)}
+        shared = turns_of(self, settings.history_timeout_s), Idle(self.clock)
+        seats = {m.instrument_id.value: self._seat(m, bar_ns, *shared, number) for number, m in enumerate(members)}
         quotes = {self.cache.instrument(m.instrument_id).quote_currency.code for m in members}
         require_one_account(members, quotes, {seat.session.timeframe.text for seat in seats.values()})
         names = tuple(seats)
@@ -103,7 +104,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         """Whether bars are on their way: histories, missing ones, or those of a close that is not decided yet."""
         return self._rounds.open is not None or any(seat.feed.collecting for seat in self.seats.values())
 
-    def _seat(self, member: PanelMember, bar_ns: int, turns: Turns, number: int) -> Seat:
+    def _seat(self, member: PanelMember, bar_ns: int, turns: Turns, idle: Idle, number: int) -> Seat:
         name = member.instrument_id.value
 
         def on_closed(bar: Bar, forecast: Forecast | None, *, waiting: bool) -> None:
@@ -121,6 +122,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             on_past=on_past,
             least_ns=least_ns,
             turns=turns,
+            idle=idle,
             phase=number,
         )
 

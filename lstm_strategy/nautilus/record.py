@@ -19,6 +19,7 @@ from lstm_strategy.decision_log import DECISIONS, STAMP, DecisionLog, Entry, Hea
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
 from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.nautilus.idle import Idle
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.rows import DecisionRows, ForecastRows
 from lstm_strategy.portfolio import PortfolioConfig
@@ -156,8 +157,12 @@ class RunRecord:
 class Journal:
     """Hands every bar's decision to the log on disk; a disk that fails is told, and stops no trading."""
 
-    def __init__(self, strategy: LSTMStrategy, session: Session, log: DecisionLog) -> None:
-        self._strategy, self._session, self._decision_log = strategy, session, log
+    def __init__(self, strategy: LSTMStrategy, session: Session, folder: Path, header: Header, idle: Idle) -> None:
+        def when_due() -> None:
+            idle.give(folder, self.flush)
+
+        self._strategy, self._session = strategy, session
+        self._decision_log = DecisionLog(folder, header, when_due=when_due if idle.waits else None)
         self._failed, self._speaks = False, session.model.label
 
     def add(self, entry: Entry) -> None:
@@ -192,8 +197,12 @@ def step_of(model: Model | ScheduledModel, *, waiting: bool) -> Step:
     return None, None, model.version
 
 
-def open_journal(strategy: LSTMStrategy, session: Session, portfolio: PortfolioConfig | None = None) -> Journal | None:
+def open_journal(
+    strategy: LSTMStrategy, session: Session, portfolio: PortfolioConfig | None = None, idle: Idle | None = None
+) -> Journal | None:
     """Return the journal of a strategy whose settings ask for one; ``portfolio``: where others share its account.
+
+    ``idle``: by which it writes between bars, shared by all instruments.
 
     Raises
     ------
@@ -217,7 +226,7 @@ def open_journal(strategy: LSTMStrategy, session: Session, portfolio: PortfolioC
         | ({} if portfolio is None else {"portfolio": msgspec.to_builtins(portfolio)}),
         joint=portfolio is not None,
     )
-    return Journal(strategy, session, DecisionLog(Path(settings.decision_log), header))
+    return Journal(strategy, session, Path(settings.decision_log), header, idle or Idle(strategy.clock))
 
 
 def _others(settings: LSTMStrategyConfig) -> list[str]:

@@ -19,6 +19,7 @@ from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import OrderFilled, OrderSide
 from lstm_strategy.nautilus.exits import QUIET
 from lstm_strategy.nautilus.feed import Closed, Feed
+from lstm_strategy.nautilus.idle import Idle
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import RunRecord, open_journal, step_of
@@ -67,6 +68,7 @@ class Seat:
         on_past: Any,
         least_ns: int,
         turns: Turns,
+        idle: Idle,
         phase: int,
     ) -> None:
         self.name, self.settings = settings.instrument_id.value, settings
@@ -82,7 +84,7 @@ class Seat:
         self._keeper: Keeper = strategy.keeper
         self._view = cast("LSTMStrategy", _View(strategy, settings, self.record))
         self.session = open_session(self._view)
-        self.journal = open_journal(self._view, self.session, strategy.settings.portfolio)
+        self.journal = open_journal(self._view, self.session, strategy.settings.portfolio, idle)
         self.feed = Feed(
             self._view,
             self.session,

@@ -1,0 +1,57 @@
+"""What no order waits for: put off until after the handler, one piece at a time, and left out where nothing is new."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from nautilus_trader.common.component import LiveClock, TestClock
+from test_decision_log import HEADER, entry
+
+from lstm_strategy.decision_log import DecisionLog, parts_of
+from lstm_strategy.nautilus.idle import Idle
+
+
+def test_pieces_are_done_after_the_handler_once_each_and_in_turn_a_backtests_at_once() -> None:
+    done: list[str] = []
+
+    async def handle() -> None:
+        idle = Idle(LiveClock())
+        for name in "abca":
+            idle.give(name, lambda name=name: done.append(name))  # type: ignore[misc]
+        done.append("handler")
+        while len(done) < 4:
+            await asyncio.sleep(0.005)
+        idle.give("a", lambda: done.append("a again"))
+        await asyncio.sleep(0.1)
+
+    asyncio.run(handle())
+    assert done == ["handler", "a", "b", "c", "a again"]
+    now = Idle(TestClock())
+    assert not now.waits
+    now.give("x", lambda: done.append("x"))
+    assert done[-1] == "x"
+
+
+def test_a_log_that_is_due_asks_for_its_turn_and_is_written_then_and_only_where_there_is_anything(
+    tmp_path: Path,
+) -> None:
+    asked: list[int] = []
+    rows = [entry(hour) for hour in range(1, 9)]
+    log = DecisionLog(tmp_path, HEADER, part_rows=5, flush_s=1e9, when_due=lambda: asked.append(1))
+    for row in rows[:7]:
+        log.add(row)
+    assert len(asked) == 2  # with the sixth and the seventh
+    assert not parts_of(tmp_path)
+    log.flush()
+    first, second = parts_of(tmp_path)
+    stamps = [path.stat().st_mtime_ns for path in (first, second)]
+    log.flush()
+    assert [path.stat().st_mtime_ns for path in (first, second)] == stamps
+    log.add(rows[7])
+    log.flush()
+    assert second.stat().st_mtime_ns > stamps[1]
+    at_once = DecisionLog(tmp_path / "other", HEADER, flush_s=0.0, when_due=lambda: asked.append(2))
+    at_once.add(rows[0])
+    assert asked[-1] == 2
+    assert not parts_of(tmp_path / "other")
