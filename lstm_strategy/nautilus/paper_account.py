@@ -15,12 +15,13 @@ import msgspec
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.paper_exchange import PaperVenueConfig
-from lstm_strategy.state_file import Kept
+from lstm_strategy.state_file import SEATS, Kept, unpack_seats
 from lstm_strategy.state_folder import StateFolder
 
-__all__ = ["AccountBook", "KeptAccount", "KeptBar", "KeptOrder", "KeptPosition", "open_book"]
+__all__ = ["AccountBook", "KeptAccount", "KeptBar", "KeptOrder", "KeptPosition", "account_of", "open_book"]
 
 _WHO, _PART = "paper account", "account"
+_SHARED = ""  # among the names of instruments
 
 
 class KeptPosition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +99,33 @@ class KeptAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.held | set(self.bars)
 
 
+def account_of(found: Kept) -> KeptAccount:
+    """Return what a folder holds: an account, and of single instruments what has become of them since.
+
+    Raises
+    ------
+    KeyError, msgspec.MsgspecError, LSTMStrategyError
+        Where that is none.
+    """
+    account = msgspec.json.decode(found.parts[_PART], type=KeptAccount)
+    if SEATS in found.parts:
+        for name, content in unpack_seats(found.parts[SEATS]).items():
+            account = _amended(account, name, msgspec.json.decode(content, type=KeptAccount))
+    return account
+
+
+def _amended(account: KeptAccount, name: str, part: KeptAccount) -> KeptAccount:
+    if name == _SHARED:
+        return msgspec.structs.replace(account, balances=part.balances)
+    return msgspec.structs.replace(
+        account,
+        positions=[one for one in account.positions if one.instrument != name] + part.positions,
+        orders=[one for one in account.orders if one.init["instrument_id"] != name] + part.orders,
+        bars=account.bars | part.bars,
+        owed=account.owed | part.owed,
+    )
+
+
 class AccountBook:
     """Reads and writes one paper account.
 
@@ -140,6 +168,20 @@ class AccountBook:
             self._folder.write(Kept(_WHO, {}, now_ns, "", {_PART: content}))
             self._last = content
 
+    def amend(self, parts: dict[str, KeptAccount], now_ns: int) -> bool:
+        """Write what has become of some instruments, each with the account's balances.
+
+        Returns
+        -------
+        bool
+            Whether that could be done: false where the whole account is to be written.
+        """
+        changed = {name: msgspec.json.encode(part) for name, part in parts.items()}
+        first = next(iter(parts.values()))
+        shared = KeptAccount(first.kind, first.balances, [], [], {}, {}, first.since_ns)
+        self._last = b""
+        return self._folder.amend(now_ns, changed | {_SHARED: msgspec.json.encode(shared)})
+
     def close(self) -> None:
         """Give the folder back, with all of it on the disk."""
         self._folder.release()
@@ -147,8 +189,8 @@ class AccountBook:
     def _decode(self, found: Kept, names: set[str]) -> KeptAccount:
         anew = f"begin another with --anew, or look at {self._folder.path}"
         try:
-            account = msgspec.json.decode(found.parts[_PART], type=KeptAccount)
-        except (KeyError, msgspec.MsgspecError) as error:
+            account = account_of(found)
+        except (KeyError, msgspec.MsgspecError, LSTMStrategyError) as error:
             raise LSTMStrategyError(f"{self._folder.path} holds no paper account ({error}); {anew}") from None
         if account.kind != self._kind:
             told = f"a {account.kind.lower()} account, and the experiment asks for a {self._kind.lower()} one"

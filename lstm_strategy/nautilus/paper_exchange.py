@@ -91,9 +91,13 @@ class PaperExchange(SimulatedExchange):  # type: ignore[misc]
         self._count += 1
         heapq.heappush(self._under_way.setdefault(command.instrument_id, []), (due, self._count, command))
 
-    def due(self, kind: type[Any]) -> dict[Any, int]:
-        """Return when orders (`SubmitOrder`), or their ends (`CancelOrder`), arrive, by their identifiers."""
-        waiting = (entry for heap in self._under_way.values() for entry in heap)
+    def due(self, kind: type[Any], only: Any = None) -> dict[Any, int]:
+        """Return when orders (`SubmitOrder`), or their ends (`CancelOrder`), arrive, by their identifiers.
+
+        ``only``: of one instrument, by its identifier.
+        """
+        heaps = self._under_way.values() if only is None else (self._under_way.get(only, []),)
+        waiting = (entry for heap in heaps for entry in heap)
         commands = ((due, command) for due, _, command in waiting if isinstance(command, kind))
         named = ((command.order if isinstance(command, SubmitOrder) else command, due) for due, command in commands)
         return {one.client_order_id: due for one, due in named}

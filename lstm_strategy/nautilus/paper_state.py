@@ -53,7 +53,12 @@ def money_of(fresh: list[str], kept: KeptAccount | None) -> list[Money]:
 
 
 def sum_up(
-    exchange: Any, submitted: dict[Any, int], cancelled: dict[Any, int], last: dict[str, KeptBar], since_ns: int
+    exchange: Any,
+    submitted: dict[Any, int],
+    cancelled: dict[Any, int],
+    last: dict[str, KeptBar],
+    since_ns: int,
+    only: str | None = None,
 ) -> KeptAccount:
     """Return what is kept of a simulated venue's account.
 
@@ -64,16 +69,22 @@ def sum_up(
         When orders, or their ends, arrive there (ns), by identifier.
     last : dict
         By instrument, the bar that was told last, stamped at its close.
+    only : str, optional
+        The instrument that is asked about; of the account as a whole the balances then.
     """
     cache, account = exchange.cache, exchange.get_account()
-    alive = {order.client_order_id: order for order in (*cache.orders_open(), *cache.orders_inflight())}
+
+    def asked(found: list[Any]) -> list[Any]:
+        return found if only is None else [one for one in found if one.instrument_id.value == only]
+
+    alive = {order.client_order_id: order for order in asked([*cache.orders_open(), *cache.orders_inflight()])}
     return KeptAccount(
         kind="CASH" if account.is_cash_account else "MARGIN",
         balances={currency.code: str(total.as_decimal()) for currency, total in account.balances_total().items()},
-        positions=[_keep_position(position) for position in cache.positions_open()],
+        positions=[_keep_position(position) for position in asked(cache.positions_open())],
         orders=[_keep_order(order, submitted.get(name), cancelled.get(name)) for name, order in alive.items()],
-        bars=last,
-        owed={module.instrument: module.owed for module in _carrying(exchange)},
+        bars=last if only is None else {name: bar for name, bar in last.items() if name == only},
+        owed={one.instrument: one.owed for one in _carrying(exchange) if only in (None, one.instrument)},
         since_ns=since_ns,
     )
 

@@ -27,7 +27,6 @@ from nautilus_trader.common.config import ActorFactory
 from nautilus_trader.common.providers import InstrumentProvider
 from nautilus_trader.data.engine import DataEngine
 from nautilus_trader.execution.engine import ExecutionEngine
-from nautilus_trader.execution.messages import CancelOrder, SubmitOrder
 from nautilus_trader.live.execution_client import LiveExecutionClient
 from nautilus_trader.model.enums import BookType, OmsType
 from nautilus_trader.model.identifiers import AccountId, ClientId
@@ -45,9 +44,10 @@ from lstm_strategy.nautilus.engine import (
 )
 from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills, open_quotes
 from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar, to_bars
-from lstm_strategy.nautilus.paper_account import KeptAccount, KeptBar, open_book
+from lstm_strategy.nautilus.paper_account import KeptAccount, open_book
 from lstm_strategy.nautilus.paper_exchange import PaperExchange, PaperVenueConfig
-from lstm_strategy.nautilus.paper_state import go_on, keep_bar, money_of, sum_up
+from lstm_strategy.nautilus.paper_ledger import Ledger
+from lstm_strategy.nautilus.paper_state import go_on, money_of
 from lstm_strategy.nautilus.simulation import RateFeeModel, RateFeeModelConfig
 
 __all__ = ["PaperVenue"]
@@ -88,7 +88,7 @@ class PaperVenue(SandboxExecutionClient):
             config=None,
         )
         self._set_account_id(AccountId(f"{config.venue}-001"))
-        self._book = book = open_book(config, msgbus.trader_id.value, clock.timestamp_ns())
+        book = open_book(config, msgbus.trader_id.value, clock.timestamp_ns())
         self._kept = None if book is None else book.kept
         self.story = "" if book is None else book.story
         fees = {name: terms.fee for name, terms in config.terms.items()}
@@ -124,9 +124,9 @@ class PaperVenue(SandboxExecutionClient):
         self.told: dict[str, int] = {}
         self._settings, self._timeframe = config, Timeframe.parse(config.timeframe)
         self._kernel: Any = None
-        self._last: dict[str, KeptBar] = {}
+        self._ledger = Ledger(book, self.exchange, clock)
         self._absent: set[str] = set()  # whose bars of the time between two processes are still to come
-        self._past = self._acting = self._writes = False
+        self._past = self._acting = False
 
     def stand_before(self, kernel: Any) -> None:
         """Take the traded bars of a node (`NautilusKernel`) before its data engine does, and skip its queues."""
@@ -140,6 +140,8 @@ class PaperVenue(SandboxExecutionClient):
             self._msgbus.deregister(endpoint, getattr(engine, method))
             at_once = _bound(getattr(kind, method), engine)
             self._msgbus.register(endpoint, self._on_data if kind is DataEngine else at_once)
+        for topic in ("events.order.*", "events.position.*"):
+            self._msgbus.subscribe(topic, self._ledger.note)
         if self._kept is not None:
             self._msgbus.deregister("DataEngine.response", kernel.data_engine.response)
             self._msgbus.register("DataEngine.response", self._on_response)
@@ -147,10 +149,7 @@ class PaperVenue(SandboxExecutionClient):
     def give_back(self) -> None:
         """Give back the account, and the permission to borrow, which the engine keeps for the process, given once."""
         AccountFactory.deregister_cash_borrowing(self._settings.venue)
-        if self._book is not None:
-            if self.is_connected or self._writes:
-                self._write()
-            self._book.close()
+        self._ledger.close()
 
     def connect(self) -> None:
         """Stand ready; the instruments are known when their first bar comes, or when a kept account needs them."""
@@ -166,17 +165,17 @@ class PaperVenue(SandboxExecutionClient):
         return self._kept is not None
 
     def _ready(self) -> None:
-        self._writes = self._book is not None
+        self._ledger.begin()
         self._set_connected(True)
-        self._write()
+        self._ledger.write()
 
     async def _go_on(self, kept: KeptAccount) -> None:
         """Go on with an account that was kept, as soon as its instruments are known."""
         names = [name for name in kept.names if name in self._settings.terms]
         while None in (found := [self._cache.instrument(InstrumentId.from_str(name)) for name in names]):
             await asyncio.sleep(_LOOK_S)
-        self._last = go_on(self.exchange, kept, found, self.id, self.account_id)
-        self.told = {name: bar.ts_close for name, bar in self._last.items()}
+        self._ledger.last = last = go_on(self.exchange, kept, found, self.id, self.account_id)
+        self.told = {name: bar.ts_close for name, bar in last.items()}
         self.exchange.told_ns = max(self.told.values(), default=0)
         self._absent = set(self.told)
         for name in self._absent:
@@ -185,8 +184,9 @@ class PaperVenue(SandboxExecutionClient):
 
     def _execute(self, command: Any) -> None:
         """Keep what a command makes of the account, once the handler that sent it has returned."""
-        if self._writes and not self._acting:
-            self._loop.call_soon(self._try, self._write)
+        self._ledger.note(command)
+        if self._ledger.begun and not self._acting:
+            self._loop.call_soon(self._try, self._ledger.write_changed)
 
     def submit_order(self, command: Any) -> None:
         """Send an order on its way."""
@@ -197,12 +197,6 @@ class PaperVenue(SandboxExecutionClient):
         """Send the end of an order on its way."""
         self._client.cancel_order(command)
         self._execute(command)
-
-    def _write(self) -> None:
-        if self._book is not None and self._writes and not self.exchange.holds:
-            due = self.exchange.due(SubmitOrder), self.exchange.due(CancelOrder)
-            account = sum_up(self.exchange, *due, self._last, self._book.since_ns)
-            self._book.write(account, self._clock.timestamp_ns())
 
     def _on_data(self, data: Any) -> None:
         if not isinstance(data, EngineBar) or data.bar_type.instrument_id.value not in self._settings.terms:
@@ -243,7 +237,7 @@ class PaperVenue(SandboxExecutionClient):
         finally:
             self._past = False
             self._arrived(name)
-        self._write()
+        self._ledger.write()
 
     def _arrived(self, name: str) -> None:
         """Note that no bar of the time between two processes is to come any more."""
@@ -261,7 +255,7 @@ class PaperVenue(SandboxExecutionClient):
         DataEngine.process(self._kernel.data_engine, bar)
         if bars is not None:
             self._settle(bars, bar)
-            self._write()
+            self._ledger.write_changed()
 
     def _show_bar(self, bars: Bars, bar: EngineBar) -> None:
         instrument = self._cache.instrument(bar.bar_type.instrument_id)
@@ -277,8 +271,7 @@ class PaperVenue(SandboxExecutionClient):
         ts_close = int(bars.ts_close[0])
         self.exchange.process(ts_close)
         self.told[bars.instrument_id] = ts_close
-        if self._book is not None:
-            self._last[bars.instrument_id] = keep_bar(_on_time(bar, ts_close))
+        self._ledger.told(_on_time(bar, ts_close))
 
     def _read(self, bar: EngineBar, ts_close: int | None) -> Bars | None:
         name = bar.bar_type.instrument_id.value

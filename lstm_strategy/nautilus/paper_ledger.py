@@ -1,0 +1,76 @@
+"""The ledger: writes down what becomes of a simulated venue's account, of one instrument where a bar is about one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nautilus_trader.execution.messages import CancelOrder, SubmitOrder
+
+from lstm_strategy.nautilus.engine import EngineBar, InstrumentId
+from lstm_strategy.nautilus.paper_account import AccountBook, KeptAccount, KeptBar
+from lstm_strategy.nautilus.paper_exchange import PaperExchange
+from lstm_strategy.nautilus.paper_state import keep_bar, sum_up
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Keeps an account in its book from `begin` on; without a book it keeps nothing.
+
+    Attributes
+    ----------
+    last : dict of KeptBar
+        By instrument, the bar that was told last.
+    begun : bool
+        Whether anything is written.
+    """
+
+    def __init__(self, book: AccountBook | None, exchange: PaperExchange, clock: Any) -> None:
+        self.last: dict[str, KeptBar] = {}
+        self.begun = False
+        self._book, self._exchange, self._clock = book, exchange, clock
+        self._changed: set[InstrumentId] = set()  # since it was written
+
+    def begin(self) -> None:
+        """Write from now on, as soon as there is anything to."""
+        self.begun = self._book is not None
+
+    def told(self, bar: EngineBar) -> None:
+        """Note a bar that was told, stamped at its close."""
+        if self._book is not None:
+            instrument_id = bar.bar_type.instrument_id
+            self.last[instrument_id.value] = keep_bar(bar)
+            self._changed.add(instrument_id)
+
+    def note(self, message: Any) -> None:
+        """Note that a command or an event may have changed something of its instrument."""
+        self._changed.add(message.instrument_id)
+
+    def write(self) -> None:
+        """Write all of the account."""
+        self._changed = set()
+        if self._book is not None and self._writes:
+            self._book.write(self._sum_up(self._book), self._clock.timestamp_ns())
+
+    def write_changed(self) -> None:
+        """Write what has changed since the last time."""
+        book = self._book
+        if book is None or not self._writes or not self._changed:
+            return
+        changed, self._changed = self._changed, set()
+        if not book.amend({one.value: self._sum_up(book, one) for one in changed}, self._clock.timestamp_ns()):
+            self.write()
+
+    def close(self) -> None:
+        """Write all of it, then give the book back."""
+        self.write()
+        if self._book is not None:
+            self._book.close()
+
+    @property
+    def _writes(self) -> bool:
+        return self.begun and not self._exchange.holds
+
+    def _sum_up(self, book: AccountBook, only: InstrumentId | None = None) -> KeptAccount:
+        due = self._exchange.due(SubmitOrder, only), self._exchange.due(CancelOrder, only)
+        return sum_up(self._exchange, *due, self.last, book.since_ns, None if only is None else only.value)
