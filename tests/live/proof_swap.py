@@ -18,9 +18,13 @@ _LIVE = f"[live]\nfollow = true\nfollow_poll = 0.1\nshadow_bars = {_SHADOW}\n"
 
 
 def prove(folder: Path, *, long: bool) -> Verdict:
-    """20 swaps, 5 of them corrupt; 3 and 1 where not ``long``. A bar takes 0.1 s: the registry goes by the wall."""
+    """20 swaps, 5 of them corrupt; 3 and 1 where not ``long``. A bar takes 0.1 s: the registry goes by the wall.
+
+    Each is promoted ten bars after the one before has begun to speak, or was refused.
+    """
     swaps, corrupt = (20, 5) if long else (3, 1)
-    bars = _BETWEEN * (swaps + 1)
+    # A version is verified and warmed by the wall: machines with much else to do take more bars.
+    bars = _BETWEEN * (swaps + 1) * 3 // (1 if long else 2)
     verdict, desk = Verdict("swap"), make_desk(folder, bars, more=_LIVE)
     models = folder / "models"
     bad = {int(row) for row in np.linspace(2, swaps, corrupt + 1)[:-1].round()} if corrupt > 1 else {2}
@@ -31,11 +35,16 @@ def prove(folder: Path, *, long: bool) -> Verdict:
     artefact.promote(models, "tiny", "1")
     due = list(range(2, swaps + 2))
     spoke: list[tuple[int, str]] = []
+    settled: list[int] = []  # at which bars a version was known to speak, or to be refused
 
     def on_bar(told: Any, built: Any) -> None:
         """Promote the next version at its bar."""
+        swap = built.strategy.feed.swap
         spoke.append((told.decision.ts_close, built.strategy.model_label))
-        if due and len(spoke) % _BETWEEN == _BETWEEN // 4:
+        if swap.swaps + swap.told > len(settled):
+            settled.append(len(spoke))
+        last = settled[-1] if settled else 0
+        if due and len(settled) == due[0] - 2 and len(spoke) >= last + _BETWEEN // 4:
             _promote(models, str(due.pop(0)))
 
     ran = run(desk.settings(speed=_SPEED), on_bar=on_bar)
