@@ -258,10 +258,13 @@ def test_what_a_limit_order_took_of_a_bar_is_not_there_for_its_stop(
 ONCE = msgspec.structs.replace(LOOSE, orders_per_day=1)
 
 
-def test_on_one_account_each_name_keeps_to_its_own_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("exits", [ExitsConfig(), ExitsConfig(stop=1.0)], ids=["market", "stops"])
+def test_on_one_account_each_name_keeps_to_its_own_bars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exits: ExitsConfig
+) -> None:
     tell_each(monkeypatch, lambda name, ts: 0.001 if (ts // HOUR.ns + ord(name[0])) % 20 < 13 else -0.001)
     panel = [
-        Bars(instrument.id, HOUR, *(getattr(thin_bars(90, instrument, seed), column) for column in COLUMNS))
+        Bars(instrument.id, HOUR, *(getattr(wicked_bars(90, instrument, seed), column) for column in COLUMNS))
         for seed, instrument in enumerate((AAA, BBB))
     ]
     done = run_on(
@@ -269,7 +272,9 @@ def test_on_one_account_each_name_keeps_to_its_own_bars(tmp_path: Path, monkeypa
         panel,
         sizing=SizingConfig(mode="fixed_fraction", fraction=0.5, no_trade_band=0.0),
         participation=SHARE,
+        exits=exits,
     )
+    assert any(fill["exit"] for fill in done.tables["fills"].to_pylist()) == exits.resting
     for bars in panel:
         taken: dict[int, float] = defaultdict(float)
         for fill in done.tables["fills"].to_pylist():
