@@ -116,3 +116,11 @@ def test_a_bar_takes_little_memory() -> None:
     assert (len(record), record.total) == (rows // 2 + 9, rows + 10)
     assert record.decisions[-1] == decision(rows + 9)
     assert same(record.forecasts[0], forecast(4 * (rows + 1 - rows // 2) + 1))
+
+
+def test_refusals_are_counted_and_the_last_ones_kept() -> None:
+    record = RunRecord("BTCUSDT.BINANCE")
+    for row in range(1_500):
+        record.refuse(f"refusal {row}")
+    assert record.refused == 1_500
+    assert [record.refusals[0], len(record.refusals), record.refusals[-1]] == ["refusal 500", 1_000, "refusal 1499"]

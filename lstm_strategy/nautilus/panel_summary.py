@@ -97,7 +97,7 @@ def sum_up_panel(traded: TradedPanel, *, cash: float, method: str, tried: int = 
         "decisions": sum(len(record) for record in records.values()),
         "orders": len(tables["orders"]),
         "fills": len(tables["fills"]),
-        "refusals": sum(len(record.refusals) for record in records.values()),
+        "refusals": sum(record.refused for record in records.values()),
         "fees": float(tables["fills"]["fee"].to_numpy().sum()),
         **results(stamps, own, cash),
         "ruined": bool((own <= 0.0).any()),

@@ -235,7 +235,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self.log.error(text)
         seat = self.seats.get(event.instrument_id.value)
         if seat is not None and seat.record is not None:
-            seat.record.refusals.append(text)
+            seat.record.refuse(text)
 
     on_order_rejected = on_order_denied = on_order_cancel_rejected = _on_refusal
 

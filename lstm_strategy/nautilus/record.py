@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ type Step = tuple[Float32 | None, Float32 | None, str]
 
 _TOLD = {*StrategyConfig.__struct_fields__, "instrument_id", "bar_type", "model", "sizing", "limits", "costs"}
 _TOLD |= {"record", "decision_log"}
+_REFUSALS = 1_000  # kept in words
 
 
 @dataclass(slots=True)
@@ -54,7 +56,8 @@ class RunRecord:
     prices: array[float] = field(default_factory=lambda: array("d"))
     equities: array[float] = field(default_factory=lambda: array("d"))
     forecasts: ForecastRows = field(default_factory=ForecastRows)
-    refusals: list[str] = field(default_factory=list)
+    refusals: deque[str] = field(default_factory=lambda: deque(maxlen=_REFUSALS))  # the last ones
+    refused: int = 0
     decided: dict[str, float] = field(default_factory=dict)  # the price each order was decided on at, by identifier
     most: int | None = None
     dropped: int = 0
@@ -90,6 +93,11 @@ class RunRecord:
             self.dropped += excess
         if self.listener is not None:
             self.listener(self.instrument_id, decision, forecast, action, quantity, price, equity)
+
+    def refuse(self, text: str) -> None:
+        """Keep what was said of an order that was refused, denied, or not cancelled."""
+        self.refused += 1
+        self.refusals.append(text)
 
     @property
     def _columns(self) -> tuple[Any, ...]:

@@ -173,7 +173,7 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         text = f"{type(event).__name__} {event.client_order_id}: {event.reason}"
         self.log.error(text)
         if self.record is not None:
-            self.record.refusals.append(text)
+            self.record.refuse(text)
 
     on_order_rejected = on_order_denied = on_order_cancel_rejected = _on_refusal
 

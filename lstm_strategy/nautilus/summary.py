@@ -77,7 +77,7 @@ def sum_up(
         "decisions": len(record),
         "orders": len(tables["orders"]),
         "fills": len(tables["fills"]),
-        "refusals": len(record.refusals),
+        "refusals": record.refused,
         "fees": float(fees.sum()),
         **results(bars.ts_close, own, cash),
         "ruined": bool((own <= 0.0).any()),
