@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from engine_support import HOUR
+from engine_support import HOUR, SIGN
 from nautilus_trader.backtest.engine import BacktestEngine
-from panel_support import BBB, CCC, COINS, play, strategy, tell_each, walks
+from panel_support import AAA, BBB, CCC, COINS, play, strategy, tell_each, walks
 
+from lstm_strategy.decision import Shrinkage, Trained
 from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
+from lstm_strategy.nautilus.seat import Seat
+from lstm_strategy.panel import Member
+from lstm_strategy.portfolio import PortfolioConfig
 
 SECOND = 10**9
 
@@ -67,3 +73,43 @@ def test_a_restart_goes_on_with_halts_and_correlations(
     broken.on_load(saved | {"seats": b"\x81\xa4none"})
     with pytest.raises(Exception, match="damaged"):
         play(engines, broken, panel, {})
+
+
+def test_a_decision_believes_the_model_that_made_its_forecast_though_another_speaks_by_then(
+    engines: list[BacktestEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar comes before the one before it is decided, and between the two another model has begun to speak."""
+    tell_each(monkeypatch, lambda *_: 0.001)
+    panel, changed = walks(14), 8
+    doubts = Trained({1: Shrinkage(0.0, 0.0, 0.0)}, 2.0)  # believes nothing of what it forecasts
+    told: list[tuple[int, Trained]] = []
+
+    class Swaps(LSTMPortfolioStrategy):
+        def on_bar(self, bar: Any) -> None:
+            seat = self.seats[AAA.id]
+            if bar.bar_type.instrument_id.value == AAA.id and bar.ts_event == panel[0].ts_close[changed]:
+                seat.session.model = replace(seat.session.model, label="told/2", trained=doubts)
+            super().on_bar(bar)
+
+    member = Seat.member
+
+    def seen(seat: Seat, *given: Any, **others: float) -> Member:
+        found = member(seat, *given, **others)
+        if seat.name == AAA.id:
+            told.append((found.state.ts_close, found.trained))
+        return found
+
+    monkeypatch.setattr(Seat, "member", seen)
+    made = strategy(Swaps, sizing=SIGN, portfolio=PortfolioConfig(method="separate", grace_s=2 * 3600.0))
+    late = {(CCC.id, changed - 1): HOUR.ns + 1}  # it misses its close, which the next bars end
+    play(engines, made, panel, late)
+    assert made.failure is None
+    trusts = {ts // HOUR.ns: trained.shrinkage[1].slope for ts, trained in told}
+    hours = [int(ts) // HOUR.ns for ts in panel[0].ts_close]
+    assert [trusts[hour] for hour in hours] == [1.0] * changed + [0.0] * (len(hours) - changed)
+    assert reasons(made, CCC.id)[hours[changed - 1]] == "stale_data"
+    record = made.seats[AAA.id].record
+    assert record is not None
+    targets = dict(zip(record.ts_close.tolist(), (one.target for one in record.decisions), strict=True))
+    assert targets[int(panel[0].ts_close[changed - 1])] > 0.0
+    assert targets[int(panel[0].ts_close[changed])] == 0.0

@@ -60,6 +60,27 @@ def test_who_asks_again_waits_behind_the_others() -> None:
     assert went == ["a", "b", "a again"]
 
 
+def test_who_can_wait_does_and_leaves_half_of_the_turns_to_others() -> None:
+    went: list[str] = []
+    turns = Turns(lambda: 0, 100, 4)
+
+    def take(name: str, *, can_wait: bool) -> None:
+        turns.take(name, lambda: went.append(name), can_wait=can_wait)
+
+    for name in ("audit 1", "audit 2", "audit 3"):
+        take(name, can_wait=True)
+    for name in "abc":
+        take(name, can_wait=False)
+    assert went == ["audit 1", "audit 2", "a", "b"]
+    turns.leave("audit 1")
+    assert went[4:] == ["c"]  # before the third
+    turns.leave("a")
+    turns.leave("b")
+    assert went[5:] == []  # two have half of them
+    turns.leave("c")
+    assert went[5:] == ["audit 3"]
+
+
 class Asks(LSTMPortfolioStrategy):
     """Notes what it asks for; a question is answered when told."""
 

@@ -220,6 +220,8 @@ class Backfill:
         elif self._asked < self._attempts:
             log.warning(f"{what}; asking again")
             turns.take(self, self._go)
+            if turns.waits(self):
+                self._wait()
             return
         log.error(f"{what}; going on with live bars alone")
         self.finish()

@@ -142,7 +142,11 @@ class Monitor:
                 self._tell()
 
         start = datetime.fromtimestamp(since / 1e9, UTC)
-        self._turns.take(self, lambda: self._owner.request_bars(self._bar_type, start=start, callback=on_answer))
+
+        def ask() -> None:
+            self._owner.request_bars(self._bar_type, start=start, callback=on_answer)
+
+        self._turns.take(self, ask, can_wait=True)
 
     def _tell(self) -> None:
         """Say once what is wrong, and that it is over."""

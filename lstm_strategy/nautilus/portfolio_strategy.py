@@ -40,6 +40,8 @@ from lstm_strategy.state_file import unpack_seats
 
 __all__ = ["LSTMPortfolioStrategy"]
 
+_GRACE_S = 0.25  # of the wall at least: on a busy machine a bar of the same close may be on its way for as long
+
 
 class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
     """Trades several instruments on one account.
@@ -151,7 +153,7 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             self._decide(due)
         waiting = self._rounds.open
         if waiting is not None and waiting is not opened:
-            grace_ns = max(round(self.pace.wall_s(self.settings.portfolio.grace_s, least=0.05) * 1e9), 1)
+            grace_ns = max(round(self.pace.wall_s(self.settings.portfolio.grace_s, least=_GRACE_S) * 1e9), 1)
             when = self.clock.timestamp_ns() + grace_ns
             self.clock.set_time_alert_ns(self._grace_of(waiting), when, on_loop(self.clock, self._on_grace))
 

@@ -176,7 +176,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Keep one bar."""
         model, log = self._session.model, self._decision_log
-        if model.label != self._speaks:  # another has taken its place
+        if model.label != self._speaks and entry.model == model.label:  # another has taken its place, and spoken
             (voice,) = model.voices
             voices = (*log.header.voices, msgspec.structs.replace(voice, first=entry.bar.ts_close))
             log.header, self._speaks = msgspec.structs.replace(log.header, voices=voices), model.label

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from lstm_strategy.bars import Bar
 from lstm_strategy.forecast import Forecast
+from lstm_strategy.sizing import Trained
 
-__all__ = ["Arrival", "Round", "Rounds"]
+__all__ = ["Arrival", "Round", "Rounds", "Speaker"]
+
+
+class Speaker(NamedTuple):
+    """Whose forecast one is, and what is believed of it: the training that goes with it, and with no other."""
+
+    version: str
+    trained: Trained
+    bars_per_year: float
+    closed_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """One name's bar, with the forecast made at it; ``waiting`` while earlier bars are on their way.
 
-    ``outside_range`` and ``step`` are the forecaster's as they were at this bar: it may have gone on when the close is
-    decided.
+    ``outside_range``, ``step`` and ``speaker`` are as they were at this bar: the forecaster may have gone on when the
+    close is decided, and another model have taken its place.
     """
 
     bar: Bar
@@ -24,6 +34,7 @@ class Arrival:
     waiting: bool = False
     outside_range: bool = False
     step: Any = None
+    speaker: Speaker | None = None
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from lstm_strategy.nautilus.idle import Idle
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import RunRecord, open_journal, step_of
-from lstm_strategy.nautilus.rounds import Arrival
+from lstm_strategy.nautilus.rounds import Arrival, Speaker
 from lstm_strategy.nautilus.session import open_session
 from lstm_strategy.nautilus.turns import Turns
 from lstm_strategy.panel import Member, Weighed
@@ -75,6 +75,7 @@ class Seat:
         self.record = RunRecord(self.name) if settings.record else None
         self.bar: Bar | None = None
         self.latest: Forecast | None = None
+        self._spoke: Speaker | None = None  # with the latest
         self.risk: RiskState | None = None
         self.held: Holdings | None = None
         self.state: PortfolioState | None = None
@@ -114,7 +115,11 @@ class Seat:
     def arrival(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> Arrival:
         """Return its bar for a round, with all that the forecaster knows at this bar alone."""
         step = None if self.journal is None else step_of(self.session.model, waiting=waiting)
-        return Arrival(bar, forecast, waiting, self.session.outside_range(forecast), step)
+        return Arrival(bar, forecast, waiting, self.session.outside_range(forecast), step, self._speaker())
+
+    def _speaker(self) -> Speaker:
+        model = self.session.model
+        return Speaker(model.version, model.trained, model.bars_per_year, model.closed_ns)
 
     def look(self, balance: float) -> float:
         """Read what is held; return what it adds to the account's balance."""
@@ -139,7 +144,7 @@ class Seat:
             risk = msgspec.structs.replace(advance(before, ts_close, equity, limits), ts_close=before.ts_close)
         else:
             scale = math.nan if arrival.forecast is None else arrival.forecast.scale
-            closed_ns = session.model.closed_ns
+            closed_ns = (arrival.speaker or self._speaker()).closed_ns
             seen = Seen(position, arrival.bar.close, scale, session.timeframe.ns, closed_ns, result)
             risk = advance(before, ts_close, equity, limits, seen)
         if math.isfinite(risk.equity):  # it was known once
@@ -155,16 +160,16 @@ class Seat:
     def member(self, arrival: Arrival | None, latest_since: int, **others: float) -> Member:
         """Return what it brings to the decision; ``others``: gross and net exposure of the other names."""
         assert self.state is not None  # noqa: S101 - marked before
-        model = self.session.model
         forecast = None if arrival is None or arrival.waiting else arrival.forecast
-        if forecast is not None:
-            self.latest = forecast
+        if arrival is not None and forecast is not None:
+            self.latest, self._spoke = forecast, arrival.speaker
+        speaker = self._spoke or self._speaker()
         latest = self.latest if self.latest is not None and self.latest.ts_close >= latest_since else None
         stale = arrival is None or arrival.waiting
         watch = QUIET
         if arrival is not None and self.held is not None:
             desk, bar = self.session.desk, arrival.bar
-            watch = desk.watch(self.held, bar.ts_close, bar.close, forecast, model.closed_ns)
+            watch = desk.watch(self.held, bar.ts_close, bar.close, forecast, speaker.closed_ns)
         conditions = watch.conditions(
             ready=forecast is None or self.feed.armed,
             parity=forecast is None or self.feed.proved,
@@ -173,8 +178,8 @@ class Seat:
         )
         return Member(
             state=msgspec.structs.replace(self.state, **others),
-            trained=model.trained,
-            bars_per_year=model.bars_per_year,
+            trained=speaker.trained,
+            bars_per_year=speaker.bars_per_year,
             costs=self.settings.costs,
             forecast=forecast,
             latest=latest,
@@ -196,7 +201,7 @@ class Seat:
         """Keep what came of one close: in memory for a backtest's tables, on disk for whoever asks why."""
         if arrival is None:  # its bar is missing: the last close before it, and nothing else
             bar = Bar(decision.ts_close, math.nan, math.nan, math.nan, self.price, math.nan)
-            arrival = Arrival(bar, None, step=(None, None, self.session.model.version))
+            arrival = Arrival(bar, None, step=(None, None, (self._spoke or self._speaker()).version))
         forecast = None if arrival.waiting else arrival.forecast
         if self.record is not None:
             equity = weighed.state.equity

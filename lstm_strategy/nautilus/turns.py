@@ -34,12 +34,17 @@ class Turns:
         self._now, self._longest_ns, self._most = now, longest_ns, most
         self._since: dict[Hashable, int] = {}
         self._waiting: dict[Hashable, Callable[[], None]] = {}
+        self._can_wait: set[Hashable] = set()
 
-    def take(self, key: Hashable, go: Callable[[], None]) -> None:
-        """Call ``go`` when its turn has come, which may be at once; whoever has one gives it back, and waits anew."""
+    def take(self, key: Hashable, go: Callable[[], None], *, can_wait: bool = False) -> None:
+        """Call ``go`` when its turn has come, which may be at once; whoever has one gives it back, and waits anew.
+
+        ``can_wait``: no forecast waits for it. Those have half of the turns at most, and none before others' are given.
+        """
         self._since.pop(key, None)
         self._waiting.pop(key, None)
         self._waiting[key] = go
+        (self._can_wait.add if can_wait else self._can_wait.discard)(key)
         self.move_on()
 
     def leave(self, key: Hashable, *, answered: bool = False) -> None:
@@ -67,9 +72,10 @@ class Turns:
         while self._waiting:
             now = self._now()
             self._since = {key: ts for key, ts in self._since.items() if now - ts < self._longest_ns}
-            if len(self._since) >= self._most:
+            urgent = next((key for key in self._waiting if key not in self._can_wait), None)
+            key = next(iter(self._waiting)) if urgent is None else urgent
+            if len(self._since) >= (self._most if urgent is not None else max(self._most // 2, 1)):
                 return
-            key = next(iter(self._waiting))
             go, self._since[key] = self._waiting.pop(key), now
             go()
 

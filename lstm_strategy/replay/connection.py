@@ -10,6 +10,7 @@ from aiohttp import WSCloseCode, web
 __all__ = ["Connection"]
 
 _MOST_WAITING = 8 << 20  # bytes to a client that does not read; then it is cut off
+_READING = 10.0  # seconds that a client has to read, on a machine with much else to do
 _CLOSING = 1.0  # seconds that a client has to answer the close frame
 
 
@@ -62,9 +63,9 @@ class Connection:
                 self._waiting.task_done()
 
     async def drained(self) -> None:
-        """Wait until all that was offered has left; a client that does not read for two seconds is cut off."""
+        """Wait until all that was offered has left; a client that does not read for ten seconds is cut off."""
         try:
-            await asyncio.wait_for(self._waiting.join(), 2.0)
+            await asyncio.wait_for(self._waiting.join(), _READING)
         except TimeoutError:
             self.cut()
 
