@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from command_support import run_cli
 from scipy.stats import norm, spearmanr
 
-from lstm_strategy import artefact, cli
+from lstm_strategy import artefact
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.forecast import mean_of
@@ -26,6 +27,7 @@ from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated
 
 SPLIT = SplitConfig(fit_end="2022-03-31", stop_end="2022-07-31", calibrate_end="2022-12-31")
 TEST_START = SPLIT.spans()["test"][0]
+DAY = 86_400_000_000_000
 VOLATILITY = 0.6
 
 
@@ -93,9 +95,10 @@ def test_nothing_is_found_where_nothing_is(null):
 
 def test_noise_traded_without_a_band_loses_its_fees(null):
     sizing = SizingConfig(mode="volatility_target", horizon=1, target_volatility=0.4, no_trade_band=0.0)
-    free = null.backtest(sizing=sizing, costs=Costs(fee=0.0))
-    paid = null.backtest(sizing=sizing, costs=Costs(fee=0.001))
-    assert paid["orders"] > 1_000
+    end = TEST_START + 100 * DAY
+    free = null.backtest(sizing=sizing, costs=Costs(fee=0.0), end=end)
+    paid = null.backtest(sizing=sizing, costs=Costs(fee=0.001), end=end)
+    assert paid["orders"] > 500
     assert paid["fees"] > 0
     lost = free["net_return"] - paid["net_return"]
     assert lost == pytest.approx(paid["fees"] / 100_000, rel=0.25)
@@ -120,7 +123,10 @@ def test_a_planted_edge_is_earned_at_once_and_gone_one_bar_later(planted):
     sizing, costs = SizingConfig(mode="mean_variance", horizon=1), Costs(fee=0.0001)
     limits = LimitsConfig(side="long_short", daily_loss=0.5, max_drawdown=0.9)
     at_once, late = (
-        planted.backtest(sizing=sizing, costs=costs, limits=limits, account="margin", delay=delay) for delay in (0, 1)
+        planted.backtest(
+            sizing=sizing, costs=costs, limits=limits, account="margin", delay=delay, end=TEST_START + 120 * DAY
+        )
+        for delay in (0, 1)
     )
     assert at_once["sharpe"] > 2.0
     assert at_once["net_return"] > 0.2
@@ -130,7 +136,8 @@ def test_a_planted_edge_is_earned_at_once_and_gone_one_bar_later(planted):
 
 def test_live_forecasts_of_a_backtest_are_those_of_the_history(planted, tmp_path):
     folder = tmp_path / "run"
-    planted.backtest(run_folder=folder, sizing=SizingConfig(mode="mean_variance", horizon=1))
+    sizing = SizingConfig(mode="mean_variance", horizon=1)
+    planted.backtest(run_folder=folder, sizing=sizing, end=TEST_START + 60 * DAY)
     import pyarrow.parquet as pq
 
     lived = pq.read_table(folder / "forecasts.parquet", filters=[("horizon", "=", 1)]).to_pydict()
@@ -140,14 +147,6 @@ def test_live_forecasts_of_a_backtest_are_those_of_the_history(planted, tmp_path
     stepped = np.array(lived["quantiles"]) / np.array(lived["scale"])[:, None]
     # The backtest started cold, one warm-up before; the history ran from the beginning.
     np.testing.assert_allclose(stepped, history, atol=1e-3)
-
-
-def run_cli(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def test_real_bitcoin_from_file_to_report(data_folder, tmp_path, monkeypatch, capsys):
@@ -263,12 +262,12 @@ def test_a_backtest_on_bars_the_model_has_seen_is_refused(planted, tmp_path, mon
 
 
 def test_a_run_in_sample_says_so_in_summary_and_report(planted, tmp_path):
-    early = planted.bars[-6_000:].ts_close[0]
-    summary = planted.backtest(start=int(early), run_folder=tmp_path / "run")
+    early = int(TEST_START) - 20 * DAY
+    summary = planted.backtest(start=early, end=TEST_START + 20 * DAY, run_folder=tmp_path / "run")
     assert summary["in_sample"]
     assert "In sample: the model was trained on bars up to" in (tmp_path / "run" / "summary.json").read_text()
     assert "In sample: the model was trained on bars up to" in write_report(tmp_path / "run").read_text()
-    assert not planted.backtest()["in_sample"]
+    assert not planted.backtest(end=TEST_START + 20 * DAY)["in_sample"]
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
@@ -295,5 +294,5 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
 
 
 def test_summary_survives_json(null):
-    summary = null.backtest(sizing=SizingConfig(mode="mean_variance", horizon=1))
+    summary = null.backtest(sizing=SizingConfig(mode="mean_variance", horizon=1), end=TEST_START + 20 * DAY)
     assert json.loads(msgspec.json.encode(summary))["sharpe"] is None  # no order, no variation, no number

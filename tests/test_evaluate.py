@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from chromium import browse, find_chromium
+from command_support import run_cli
 from scipy.stats import spearmanr
 from sklearn.metrics import mean_pinball_loss
 
-from lstm_strategy import artefact, cli
+from lstm_strategy import artefact
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
@@ -406,14 +406,6 @@ DRAWN = """chart => {
   return '';
 }"""
 FAN_VALUES = "JSON.stringify(document.getElementById('chart-fan-storm').data.map(trace => trace.y))"
-
-
-def run_cli(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from chromium import browse, find_chromium
+from command_support import run_cli
 from test_schedule import Constant
 
-from lstm_strategy import cli
 from lstm_strategy.cli_jobs import Places, job_of, recorded_job
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
@@ -91,14 +90,6 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     walk = WalkForwardConfig(test_bars=240, folds=1, stop_bars=300, calibrate_bars=300)
     evaluate(plan, split, walk, folder / "runs" / "two", {"constant": Constant})
     return folder
-
-
-def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def require_drawn(report: Path, place: Path) -> None:

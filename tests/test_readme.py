@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
+from command_support import run_cli
 
-from lstm_strategy import cli
 from lstm_strategy.sources.simulate import SimulationConfig, simulate
 
 ROOT = Path(__file__).parents[1]
@@ -31,8 +30,8 @@ def lines_with(start: str) -> list[str]:
 
 
 def write_history() -> int:
-    """Write the README's BTCUSDT-1h.csv, stamped at the open; return its bars."""
-    bars = simulate(SimulationConfig(instrument_id="BTCUSDT.BINANCE", bars=28_000, start="2021-10-01", seed=2))
+    """Write the README's BTCUSDT-1h.csv, stamped at the open, to April 2024; return its bars."""
+    bars = simulate(SimulationConfig(instrument_id="BTCUSDT.BINANCE", bars=22_000, start="2021-10-01", seed=2))
     stamps = pd.to_datetime(bars.ts_close - bars.timeframe.ns, utc=True)
     columns = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume")}
     pd.DataFrame({"timestamp": stamps, **columns}).to_csv("BTCUSDT-1h.csv", index=False)
@@ -40,11 +39,10 @@ def write_history() -> int:
 
 
 def run(monkeypatch, capsys, command: str) -> str:
-    monkeypatch.setattr(sys, "argv", shlex.split(command))
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert not ended.value.code, err
+    program, *words = shlex.split(command)
+    assert program == "lstm-strategy"
+    code, out, err = run_cli(monkeypatch, capsys, *words)
+    assert not code, err
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from command_support import run_cli
 
-from lstm_strategy import artefact, cli
+from lstm_strategy import artefact
 from lstm_strategy.bars import Bars
 from lstm_strategy.conformal import CalibrationConfig
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
@@ -415,14 +415,6 @@ from = "walk_forward"
 "sizing.target_volatility" = [0.2, 0.4]
 "limits.max_exposure" = [0.5, 1.0]
 """
-
-
-def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def test_the_command_backtests_a_walk_forward_with_what_stands_beside_it(

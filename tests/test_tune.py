@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -17,14 +18,16 @@ import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_support import run_cli
 
-from lstm_strategy import artefact, cli
+from lstm_strategy import artefact
 from lstm_strategy.bars import Bars
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, WalkForwardConfig
 from lstm_strategy.research import fold_run, tune_fold
+from lstm_strategy.research import search as search_module
 from lstm_strategy.research import tune as tuning
 from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.research.parallel import WorkerLostError
@@ -271,7 +274,7 @@ def test_a_worker_that_dies_is_one_line_and_others_go_on_from_there(tmp_path):
     assert str(caught.value).startswith("a worker process died, perhaps for want of memory; try fewer --workers")
     assert str(caught.value).endswith("what is finished is kept, and the same command goes on from there")
     assert "\n" not in str(caught.value)
-    tuned = search(tmp_path, 6, workers=2)
+    tuned = search(tmp_path, 6)
     assert len(tuned.trials) == 6
     for trial in tuned.trials:
         assert trial.folds == [
@@ -301,12 +304,13 @@ def _settings(trial) -> tuple[NetworkConfig, TrainConfig]:
     return NetworkConfig(hidden=trial.params["network.hidden"]), TrainConfig(learning_rate=rate)
 
 
-def test_time_runs_out_between_folds_and_what_they_gave_is_kept(tmp_path):
+def test_time_runs_out_between_folds_and_what_they_gave_is_kept(tmp_path, monkeypatch):
     calls = []
+    for module in (tuning, search_module):  # a clock on which each fold takes 0.3 s, and nothing else any
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 0.3 * len(calls)))
 
     def slow(*arguments):
         calls.append(arguments[1])
-        time.sleep(0.3)
         return work(*arguments)
 
     with pytest.raises(
@@ -439,14 +443,6 @@ slow = [{kind = "return", span = 48}]
 [sizing]
 horizon = 1
 """
-
-
-def run_cli(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 @pytest.fixture(scope="module")

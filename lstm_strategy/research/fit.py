@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import statsmodels.api as sm
 import torch
 from safetensors.torch import save
+from statsmodels.regression.linear_model import OLS
+from statsmodels.tools import add_constant
 
 from lstm_strategy import __version__
 from lstm_strategy.artefact import Artefact, FeatureRange, Manifest
@@ -213,7 +214,7 @@ def shrinkage(
     if len(y) < 30 + 2 * horizon or float(np.std(mean)) < 1e-9:
         return Shrinkage()
     lag = max(horizon - 1, int(len(y) ** 0.25))
-    fitted = sm.OLS(y, sm.add_constant(mean)).fit(cov_type="HAC", cov_kwds={"maxlags": lag})
+    fitted = OLS(y, add_constant(mean)).fit(cov_type="HAC", cov_kwds={"maxlags": lag})
     slope, p = float(fitted.params[1]), float(fitted.pvalues[1]) / 2
     p = p if slope > 0 else 1.0 - p
     if not (math.isfinite(slope) and math.isfinite(p)):  # outcomes that never vary

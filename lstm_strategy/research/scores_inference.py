@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import statsmodels.api as sm
 from scipy.stats import chi2, norm
+from statsmodels.regression.linear_model import OLS
 
 from lstm_strategy.bars import Float
 
@@ -48,7 +48,7 @@ def diebold_mariano(gain_S: Float, horizon: int) -> tuple[float, float]:
     if stamps < 10 or float(gain_S.std()) == 0.0:
         return 0.0, 1.0
     lag = min(max(3 * (horizon - 1), math.ceil(stamps ** (1 / 3))), stamps // 2)
-    fitted = sm.OLS(gain_S, np.ones(stamps)).fit(cov_type="HAC", cov_kwds={"maxlags": lag, "use_correction": True})
+    fitted = OLS(gain_S, np.ones(stamps)).fit(cov_type="HAC", cov_kwds={"maxlags": lag, "use_correction": True})
     statistic = float(fitted.tvalues[0]) / (1.0 + _FIXED_B * lag / stamps)
     return (statistic, float(2.0 * norm.sf(abs(statistic)))) if math.isfinite(statistic) else (0.0, 1.0)
 
