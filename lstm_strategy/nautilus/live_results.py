@@ -19,6 +19,7 @@ from lstm_strategy.decision_log import file_name, gather
 from lstm_strategy.decision_log_reader import read_log
 from lstm_strategy.nautilus.backtest_settings import BacktestSettings
 from lstm_strategy.nautilus.carry import carried, charges
+from lstm_strategy.nautilus.correlations import correlations_table
 from lstm_strategy.nautilus.engine import InstrumentId
 from lstm_strategy.nautilus.halted import halts_told
 from lstm_strategy.nautilus.liquidation import liquidated
@@ -80,6 +81,11 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
         "decisions": pa.concat_tables([record.decisions_table() for record in records.values()]),
         "forecasts": pa.concat_tables([markets[name].source.to_table(found) for name, found in forecasts.items()]),
     }
+    if settings.portfolio is not None:
+        seen = {name: market.bars for name, market in markets.items()}
+        tables["correlations"] = correlations_table(
+            tuple(records), run.built.strategy.correlations, seen, settings.portfolio
+        )
     recent = tables["fills"].filter(pc.greater_equal(tables["fills"]["ts_filled"].cast(pa.int64()), first_ns))
     figured = tables | {"fills": recent} if dropped else tables
     lost, carry = liquidated(cache), {name: carried(cache, name) for name in markets}
