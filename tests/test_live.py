@@ -207,6 +207,8 @@ def read_until(process: subprocess.Popen[str], word: str, told: list[str]) -> st
 
 # -- paper -----------------------------------------------------------------------------------------------------------
 
+_RESTING = '[exits]\nstop = 2.0\ntake_profit = 2.0\n[execution]\nmode = "post_only"\n'
+
 
 @pytest.mark.parametrize(
     ("more", "orders"),
@@ -214,10 +216,11 @@ def read_until(process: subprocess.Popen[str], word: str, told: list[str]) -> st
         ("", 60),
         ("[backtest]\ndelay = 1\n", 20),
         ("[backtest]\nparticipation = 0.00001\n", 60),
-        ('[exits]\nstop = 2.0\ntake_profit = 2.0\n[execution]\nmode = "post_only"\n', 20),
+        (_RESTING, 20),
+        (_RESTING + "[backtest]\nparticipation = 0.00001\n", 20),
         ('side = "long_short"\n[backtest]\naccount = "margin"\nborrow = 0.9\n', 60),
     ],
-    ids=["market", "delay", "participation", "exits", "margin"],
+    ids=["market", "delay", "participation", "exits", "share", "margin"],
 )
 def test_paper_on_a_replay_is_the_backtest_to_the_last_bit(desk: Desk, more: str, orders: int) -> None:
     experiment = desk.experiment(more)
@@ -264,6 +267,8 @@ def test_a_perpetual_and_a_panel_are_the_backtest_too(desk: Desk, tmp_path: Path
     assert paper["orders"] == backtest["orders"] >= 3
     assert {row["instrument"] for row in paper["instruments"]} == set(coins)
     assert paper["net_return"] == backtest["net_return"]
+    known, seen = (pq.read_table(Path(run["run_path"]) / "correlations.parquet") for run in (backtest, paper))
+    assert known.equals(seen)
 
 
 def test_bars_may_be_fewer_and_a_run_of_none_leaves_its_log_alone(desk: Desk) -> None:
