@@ -40,7 +40,7 @@ _LEAST_CHANGE = FLAT  # of equity; less than a basis point is no change
 _NS_PER_HOUR = 3_600_000_000_000
 
 
-class Conditions(msgspec.Struct, frozen=True):
+class Conditions(msgspec.Struct, frozen=True, gc=False):
     """What only the driver knows at this bar: what is proved of the model, and what is wrong with the data.
 
     Parameters
@@ -69,7 +69,7 @@ class Conditions(msgspec.Struct, frozen=True):
 FINE = Conditions()
 
 
-class PortfolioState(msgspec.Struct, frozen=True):
+class PortfolioState(msgspec.Struct, frozen=True, gc=False):
     """The account as a decision sees it; exposures are signed fractions of equity.
 
     Parameters
@@ -91,7 +91,7 @@ class PortfolioState(msgspec.Struct, frozen=True):
     other_net: float = 0.0
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """A target exposure (signed fraction of equity), why, and the limits that bound it.
 
     A target equal to ``exposure`` means: hold. Where ``cancel_opening``, open orders that would add to the position, or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from lstm_strategy.nautilus.history import timeframe_of
 __all__ = ["RateFeeModel", "RateFeeModelConfig", "Simulation", "simulate"]
 
 _HERE = "lstm_strategy.nautilus.simulation"
+_COLLECT_EVERY = 50_000  # objects made
 _STOP_LIMITS = ImportableFillModelConfig(
     fill_model_path="lstm_strategy.nautilus.fills:StopLimitFills",
     config_path="nautilus_trader.backtest.config:FillModelConfig",
@@ -196,12 +198,28 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
             engine: Any = node.get_engine(run.id)
             for quotes in _by_instrument(simulation.quotes):
                 engine.add_data(quotes, sort=False)
-            node.run()
+            with _settled_heap():
+                node.run()
             yield engine
     finally:
         node.dispose()  # type: ignore[no-untyped-call]
         # The engine keeps this permission for the whole process and refuses to be given it twice.
         AccountFactory.deregister_cash_borrowing(simulation.instrument.id.venue.value)
+
+
+@contextmanager
+def _settled_heap() -> Iterator[None]:
+    """Let the garbage collector walk seldom, and never through what lived before: libraries and data stay."""
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
+    gc.set_threshold(_COLLECT_EVERY, *thresholds[1:])
+    if not frozen:  # or else it is somebody's who freezes for himself
+        gc.freeze()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        if not frozen:
+            gc.unfreeze()
 
 
 def _by_instrument(quotes: list[QuoteTick]) -> list[list[QuoteTick]]:
