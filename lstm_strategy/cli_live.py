@@ -156,8 +156,8 @@ def _run(
 
     folder = settings.run_folder
     with hold_trader(runs / ".traders", settings.trader_id), watching(settings, dashboard) as watcher:
-        if anew and settings.state_folder is not None:
-            _put_aside(settings.state_folder)
+        if settings.state_folder is not None and settings.state_folder.is_dir():
+            _require_free(settings.state_folder, anew=anew)
         folder.mkdir(parents=True)
         (folder / "experiment.toml").write_bytes(experiment.read_bytes())
         console.print(f"run: {escape(str(folder))}", soft_wrap=True, highlight=False)
@@ -169,16 +169,15 @@ def _run(
         asyncio.run(run_node(settings, observers, on_end))
 
 
-def _put_aside(state: Path) -> None:
-    """Rename a state folder that nobody holds."""
-    if not state.is_dir():
-        return
+def _require_free(state: Path, *, anew: bool) -> None:
+    """Refuse a state folder that another holds, before anything is connected; rename it where another is wanted."""
     folder = StateFolder(state)
-    folder.acquire("lstm-strategy paper --anew")
+    folder.acquire("lstm-strategy")
     folder.release()
-    aside = state.with_name(f"{state.name}-until-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
-    state.rename(aside)
-    console.print(f"put aside: {escape(str(aside))}", soft_wrap=True, highlight=False)
+    if anew:
+        aside = state.with_name(f"{state.name}-until-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+        state.rename(aside)
+        console.print(f"put aside: {escape(str(aside))}", soft_wrap=True, highlight=False)
 
 
 def _label(model: Any) -> str:

@@ -83,6 +83,11 @@ def node_settings(
     # What a model was trained on matters where old bars are told again; what the venue tells now is new.
     pairs = [settings_of(setup, name, places, in_sample=in_sample or mode != "replay") for name in names]
     members = tuple(msgspec.structs.replace(one, account=live.account or one.account) for one, _ in pairs)
+    if mode == "live" and known[0].kind == "spot" and members[0].limits.side == "long_short":
+        raise LSTMStrategyError(
+            f"limits.side is long_short; a spot account at {adapter.name} cannot short: trade a perpetual, or say"
+            ' side = "long_only"'
+        )
     rehearsal = None
     if mode == "replay":
         rehearsal = Rehearsal(

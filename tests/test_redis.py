@@ -263,13 +263,15 @@ def refuse_to_start(desk: Desk, path: Path, url: str, server: Redis, state: Path
     key = "trader-tiny-LIVE:strategies:LSTMStrategy-000:state"
     before = server.read(key)
     assert len(before) > 1_000, "a forecaster's snapshot, counters and exits"
-    folder = StateFolder(state)
-    folder.acquire("another")
+    files = {name: (state / name).read_bytes() for name in ("state.0", "state.1", "state.synced")}
+    for name in files:
+        (state / name).write_bytes(b"rubbish")
     node = desk.start("live", path, "--yes-trade-real-money", "--base-url", url, **KEYS, **{CACHE_PASSWORD: PASSWORD})
     said, _ = node.communicate(timeout=BOUND_S)
-    folder.release()
+    for name, content in files.items():
+        (state / name).write_bytes(content)
     assert node.returncode == 1, said
-    assert "is held by another process" in said
+    assert "no other is left, and a halt may be lost" in said
     assert "✓ cache: " in said, "it had connected"
     assert server.read(key) == before
 
