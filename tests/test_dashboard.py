@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tiny_support import EXPERIMENT
 
 from lstm_strategy import artefact
 from lstm_strategy.alerts_config import AlertsConfig
@@ -714,24 +715,7 @@ def test_a_taken_port_and_a_missing_extra_are_one_line(monkeypatch: pytest.Monke
 
 # -- a node, a browser -------------------------------------------------------------------------------------------------
 
-EXPERIMENT = """
-name = "tiny"
-[data]
-instruments = ["BTCUSDT.BINANCE"]
-timeframe = "1h"
-[split]
-fit_end = 2020-06-01
-stop_end = 2020-09-01
-calibrate_end = 2022-02-11T16:00:00Z
-[target]
-horizons = [1, 4]
-[sizing]
-mode = "mean_variance"
-horizon = 1
-kelly_fraction = 0.05
-no_trade_band = 0.0
-[costs]
-fee = 0.0004
+WATCHED = """
 [limits]
 daily_loss = 0.5
 max_drawdown = 0.9
@@ -759,7 +743,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Path:
     store.write_instrument(described)
     store.merge(bars, replace=True)
     write_catalog(folder / "catalog", bars, described)
-    (folder / "experiment.toml").write_text(EXPERIMENT)
+    (folder / "experiment.toml").write_text(EXPERIMENT + WATCHED)
     return folder
 
 

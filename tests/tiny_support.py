@@ -14,6 +14,26 @@ BTC = "BTCUSDT.BINANCE"
 LEVELS, HORIZONS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99), (1, 4)
 START = (-2.3, -1.3, -0.7, 0.0, 0.7, 1.3, 2.3)
 HOURS_A_YEAR = 8760.0
+# What trades it; a test adds its limits, and whatever else it is about.
+EXPERIMENT = """
+name = "tiny"
+[data]
+instruments = ["BTCUSDT.BINANCE"]
+timeframe = "1h"
+[split]
+fit_end = 2020-06-01
+stop_end = 2020-09-01
+calibrate_end = 2022-02-11T16:00:00Z
+[target]
+horizons = [1, 4]
+[sizing]
+mode = "mean_variance"
+horizon = 1
+kelly_fraction = 0.05
+no_trade_band = 0.0
+[costs]
+fee = 0.0004
+"""
 
 
 def make_tiny(
