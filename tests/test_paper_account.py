@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from nautilus_trader.backtest.execution_client import BacktestExecClient
 from nautilus_trader.common.component import MessageBus, TestClock
@@ -297,6 +298,9 @@ def test_of_several_names_each_goes_on(desk: Desk, tmp_path: Path) -> None:  # n
                 assert sum(one["order_type"] == "STOP_LIMIT" for one in stops) <= 1
         assert account.positions
         node.end()
+        summary = msgspec.json.decode((Path(node.told("run: ")) / "summary.json").read_bytes())
+        equity = pq.read_table(Path(node.told("run: ")) / "equity.parquet")["equity"].to_pylist()
+        assert summary["net_return"] == pytest.approx(equity[-1] / equity[0] - 1.0), "of this start, not of the first"
 
 
 # -- what cannot go on -------------------------------------------------------------------------------------------------
