@@ -131,6 +131,7 @@ class DecisionLog:
             self.header = msgspec.structs.replace(self.header, horizons=spoken.horizons, levels=spoken.levels)
         with atomic_write(self.folder / f"part-{self._number:06d}.parquet") as temporary:
             pq.write_table(to_table(rows, self.header), temporary, **_PARQUET)
+        pa.default_memory_pool().release_unused()  # Arrow would keep some ten megabytes for the next part, hours away
 
 
 def file_name(instrument: str) -> str:
