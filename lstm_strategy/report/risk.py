@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2
 
 from lstm_strategy.bars import Float, Stamps
 from lstm_strategy.forecast import Float32
@@ -136,7 +135,7 @@ def kupiec(breaches: int, bars: int, level: float) -> float:
 
     kept = bars - breaches
     ratio = max(2.0 * (_log_likelihood(breaches, kept, breaches / bars) - _log_likelihood(breaches, kept, level)), 0.0)
-    return float(chi2.sf(ratio, 1))
+    return _beyond(ratio)
 
 
 def christoffersen(breached: npt.NDArray[np.bool_], follows: npt.NDArray[np.bool_]) -> float:
@@ -160,7 +159,12 @@ def christoffersen(breached: npt.NDArray[np.bool_], follows: npt.NDArray[np.bool
     apart = _log_likelihood(hit_hit + miss_hit, hit_miss + miss_miss, (hit_hit + miss_hit) / pairs)
     chained = _log_likelihood(hit_hit, hit_miss, hit_hit / (hit_hit + hit_miss))
     chained += _log_likelihood(miss_hit, miss_miss, miss_hit / (miss_hit + miss_miss))
-    return float(chi2.sf(max(2.0 * (chained - apart), 0.0), 1))
+    return _beyond(max(2.0 * (chained - apart), 0.0))
+
+
+def _beyond(ratio: float) -> float:
+    """Return the probability that χ² with one degree of freedom exceeds a ratio; a node has no scipy."""
+    return math.erfc(math.sqrt(ratio / 2.0))
 
 
 def _log_likelihood(hits: int, misses: int, share: float) -> float:
