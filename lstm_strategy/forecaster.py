@@ -117,13 +117,13 @@ class Forecaster:
         network = self._network
         if self.features.count == self._first_row:
             network.reset()
-        raw_HQ = network.step(x_F).reshape(self._calibration_HQ.shape).copy()
+        raw_1HQ = network.step(x_F).reshape(1, *self._calibration_HQ.shape).copy()
         if self.features.count < self.warmup_bars:
             return None
-        self._raw_HQ = raw_HQ
+        self._raw_HQ = raw_1HQ[0]
         manifest = self.artefact.manifest
         self._scale_1[0] = scale
-        (quantiles_HQ,) = self._to_returns(raw_HQ[None], self._scale_1, self._calibration_HQ)
+        quantiles_HQ = self._to_returns(raw_1HQ, self._scale_1, self._calibration_HQ)[0]
         return Forecast(bar.ts_close, manifest.horizons, manifest.levels, quantiles_HQ, scale, network.position)
 
     def run(self, bars: Bars, *, exact: bool = False) -> Forecasts:
