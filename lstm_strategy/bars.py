@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -155,6 +156,27 @@ class Bars:
                 f"{self.instrument_id} {self.timeframe}: {problem} at {format_ns(self.ts_close[row])}"
                 f" (row {row}, value {column[row]}; {int(bad.sum())} such rows)"
             )
+
+    @classmethod
+    def of_one(cls, instrument_id: str, timeframe: Timeframe, bar: Bar) -> Bars:
+        """Return one bar, held to the same rules, in a tenth of the time that many take.
+
+        Raises
+        ------
+        BarsError
+            As for many.
+        """
+        ts_close, open_, high, low, close, volume = bar
+        ordered = 0.0 < low <= open_ <= high < math.inf and low <= close <= high and 0.0 <= volume < math.inf
+        if not ordered or ts_close % timeframe.ns:
+            return cls(instrument_id, timeframe, *(np.array([value]) for value in bar))
+        made = object.__new__(cls)
+        object.__setattr__(made, "instrument_id", instrument_id)
+        object.__setattr__(made, "timeframe", timeframe)
+        object.__setattr__(made, "ts_close", _frozen((ts_close,), np.int64))
+        for name in ("open", "high", "low", "close", "volume"):
+            object.__setattr__(made, name, _frozen((getattr(bar, name),), np.float64))
+        return made
 
     def __len__(self) -> int:
         return len(self.ts_close)

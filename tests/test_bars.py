@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_strategy.bars import Bars, BarsError, Timeframe, format_ns, parse_ns, utc_day
+from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns, parse_ns, utc_day
 from lstm_strategy.errors import LSTMStrategyError
 
 HOUR = Timeframe.parse("1h")
@@ -103,6 +104,28 @@ def test_a_broken_rule_is_told(name: str, row: int, value: float, told: str) -> 
     column[row] = value
     with pytest.raises(BarsError, match=told):
         bars(**{name: column})
+
+
+@given(
+    row=st.builds(
+        Bar,
+        st.sampled_from([START + HOUR.ns, START + 1]),
+        *[st.sampled_from([1.0, 2.0, 3.0, 0.0, -1.0, float("nan"), float("inf")])] * 5,
+    )
+)
+def test_one_bar_alone_is_held_to_the_rules_of_many(row: Bar) -> None:
+    try:
+        wanted = Bars("BTCUSDT.BINANCE", HOUR, *(np.array([value]) for value in row))
+    except BarsError as error:
+        with pytest.raises(BarsError, match=re.escape(str(error))):
+            Bars.of_one("BTCUSDT.BINANCE", HOUR, row)
+        return
+    found = Bars.of_one("BTCUSDT.BINANCE", HOUR, row)
+    assert list(found) == list(wanted) == [row]
+    assert (found.instrument_id, found.timeframe, len(found)) == ("BTCUSDT.BINANCE", HOUR, 1)
+    for name in ("ts_close", "open", "high", "low", "close", "volume"):
+        assert getattr(found, name).dtype == getattr(wanted, name).dtype
+        assert not getattr(found, name).flags.writeable
 
 
 def test_columns_of_other_lengths_are_refused() -> None:

@@ -21,7 +21,7 @@ from lstm_strategy.state_folder import StateFolder
 __all__ = ["AccountBook", "KeptAccount", "KeptBar", "KeptOrder", "KeptPosition", "account_of", "open_book"]
 
 _WHO, _PART = "paper account", "account"
-_SHARED = ""  # among the names of instruments
+_SHARED = ""  # among the names of instruments: the balances
 
 
 class KeptPosition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,7 +146,7 @@ class AccountBook:
             Where another process holds it, nothing in it is whole, or it is an account that cannot go on here.
         """
         self._folder, self._trader, self._kind = StateFolder(path), trader, kind
-        self._last = b""
+        self._last, self._balances = b"", dict[str, str]()
         self._folder.acquire(f"{_WHO} of {trader}")
         try:
             found, problem = self._folder.read()
@@ -163,23 +163,25 @@ class AccountBook:
 
     def write(self, account: KeptAccount, now_ns: int) -> None:
         """Write the account, where it has changed."""
+        self._balances = dict(account.balances)
         content = msgspec.json.encode(account)
         if content != self._last:
             self._folder.write(Kept(_WHO, {}, now_ns, "", {_PART: content}))
             self._last = content
 
     def amend(self, parts: dict[str, KeptAccount], now_ns: int) -> bool:
-        """Write what has become of some instruments, each with the account's balances.
+        """Write what has become of some instruments, each with the balances of its currencies.
 
         Returns
         -------
         bool
             Whether that could be done: false where the whole account is to be written.
         """
-        changed = {name: msgspec.json.encode(part) for name, part in parts.items()}
-        first = next(iter(parts.values()))
-        shared = KeptAccount(first.kind, first.balances, [], [], {}, {}, first.since_ns)
         self._last = b""
+        changed = {name: msgspec.json.encode(part) for name, part in parts.items()}
+        for part in parts.values():  # quote currency is of all of them: what counts is the last word on each
+            self._balances |= part.balances
+        shared = KeptAccount(self._kind, self._balances, [], [], {}, {}, self.since_ns)
         return self._folder.amend(now_ns, changed | {_SHARED: msgspec.json.encode(shared)})
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ rest go into the venue's book as well, and those under way are on their way agai
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -35,7 +36,7 @@ from nautilus_trader.model.orders.unpacker import OrderUnpacker
 from nautilus_trader.model.position import Position
 
 from lstm_strategy.nautilus.carry import CarryModule
-from lstm_strategy.nautilus.engine import BarType, EngineBar, Money, Order
+from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, Money, Order
 from lstm_strategy.nautilus.liquidation import LiquidationModule
 from lstm_strategy.nautilus.paper_account import KeptAccount, KeptBar, KeptOrder, KeptPosition
 
@@ -70,7 +71,7 @@ def sum_up(
     last : dict
         By instrument, the bar that was told last, stamped at its close.
     only : str, optional
-        The instrument that is asked about; of the account as a whole the balances then.
+        The instrument that is asked about; the balances are those of its currencies then.
     """
     cache, account = exchange.cache, exchange.get_account()
 
@@ -80,7 +81,7 @@ def sum_up(
     alive = {order.client_order_id: order for order in asked([*cache.orders_open(), *cache.orders_inflight()])}
     return KeptAccount(
         kind="CASH" if account.is_cash_account else "MARGIN",
-        balances={currency.code: str(total.as_decimal()) for currency, total in account.balances_total().items()},
+        balances={currency.code: str(total.as_decimal()) for currency, total in _totals(exchange, account, only)},
         positions=[_keep_position(position) for position in asked(cache.positions_open())],
         orders=[_keep_order(order, submitted.get(name), cancelled.get(name)) for name, order in alive.items()],
         bars=last if only is None else {name: bar for name, bar in last.items() if name == only},
@@ -112,6 +113,15 @@ def go_on(
     for module in _carrying(exchange):
         module.owed = kept.owed.get(module.instrument, 0.0)
     return last
+
+
+def _totals(exchange: Any, account: Any, only: str | None) -> Iterable[tuple[Any, Any]]:
+    if only is None:
+        return account.balances_total().items()  # type: ignore[no-any-return]
+    instrument = exchange.cache.instrument(InstrumentId.from_str(only))
+    currencies = {instrument.get_base_currency(), instrument.quote_currency, instrument.get_cost_currency()}
+    found = ((currency, account.balance_total(currency)) for currency in currencies if currency is not None)
+    return ((currency, total) for currency, total in found if total is not None)
 
 
 def _carrying(exchange: Any) -> list[CarryModule]:

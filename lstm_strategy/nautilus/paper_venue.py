@@ -43,7 +43,7 @@ from lstm_strategy.nautilus.engine import (
     Venue,
 )
 from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills, open_quotes
-from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar, to_bars
+from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar
 from lstm_strategy.nautilus.paper_account import KeptAccount, open_book
 from lstm_strategy.nautilus.paper_exchange import PaperExchange, PaperVenueConfig
 from lstm_strategy.nautilus.paper_ledger import Ledger
@@ -279,7 +279,7 @@ class PaperVenue(SandboxExecutionClient):
         if ts_close is None or ts_close <= last or of_the_future(ts_close, self._now(), last, self._timeframe):
             return None
         try:
-            return to_bars(name, self._timeframe, [to_bar(bar, ts_close)])
+            return Bars.of_one(name, self._timeframe, to_bar(bar, ts_close))
         except BarsError:
             return None
 
