@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from baseline_support import Constant, Hungry, Killed
 from chromium import browse, find_chromium
 from command_support import run_cli
 from scipy.stats import spearmanr
@@ -41,38 +40,6 @@ BARS = 2_900
 SPLIT = SplitConfig(fit_end="2020-03-01", stop_end="2020-04-01", calibrate_end="2020-05-01")
 WALK = WalkForwardConfig(test_bars=240, folds=2, stop_bars=300, calibrate_bars=300)
 MARKETS = [SimulationConfig(instrument_id=f"{name}.SIM", bars=BARS, seed=seed) for seed, name in enumerate("AB")]
-
-
-@dataclass
-class Constant:
-    """The same quantiles for all; ``offset`` in the unit of the outcome."""
-
-    offset: float = 0.0
-
-    def forecast(self, samples, spans, target):
-        row = np.linspace(-2, 2, len(target.levels)) + self.offset
-        shape = (len(target.horizons), len(target.levels))
-        return [np.broadcast_to(row, (len(sample.bars), *shape)).astype(np.float32) for sample in samples]
-
-
-@dataclass
-class Killed(Constant):
-    """A baseline whose process the system kills, as it does where memory runs out; once ``spared`` exists it is not."""
-
-    spared: Path = Path()
-
-    def forecast(self, samples, spans, target):
-        if not self.spared.exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().forecast(samples, spans, target)
-
-
-@dataclass
-class Hungry(Constant):
-    """A baseline that asks for more memory than an address can reach."""
-
-    def forecast(self, samples, spans, target):
-        np.empty((2**26, 2**20))
 
 
 def never(*_):

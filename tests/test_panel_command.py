@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from baseline_support import Constant
 from chromium import browse, find_chromium
 from command_support import run_cli
-from test_schedule import Constant
 
 from lstm_strategy.cli_jobs import Places, job_of, recorded_job
 from lstm_strategy.errors import LSTMStrategyError

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from baseline_support import Constant
 from command_support import run_cli
 
 from lstm_strategy import artefact
@@ -38,16 +39,6 @@ from lstm_strategy.speakers import Recorded, Switching
 
 HOUR = 3_600_000_000_000
 SIZING = SizingConfig(mode="volatility_target", horizon=1, target_volatility=0.3, holding_bars=48, no_trade_band=0.2)
-
-
-@dataclass
-class Constant:
-    """The same quantiles at every bar, in the unit of the outcome."""
-
-    def forecast(self, samples, spans, target):
-        shape = (len(target.horizons), len(target.levels))
-        row = np.linspace(-2, 2, len(target.levels))
-        return [np.broadcast_to(row, (len(sample.bars), *shape)).astype(np.float32) for sample in samples]
 
 
 @dataclass
