@@ -104,11 +104,11 @@ def run_on(
     return run_panel(PanelSettings(members=tuple(members), portfolio=portfolio, run_folder=folder, tearsheet=False))
 
 
-def strategy[S: LSTMPortfolioStrategy](kind: type[S] = LSTMPortfolioStrategy, **changes: Any) -> S:
-    """Return a strategy of the three coins, with forecasters that are told."""
+def strategy[S: LSTMPortfolioStrategy](kind: type[S] = LSTMPortfolioStrategy, model: str = "told", **changes: Any) -> S:
+    """Return a strategy of the three coins; by `tell_each` its forecasters are told."""
     members = tuple(
         PanelMember(
-            instrument_id=InstrumentId.from_str(name), bar_type=bar_type(name, HOUR), model="told", costs=Costs(fee=0.0)
+            instrument_id=InstrumentId.from_str(name), bar_type=bar_type(name, HOUR), model=model, costs=Costs(fee=0.0)
         )
         for name in COINS
     )
