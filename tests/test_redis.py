@@ -372,6 +372,7 @@ def test_of_two_machines_with_one_trader_id_one_trades(desk: Desk, tmp_path: Pat
     desk = own_runs(desk, tmp_path / "first")
     with venue(desk) as exchange, redis(tmp_path / "redis") as server:
         path, url = experiment(desk, server.url), exchange.server.http_url
+        path.write_text(path.read_text() + "flatten_on_stop = true\n")
         node = Node(desk, path, url)
         exchange.close_bars(1, node)
         sent = exchange.sent
@@ -419,6 +420,21 @@ def test_a_lease_lapses_with_its_node_and_is_never_two_nodes(tmp_path: Path) -> 
             await two.take(told.append)
             assert time.monotonic() - began < 2.5
             assert "waiting until it has lapsed" in told[0]
+
+            # One of this machine that has ended is not waited for.
+            child = subprocess.Popen([sys.executable, "-c", ""])
+            child.wait()
+            ended = f"process {child.pid} on here, {lease_module._machine()}-01234567"
+            with closing(redis_client.Redis(port=server.port, password=PASSWORD)) as client:
+                held = client.get("lstm-strategy:trader:DESK-001")
+                client.set("lstm-strategy:trader:DESK-001", ended, px=60_000)
+                began = time.monotonic()
+                await three.take(told.append)
+                assert time.monotonic() - began < 0.5
+                for other in ("process 1 on here, 00000000-01234567", ended.replace(f" {child.pid} ", " 1 ")):
+                    assert not lease_module._has_ended(other), "elsewhere, or alive"
+                assert isinstance(held, bytes)
+                client.set("lstm-strategy:trader:DESK-001", held, px=1_000)
 
             # The first was only asleep: it hears that it has lost it, and takes nothing from the other.
             lost: list[str] = []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import re
 import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lstm_strategy.errors import LSTMStrategyError
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease", "hold_lease"]
 
-_TTL_S, _RENEW_S, _ANSWER_S = 10.0, 2.0, 5.0
+_TTL_S, _RENEW_S, _ANSWER_S = 30.0, 5.0, 5.0  # two renewals may fail
 _LOOK_S, _LAST_S, _MOST_NAME = 0.5, 1.0, 200
 
 
@@ -35,7 +38,7 @@ class Lease:
         self._client, self._trader_id, self._where = client, trader_id, where
         self._ttl_s, self._renew_s = ttl_s, renew_s
         self._key = f"lstm-strategy:trader:{trader_id}"
-        self._mine = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}"
+        self._mine = f"process {os.getpid()} on {socket.gethostname()}, {_machine()}-{uuid.uuid4().hex[:8]}"
         self._lock = client.lock(self._key, timeout=ttl_s, blocking=False, thread_local=False)
         self._lost, self._on_lost = "", list[Callable[[str], None]]()
 
@@ -46,16 +49,22 @@ class Lease:
             tell(self._lost)
 
     async def take(self, waiting: Callable[[str], None]) -> None:
-        """Take it, once that of a node that was killed has lapsed; ``waiting`` is told where that takes a while.
+        """Take it, at once from a process of this machine that has ended, else once it has lapsed; tell ``waiting``.
 
         Raises
         ------
         LSTMStrategyError
             Where another node goes on renewing it.
         """
+        from redis.exceptions import LockError
+
         late, before, told = time.monotonic() + self._ttl_s + 2.0 * _LOOK_S, -1, False
         while not await self._lock.acquire(token=self._mine):
             left, holder = int(await self._client.pttl(self._key)), await self._holder()
+            if _has_ended(holder):
+                with suppress(LockError):  # another was faster
+                    await self._lock.do_release(holder.encode())
+                continue
             if holder and (left > before >= 0 or time.monotonic() > late):
                 raise LSTMStrategyError(
                     f"trader {self._trader_id} runs already ({holder}), by {self._where}; stop that node, or give this"
@@ -106,6 +115,30 @@ class Lease:
         found = await self._client.get(self._key)
         text = found.decode("utf-8", "replace") if isinstance(found, bytes) else found or ""
         return "".join(c for c in text if c.isprintable())[:_MOST_NAME]
+
+
+def _machine() -> str:
+    """Return what tells apart where process numbers mean something else; "-" where that cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "-"
+    return hashlib.sha256(f"{socket.gethostname()} {boot} {space}".encode()).hexdigest()[:8]
+
+
+def _has_ended(holder: str) -> bool:
+    """Say whether a holder is a process of this machine, and is no more."""
+    found = re.fullmatch(r"process (\d+) on .*, ([0-9a-f]{8})-[0-9a-f]{8}", holder)
+    if found is None or found[2] != _machine():
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 @asynccontextmanager

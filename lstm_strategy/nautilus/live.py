@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 from nautilus_trader.common.component import flush_logger
 from nautilus_trader.live.node import TradingNode
 
@@ -82,8 +83,8 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
                 record.most = max(_MOST_ROWS // len(settings.names), _FEWEST_ROWS)
         observers.started(built)
         stop.on_halt(lambda: built.strategy.order_halt("signal SIGUSR1"))
-        if lease is not None:  # two nodes that trade one account double every order
-            lease.on_lost(lambda text: built.strategy.fail("the lease", LSTMStrategyError(text)))
+        if lease is not None:
+            lease.on_lost(lambda text: _leave(built.strategy, text))
         ended = await _trade(settings, built, stage, stop, observers)
         await _stop(settings, built)
         on_end(NodeRun(built, ended, time.perf_counter() - began))
@@ -93,6 +94,12 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
             raise LSTMStrategyError(
                 f"the engine shut down{last_error(settings.run_folder)}; positions are as they were"
             )
+
+
+def _leave(strategy: Any, text: str) -> None:
+    """Stop for another node that trades the same account: its position is that one's now, and is not closed."""
+    strategy.settings = msgspec.structs.replace(strategy.settings, flatten_on_stop=False)
+    strategy.fail("the lease", LSTMStrategyError(text))
 
 
 async def _start(settings: NodeSettings, built: Built, observers: Observers) -> None:
