@@ -71,7 +71,7 @@ def test_no_keys(desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: py
         ({"BINANCE_API_KEY": "another0123456789"}, "-2015"),
         ({}, "may not trade"),
     ],
-    ids=["secret of another key", "unknown key", "may only read"],
+    ids=["secret of another key", "unknown key", "account that may not trade"],
 )
 def test_wrong_keys(desk: Desk, wrong: dict[str, str], why: str) -> None:  # noqa: F811
     with exchange(desk, trading=trading(SECRET, may_trade=bool(wrong))) as venue:

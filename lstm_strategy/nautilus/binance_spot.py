@@ -164,7 +164,7 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
     async def _balances(self) -> dict[str, Decimal]:
         account = await self._spot_http_account.query_spot_account_info(recv_window=str(self._recv_window))
         if not account.canTrade:
-            raise LSTMStrategyError("the key may read the account, but may not trade; nothing was sent")
+            raise LSTMStrategyError("the venue says that the account may not trade; nothing was sent")
         return {entry.asset: Decimal(entry.free) + Decimal(entry.locked) for entry in account.balances}
 
     async def _require_open_orders(self, status: ExecutionMassStatus, instrument: Any) -> None:

@@ -40,7 +40,7 @@ class TradingConfig:
     volume_share : float
         The share of a bar's volume that is offered to all orders together.
     may_trade : bool
-        Whether the key may send orders, or only read.
+        Whether the account may send orders (`canTrade`), or only be read.
     """
 
     credentials: Credentials
