@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from statsmodels.regression.linear_model import OLS
+from statsmodels.tools import add_constant
 
 from lstm_strategy.bars import Bars, Timeframe, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
@@ -191,17 +193,40 @@ def test_export_refuses_a_graph_that_differs_from_torch(monkeypatch):
 
 
 def test_shrinkage_is_the_slope_where_it_is_significant_and_zero_elsewhere():
-    random = np.random.default_rng(0)
+    random, ts = np.random.default_rng(0), np.arange(4000)
     mean = 0.1 * random.standard_normal(4000) + 0.3
     noise = random.standard_normal(4000)
-    found = shrinkage(mean, 0.5 * (mean - 0.3) + noise, 1, 0.05)
+    found = shrinkage(mean, 0.5 * (mean - 0.3) + noise, ts, 1, 0.05)
     assert 0.2 < found.slope < 0.9
     assert found.p < 0.01
     assert found.centre == pytest.approx(0.3, abs=0.01)
-    assert shrinkage(mean, noise, 1, 0.05).slope == 0.0
-    assert shrinkage(mean, -2.0 * mean + noise, 1, 0.05).slope == 0.0
-    assert shrinkage(mean, 5.0 * mean + noise, 1, 0.05).slope == 1.0
-    assert shrinkage(np.full(4000, 0.3), noise, 1, 0.05).slope == 0.0
+    assert shrinkage(mean, noise, ts, 1, 0.05).slope == 0.0
+    assert shrinkage(mean, -2.0 * mean + noise, ts, 1, 0.05).slope == 0.0
+    assert shrinkage(mean, 5.0 * mean + noise, ts, 1, 0.05).slope == 1.0
+    assert shrinkage(np.full(4000, 0.3), noise, ts, 1, 0.05).slope == 0.0
+
+
+def test_of_one_instrument_the_errors_are_newey_and_wests():
+    random, ts = np.random.default_rng(1), np.arange(900)
+    mean = random.standard_normal(900)
+    y = 0.05 * mean + random.standard_normal(900)
+    usual = OLS(y, add_constant(mean)).fit(cov_type="HAC", cov_kwds={"maxlags": 5})
+    assert shrinkage(mean, y, ts, 1, 0.05).p == pytest.approx(usual.pvalues[1] / 2, rel=1e-9)
+
+
+def test_instruments_that_move_together_are_no_further_evidence():
+    """Ten names that say and do the same know no more than one of them, in whatever order they come."""
+    random, ts = np.random.default_rng(0), np.arange(900)
+    mean = random.standard_normal(900)
+    y = 0.04 * mean + random.standard_normal(900)
+    alone = shrinkage(mean, y, ts, 1, 0.05)
+    together = shrinkage(np.tile(mean, 10), np.tile(y, 10), np.tile(ts, 10), 1, 0.05)
+    assert 0.05 < alone.p < 0.2
+    assert together.p == pytest.approx(alone.p, rel=1e-6)
+    assert together.slope == alone.slope == 0.0
+    order = random.permutation(9000)
+    shuffled = shrinkage(np.tile(mean, 10)[order], np.tile(y, 10)[order], np.tile(ts, 10)[order], 1, 0.05)
+    assert shuffled.p == pytest.approx(alone.p, rel=1e-6)
 
 
 def test_validation_streams_the_same_whether_in_parts_or_at_once(samples):

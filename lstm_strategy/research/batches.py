@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lstm_strategy.bars import Stamps
 from lstm_strategy.hyperparameters import TrainConfig
 from lstm_strategy.research.labels import Sample, span_mask
 
@@ -21,6 +22,7 @@ class Sequence:
     """Bars of one instrument without a reset: x_TF, σ as scale_T, and labels, NaN wherever the loss must not look."""
 
     instrument_id: str
+    ts_close: Stamps
     x_TF: Tensor
     y_TH: Tensor
     next_T: Tensor
@@ -61,7 +63,7 @@ def sequences(
                 scale_T = sample.matrix.scale_T[taken].astype(np.float32)
                 parts = (sample.matrix.x_TF[taken], y_TH, next_T, range_T, scale_T, sample.mirrored_F)
                 columns = (torch.from_numpy(part) for part in parts)
-                found.append(Sequence(sample.bars.instrument_id, *columns))
+                found.append(Sequence(sample.bars.instrument_id, sample.bars.ts_close[taken], *columns))
     return found
 
 

@@ -21,7 +21,7 @@ from lstm_strategy import __version__
 from lstm_strategy.artefact import Artefact, FeatureRange, Manifest
 from lstm_strategy.artefact import promote as promote_artefact
 from lstm_strategy.artefact import save as save_artefact
-from lstm_strategy.bars import Bars, format_ns
+from lstm_strategy.bars import Bars, Stamps, format_ns
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeaturesConfig
@@ -36,7 +36,7 @@ from lstm_strategy.research.labels import Sample, build_sample
 from lstm_strategy.research.losses import pinball
 from lstm_strategy.research.members import checkpoints
 from lstm_strategy.research.positions import judge_positions
-from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, train
+from lstm_strategy.research.train import RUN_IN, Trained, forecast_sequences, judged_rows, train
 from lstm_strategy.tune_config import NOT_TUNED, TuneConfig
 
 __all__ = ["FitResult", "data_hash", "fit_model", "fit_spans", "measure_warmup", "shrinkage"]
@@ -197,24 +197,38 @@ def _calibrate(
         shift_HQ[:, column] = np.nanquantile(y - q[:, :, column], level, axis=0)
     means_NH = mean_of(np.maximum.accumulate(q + shift_HQ, axis=-1), target.levels)
     significance = _SIGNIFICANCE / len(target.horizons)
-    shrinkages = [shrinkage(means_NH[:, i], y[:, i], h, significance) for i, h in enumerate(target.horizons)]
+    ts_N = np.concatenate([sequence.ts_close[judged_rows(sequence).numpy()] for sequence in found])
+    shrinkages = [shrinkage(means_NH[:, i], y[:, i], ts_N, h, significance) for i, h in enumerate(target.horizons)]
     return shift_HQ.astype(np.float32), shrinkages, scores
 
 
 def shrinkage(
-    mean_N: npt.NDArray[np.float64], y_N: npt.NDArray[np.float64], horizon: int, significance: float
+    mean_N: npt.NDArray[np.float64],
+    y_N: npt.NDArray[np.float64],
+    ts_N: Stamps,
+    horizon: int,
+    significance: float,
 ) -> Shrinkage:
     """Return how much of a forecast mean came true, both in units of σ√h.
 
-    Slope of the outcome on the mean by least squares, clipped to 0..1; its one-sided p-value with Newey-West errors
-    (overlapping horizons), lag max(horizon - 1, n^(1/4)). The slope is 0 where p does not reach ``significance``.
+    Slope of the outcome on the mean by least squares, clipped to 0..1. Its one-sided p-value has Driscoll and Kraay's
+    errors (1998): instruments at one close move together and count as one observation, and Newey and West's lags,
+    max(horizon - 1, T^(1/4)) of T closes, allow for overlapping horizons. The slope is 0 where p does not reach
+    ``significance``.
+
+    Parameters
+    ----------
+    ts_N : int64 [N]
+        Closes that the means were made at.
     """
     known = ~np.isnan(y_N)
     mean, y = mean_N[known], y_N[known]
-    if len(y) < 30 + 2 * horizon or float(np.std(mean)) < 1e-9:
+    closes, time = np.unique(ts_N[known], return_inverse=True)
+    if len(closes) < 30 + 2 * horizon or float(np.std(mean)) < 1e-9:
         return Shrinkage()
-    lag = max(horizon - 1, int(len(y) ** 0.25))
-    fitted = OLS(y, add_constant(mean)).fit(cov_type="HAC", cov_kwds={"maxlags": lag})
+    lag = max(horizon - 1, int(len(closes) ** 0.25))
+    kernel = {"time": time, "maxlags": lag, "use_correction": False}
+    fitted = OLS(y, add_constant(mean)).fit(cov_type="nw-groupsum", cov_kwds=kernel)
     slope, p = float(fitted.params[1]), float(fitted.pvalues[1]) / 2
     p = p if slope > 0 else 1.0 - p
     if not (math.isfinite(slope) and math.isfinite(p)):  # outcomes that never vary

@@ -23,7 +23,7 @@ from lstm_strategy.research.losses import Loss, constant_quantiles, label_quanti
 from lstm_strategy.research.members import average_of, begin_at, checkpoints, member_seeds, require_possible, starts
 from lstm_strategy.research.objective import hold_nothing, net_returns, sharpe
 
-__all__ = ["RUN_IN", "Trained", "forecast_sequences", "stream", "train"]
+__all__ = ["RUN_IN", "Trained", "forecast_sequences", "judged_rows", "stream", "train"]
 
 RUN_IN = 512  # bars before a span that fill the state when the span is judged
 
@@ -76,8 +76,13 @@ def forecast_sequences(network: Streaming, found: list[Sequence]) -> tuple[Tenso
     return _labelled([stream(network, sequence)[0] for sequence in found], found)
 
 
+def judged_rows(sequence: Sequence) -> Tensor:
+    """Return which rows have a label, bool [T]: those that `forecast_sequences` returns."""
+    return ~torch.isnan(sequence.y_TH).all(dim=1)
+
+
 def _labelled(forecasts: list[Tensor], found: list[Sequence]) -> tuple[Tensor, Tensor]:
-    judged = [~torch.isnan(sequence.y_TH).all(dim=1) for sequence in found]
+    judged = [judged_rows(sequence) for sequence in found]
     q_NHQ = torch.cat([q_THQ[rows] for q_THQ, rows in zip(forecasts, judged, strict=True)])
     return q_NHQ, torch.cat([sequence.y_TH[rows] for sequence, rows in zip(found, judged, strict=True)])
 
