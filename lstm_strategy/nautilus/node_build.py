@@ -108,6 +108,8 @@ def _config(settings: NodeSettings, clients: Any, *, replayed: bool) -> TradingN
             log_file_name="node",
             log_file_format="json",
             log_colors=False,
+            # At each fill it tells the balances of all currencies: of a hundred names 10 kB.
+            log_component_levels={"Portfolio": "WARNING"},
         ),
         data_engine=LiveDataEngineConfig(graceful_shutdown_on_exception=True),
         risk_engine=LiveRiskEngineConfig(
@@ -120,6 +122,9 @@ def _config(settings: NodeSettings, clients: Any, *, replayed: bool) -> TradingN
             # The simulated venue answers in its own time, and knows no reports.
             inflight_check_interval_ms=2_000 if settings.real else 0,
             reconciliation=settings.real,
+            # Of every fill the engine keeps what all currencies came to then, for as long as it runs.
+            purge_account_events_interval_mins=1,
+            purge_account_events_lookback_mins=1,
             **(clients.engine if settings.real else {}),
         ),
         data_clients={settings.venue: clients.data},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from nautilus_trader.adapters.sandbox.config import SandboxExecutionClientConfig
@@ -91,12 +92,12 @@ class PaperExchange(SimulatedExchange):  # type: ignore[misc]
         self._count += 1
         heapq.heappush(self._under_way.setdefault(command.instrument_id, []), (due, self._count, command))
 
-    def due(self, kind: type[Any], only: Any = None) -> dict[Any, int]:
+    def due(self, kind: type[Any], only: Iterable[Any] | None = None) -> dict[Any, int]:
         """Return when orders (`SubmitOrder`), or their ends (`CancelOrder`), arrive, by their identifiers.
 
-        ``only``: of one instrument, by its identifier.
+        ``only``: of some instruments, by their identifiers.
         """
-        heaps = self._under_way.values() if only is None else (self._under_way.get(only, []),)
+        heaps = self._under_way.values() if only is None else [self._under_way.get(one, []) for one in only]
         waiting = (entry for heap in heaps for entry in heap)
         commands = ((due, command) for due, _, command in waiting if isinstance(command, kind))
         named = ((command.order if isinstance(command, SubmitOrder) else command, due) for due, command in commands)

@@ -7,9 +7,9 @@ from typing import Any
 from nautilus_trader.execution.messages import CancelOrder, SubmitOrder
 
 from lstm_strategy.nautilus.engine import EngineBar, InstrumentId
-from lstm_strategy.nautilus.paper_account import AccountBook, KeptAccount, KeptBar
+from lstm_strategy.nautilus.paper_account import AccountBook, KeptBar
 from lstm_strategy.nautilus.paper_exchange import PaperExchange
-from lstm_strategy.nautilus.paper_state import keep_bar, sum_up
+from lstm_strategy.nautilus.paper_state import keep_bar, sum_up, sum_up_each
 
 __all__ = ["Ledger"]
 
@@ -23,11 +23,13 @@ class Ledger:
         By instrument, the bar that was told last.
     begun : bool
         Whether anything is written.
+    touched : bool
+        Whether commands or events have changed anything since; a bar that met no order can wait to be written.
     """
 
     def __init__(self, book: AccountBook | None, exchange: PaperExchange, clock: Any) -> None:
         self.last: dict[str, KeptBar] = {}
-        self.begun = False
+        self.begun = self.touched = False
         self._book, self._exchange, self._clock = book, exchange, clock
         self._changed: set[InstrumentId] = set()  # since it was written
 
@@ -45,20 +47,25 @@ class Ledger:
     def note(self, message: Any) -> None:
         """Note that a command or an event may have changed something of its instrument."""
         self._changed.add(message.instrument_id)
+        self.touched = True
 
     def write(self) -> None:
         """Write all of the account."""
-        self._changed = set()
+        self._changed, self.touched = set(), False
         if self._book is not None and self._writes:
-            self._book.write(self._sum_up(self._book), self._clock.timestamp_ns())
+            due = self._exchange.due(SubmitOrder), self._exchange.due(CancelOrder)
+            account = sum_up(self._exchange, *due, self.last, self._book.since_ns)
+            self._book.write(account, self._clock.timestamp_ns())
 
     def write_changed(self) -> None:
         """Write what has changed since the last time."""
         book = self._book
         if book is None or not self._writes or not self._changed:
             return
-        changed, self._changed = self._changed, set()
-        if not book.amend({one.value: self._sum_up(book, one) for one in changed}, self._clock.timestamp_ns()):
+        changed, self._changed, self.touched = self._changed, set(), False
+        due = self._exchange.due(SubmitOrder, changed), self._exchange.due(CancelOrder, changed)
+        parts = sum_up_each(self._exchange, *due, self.last, book.since_ns, changed)
+        if not book.amend(parts, self._clock.timestamp_ns()):
             self.write()
 
     def close(self) -> None:
@@ -70,7 +77,3 @@ class Ledger:
     @property
     def _writes(self) -> bool:
         return self.begun and not self._exchange.holds
-
-    def _sum_up(self, book: AccountBook, only: InstrumentId | None = None) -> KeptAccount:
-        due = self._exchange.due(SubmitOrder, only), self._exchange.due(CancelOrder, only)
-        return sum_up(self._exchange, *due, self.last, book.since_ns, None if only is None else only.value)

@@ -6,7 +6,6 @@ rest go into the venue's book as well, and those under way are on their way agai
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -40,7 +39,7 @@ from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, Mone
 from lstm_strategy.nautilus.liquidation import LiquidationModule
 from lstm_strategy.nautilus.paper_account import KeptAccount, KeptBar, KeptOrder, KeptPosition
 
-__all__ = ["go_on", "keep_bar", "money_of", "sum_up"]
+__all__ = ["go_on", "keep_bar", "money_of", "sum_up", "sum_up_each"]
 
 _KEPT = "kept-"
 _PRECISE = 12  # decimals of an average price
@@ -54,12 +53,7 @@ def money_of(fresh: list[str], kept: KeptAccount | None) -> list[Money]:
 
 
 def sum_up(
-    exchange: Any,
-    submitted: dict[Any, int],
-    cancelled: dict[Any, int],
-    last: dict[str, KeptBar],
-    since_ns: int,
-    only: str | None = None,
+    exchange: Any, submitted: dict[Any, int], cancelled: dict[Any, int], last: dict[str, KeptBar], since_ns: int
 ) -> KeptAccount:
     """Return what is kept of a simulated venue's account.
 
@@ -70,24 +64,53 @@ def sum_up(
         When orders, or their ends, arrive there (ns), by identifier.
     last : dict
         By instrument, the bar that was told last, stamped at its close.
-    only : str, optional
-        The instrument that is asked about; the balances are those of its currencies then.
     """
     cache, account = exchange.cache, exchange.get_account()
-
-    def asked(found: list[Any]) -> list[Any]:
-        return found if only is None else [one for one in found if one.instrument_id.value == only]
-
-    alive = {order.client_order_id: order for order in asked([*cache.orders_open(), *cache.orders_inflight()])}
+    alive = {order.client_order_id: order for order in (*cache.orders_open(), *cache.orders_inflight())}
     return KeptAccount(
         kind="CASH" if account.is_cash_account else "MARGIN",
-        balances={currency.code: str(total.as_decimal()) for currency, total in _totals(exchange, account, only)},
-        positions=[_keep_position(position) for position in asked(cache.positions_open())],
+        balances={currency.code: str(total.as_decimal()) for currency, total in account.balances_total().items()},
+        positions=[_keep_position(position) for position in cache.positions_open()],
         orders=[_keep_order(order, submitted.get(name), cancelled.get(name)) for name, order in alive.items()],
-        bars=last if only is None else {name: bar for name, bar in last.items() if name == only},
-        owed={one.instrument: one.owed for one in _carrying(exchange) if only in (None, one.instrument)},
+        bars=last,
+        owed={module.instrument: module.owed for module in _carrying(exchange)},
         since_ns=since_ns,
     )
+
+
+def sum_up_each(
+    exchange: Any,
+    submitted: dict[Any, int],
+    cancelled: dict[Any, int],
+    last: dict[str, KeptBar],
+    since_ns: int,
+    asked: set[InstrumentId],
+) -> dict[str, KeptAccount]:
+    """Return the same of some instruments alone, each by its name, with the balances of its currencies."""
+    cache, account = exchange.cache, exchange.get_account()
+    kind, owed = "CASH" if account.is_cash_account else "MARGIN", {one.instrument: one for one in _carrying(exchange)}
+    found: dict[Any, KeptAccount] = {}
+    for instrument_id in asked:
+        name, instrument = instrument_id.value, cache.instrument(instrument_id)
+        currencies = {instrument.get_base_currency(), instrument.quote_currency, instrument.get_cost_currency()}
+        totals = {one.code: account.balance_total(one) for one in currencies if one is not None}
+        found[instrument_id] = KeptAccount(
+            kind=kind,
+            balances={code: str(total.as_decimal()) for code, total in totals.items() if total is not None},
+            positions=[],
+            orders=[],
+            bars={name: last[name]} if name in last else {},
+            owed={name: owed[name].owed} if name in owed else {},
+            since_ns=since_ns,
+        )
+    for position in cache.positions_open():
+        if (one := found.get(position.instrument_id)) is not None:
+            one.positions.append(_keep_position(position))
+    alive = {order.client_order_id: order for order in (*cache.orders_open(), *cache.orders_inflight())}
+    for key, order in alive.items():
+        if (one := found.get(order.instrument_id)) is not None:
+            one.orders.append(_keep_order(order, submitted.get(key), cancelled.get(key)))
+    return {instrument_id.value: one for instrument_id, one in found.items()}
 
 
 def go_on(
@@ -113,15 +136,6 @@ def go_on(
     for module in _carrying(exchange):
         module.owed = kept.owed.get(module.instrument, 0.0)
     return last
-
-
-def _totals(exchange: Any, account: Any, only: str | None) -> Iterable[tuple[Any, Any]]:
-    if only is None:
-        return account.balances_total().items()  # type: ignore[no-any-return]
-    instrument = exchange.cache.instrument(InstrumentId.from_str(only))
-    currencies = {instrument.get_base_currency(), instrument.quote_currency, instrument.get_cost_currency()}
-    found = ((currency, account.balance_total(currency)) for currency in currencies if currency is not None)
-    return ((currency, total) for currency, total in found if total is not None)
 
 
 def _carrying(exchange: Any) -> list[CarryModule]:

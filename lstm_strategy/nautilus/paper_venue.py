@@ -126,7 +126,7 @@ class PaperVenue(SandboxExecutionClient):
         self._kernel: Any = None
         self._ledger = Ledger(book, self.exchange, clock)
         self._absent: set[str] = set()  # whose bars of the time between two processes are still to come
-        self._past = self._acting = False
+        self._past = self._acting = self._soon = False
 
     def stand_before(self, kernel: Any) -> None:
         """Take the traded bars of a node (`NautilusKernel`) before its data engine does, and skip its queues."""
@@ -255,7 +255,15 @@ class PaperVenue(SandboxExecutionClient):
         DataEngine.process(self._kernel.data_engine, bar)
         if bars is not None:
             self._settle(bars, bar)
-            self._ledger.write_changed()
+            if self._ledger.touched:
+                self._ledger.write_changed()
+            elif self._ledger.begun and not self._soon:
+                self._soon = True
+                self._loop.call_soon(self._try, self._write_soon)
+
+    def _write_soon(self) -> None:
+        self._soon = False
+        self._ledger.write_changed()
 
     def _show_bar(self, bars: Bars, bar: EngineBar) -> None:
         instrument = self._cache.instrument(bar.bar_type.instrument_id)
