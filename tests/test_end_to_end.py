@@ -280,13 +280,16 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
     subprocess.run([*program, *simulated], cwd=tmp_path, check=True, capture_output=True, timeout=120)
     text = (Path(__file__).parents[1] / "backtests" / "demo.toml").read_text()
     (tmp_path / "demo.toml").write_text(text.replace("epochs = 40", "epochs = 400\npatience = 400"))
-    running = subprocess.Popen([*program, "train", "demo.toml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("models/demo/.checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1.0)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    with subprocess.Popen([*program, "train", "demo.toml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            deadline = time.monotonic() + 120
+            while not list(tmp_path.glob("models/demo/.checkpoint-*")) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(1.0)
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate(timeout=180)  # a busy machine is slow to end
+        finally:
+            running.kill()
     assert running.returncode == 130
     assert "interrupted" in err
     assert len(list(tmp_path.glob("models/demo/.checkpoint-*.safetensors"))) == 1
