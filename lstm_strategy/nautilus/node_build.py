@@ -17,6 +17,7 @@ from nautilus_trader.config import (
     TradingNodeConfig,
 )
 from nautilus_trader.live.node import TradingNode
+from nautilus_trader.portfolio.config import PortfolioConfig as EnginePortfolioConfig
 from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyFactory
 
 from lstm_strategy.nautilus.backtest import strategy_of
@@ -108,9 +109,9 @@ def _config(settings: NodeSettings, clients: Any, *, replayed: bool) -> TradingN
             log_file_name="node",
             log_file_format="json",
             log_colors=False,
-            # At each fill it tells the balances of all currencies: of a hundred names 10 kB.
-            log_component_levels={"Portfolio": "WARNING"},
         ),
+        # At each fill it would log the balances of all currencies: of a hundred names 10 kB, and half a millisecond.
+        portfolio=EnginePortfolioConfig(min_account_state_logging_interval_ms=60_000),
         data_engine=LiveDataEngineConfig(graceful_shutdown_on_exception=True),
         risk_engine=LiveRiskEngineConfig(
             max_order_submit_rate=_RACING if replayed else limits.max_order_submit_rate,
