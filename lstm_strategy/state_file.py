@@ -37,7 +37,7 @@ _START = len(_MAGIC) + _LENGTH + _DIGEST
 _LARGEST = 256 * 2**20
 LARGEST_FILE = _LARGEST + _START
 """Bytes beyond which a file is none of ours."""
-_FLUSH_S = 10.0
+_FLUSH_S, _REST_S = 10.0, 0.1
 _NONE = b"\x80"  # of several instruments, nothing
 
 
@@ -189,7 +189,10 @@ def unpack_seats(content: bytes) -> dict[str, bytes]:
 
 
 class Syncer:
-    """Puts the newest content on the disk, off the strategy's thread: a disk takes 10 ms to confirm a write."""
+    """Puts the newest content on the disk, off the strategy's thread: a disk takes 10 ms to confirm a write.
+
+    At once after a while of nothing, and then ten times a second at most, as each takes time from the strategy too.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path, self._change = path, threading.Condition()
@@ -197,6 +200,7 @@ class Syncer:
         self._waiting: tuple[bytes, ...] | None = None
         self._busy = self._over = False
         self._error: LSTMStrategyError | None = None
+        self._urgent = threading.Event()  # somebody waits for it
         self._thread = threading.Thread(target=self._run, name=f"sync {path}", daemon=True)
         self._thread.start()
 
@@ -207,8 +211,10 @@ class Syncer:
             self._change.notify_all()
 
     def flush(self) -> None:
+        self._urgent.set()
         with self._change:
             done = self._change.wait_for(lambda: self._waiting is None and not self._busy, _FLUSH_S)
+            self._urgent.clear()
             self._raise()
         if not done:
             raise LSTMStrategyError(f"{self._path} is not on the disk after {_FLUSH_S:g} s")
@@ -220,6 +226,7 @@ class Syncer:
             with self._change:
                 self._over = True
                 self._change.notify_all()
+            self._urgent.set()
             self._thread.join(_FLUSH_S)
 
     def _write(self, content: tuple[bytes, ...]) -> None:
@@ -254,3 +261,4 @@ class Syncer:
             with self._change:
                 self._busy, self._error = False, error
                 self._change.notify_all()
+            self._urgent.wait(_REST_S)

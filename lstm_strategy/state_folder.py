@@ -4,7 +4,8 @@
 from it: a process that is killed at any moment leaves one of them whole, and what it was writing had no effect yet.
 Where an event has changed one instrument of many, its part alone is added to the end.
 ``state.synced`` is the same as far as the disk has confirmed it (temporary file, fsync, rename: 10 ms, on another
-thread): it outlives a machine that loses its power. Each has a hash and a number; the latest that is whole is used.
+thread, ten times a second at most): it outlives a machine that loses its power. Each has a hash and a number; the
+latest that is whole is used.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 On a live node an order leaves the process only when the handler that sent it has returned, and the state is written
 before that: counters, halts and exit levels know of whatever the venue has seen. A process that
 is killed in between has sent nothing; its counters stand an order too high, never too low. After a loss of power the
-state may be some milliseconds old: then an order may be uncounted, and a stop that the venue has is never loosened.
+state may be a tenth of a second old: then an order may be uncounted, and a stop that the venue has is never loosened.
 """
 
 from __future__ import annotations

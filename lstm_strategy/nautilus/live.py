@@ -8,6 +8,7 @@ whoever watches: give `run_node` an observer).
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
@@ -188,6 +189,8 @@ async def _trade(
                 return "replay"
             if waiting and not strategy.collecting:
                 waiting = False
+                gc.collect()
+                gc.freeze()  # what a start has made stays, and is not to be looked through between two bars
                 for text in _told_of_history(strategy):
                     observers.step("history", text)
                 if stage is not None:
@@ -281,6 +284,7 @@ def _dispose(settings: NodeSettings, built: Built) -> None:
 
     Nor can what has still to write to a database that does not answer: the engine would wait for each write.
     """
+    gc.unfreeze()
     if built.venue is not None:
         built.venue.give_back()
     starting = any(str(state) == "STARTING" for state in built.node.trader.strategy_states().values())
