@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.bars import Bar, Float, format_ns
 from lstm_strategy.decision import HALTS, Decision, Reason
@@ -21,18 +20,17 @@ from lstm_strategy.nautilus.engine import EngineBar, loud, on_loop
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.idle import Idle
 from lstm_strategy.nautilus.joint_close import mark, members_of, shares
-from lstm_strategy.nautilus.keeper import Keeper
+from lstm_strategy.nautilus.kept_strategy import KeptStrategy
 from lstm_strategy.nautilus.orders import Action
-from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.portfolio_config import (
     LSTMPortfolioStrategyConfig,
     PanelMember,
     require_one_account,
     sorted_members,
 )
+from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
 from lstm_strategy.nautilus.seat import Seat
-from lstm_strategy.nautilus.status import nobody
 from lstm_strategy.nautilus.turns import Turns, turns_of
 from lstm_strategy.panel import Panel, Weighed
 from lstm_strategy.portfolio import require_portfolio
@@ -43,29 +41,18 @@ __all__ = ["LSTMPortfolioStrategy"]
 _GRACE_S = 0.25  # of the wall at least: on a busy machine a bar of the same close may be on its way for as long
 
 
-class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
+class LSTMPortfolioStrategy(KeptStrategy):
     """Trades several instruments on one account.
 
     A close is decided when every name's bar of it has come, or when ``portfolio.grace_s`` have passed since the first
     one did; a later close ends it too. Whose bar is missing is stale: it holds, and takes no new risk. Each order is
     sized by the account as a whole, and purchases of one close share the cash that is there before any sale has filled.
 
-    Attributes
-    ----------
-    failure : Exception or None
-        What stopped the strategy, if anything did. Every position is then closed where `flatten_on_stop` says so,
-        whatever the trouble of one of them.
-    pace : Pace
-        The venue's time; a node on a replay puts another in.
+    After an exception every position is closed where `flatten_on_stop` says so, whatever the trouble of one of them.
     """
-
-    pace: Pace = REAL_TIME
-    hears = staticmethod(nobody)
 
     def __init__(self, config: LSTMPortfolioStrategyConfig) -> None:
         super().__init__(config)
-        self.settings = config
-        self.failure: Exception | None = None
         self.seats: dict[str, Seat] = {}
         self.correlations: dict[int, Float] = {}
         self._panel: Panel | None = None
@@ -75,7 +62,6 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self._started = False
         self._told: dict[str, Reason] = {}
         self._fallen = False
-        self.keeper = Keeper(self)
 
     def on_start(self) -> None:
         """Verify models, instruments and account, then ask for histories; raise any problem here, before any order."""
@@ -230,25 +216,6 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
             self.log.warning(f"Equal risk takes the place of {panel.fallback}")
         self._fallen = bool(panel.fallback)
 
-    @loud
-    def _on_refusal(self, event: Any) -> None:
-        """Say so; the next close decides anew. An order whose cancel was refused still counts as working."""
-        text = f"{type(event).__name__} {event.client_order_id}: {event.reason}"
-        self.log.error(text)
-        seat = self.seats.get(event.instrument_id.value)
-        if seat is not None and seat.record is not None:
-            seat.record.refuse(text)
-
-    on_order_rejected = on_order_denied = on_order_cancel_rejected = _on_refusal
-
-    def fail(self, where: str, error: Exception) -> None:
-        """Remember the first exception, log it whole, and stop: `on_stop` cancels, and flattens if so configured."""
-        self.failure = self.failure or error
-        self.log.error(f"Stopped by an exception in {where}:\n{''.join(traceback.format_exception(error))}")
-        if self.is_running:
-            self.stop()
-            self.keeper.watch()  # who is stopped can still be flattened
-
     def on_stop(self) -> None:
         """Cancel all orders, and close all positions if so configured; trouble with one name keeps no other back."""
         for seat in self.seats.values():
@@ -260,14 +227,9 @@ class LSTMPortfolioStrategy(Strategy):  # type: ignore[misc]
         self._end_closing()
         self.keeper.begin()
 
-    def on_dispose(self) -> None:
-        """Leave the state to whoever comes next."""
-        self.keeper.close()
-
-    @loud
-    def order_halt(self, reason: str) -> None:
-        """Cancel, flatten and latch for a stated reason, from the event loop; `lstm-strategy resume` lifts it."""
-        self.keeper.order(reason)
+    def record_of(self, instrument: str) -> RunRecord | None:
+        """Return the rows of one of its instruments."""
+        return self.seats[instrument].record if instrument in self.seats else None
 
     def holders(self) -> dict[str, Seat]:
         """Whose halts the keeper latches and lifts."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import traceback
 from decimal import Decimal
 from typing import Any
 
 import msgspec
-from nautilus_trader.trading.strategy import Strategy
 
 from lstm_strategy.bars import Bar, format_ns
 from lstm_strategy.decision import (
@@ -27,37 +25,26 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.closing import Closing
 from lstm_strategy.nautilus.engine import EngineBar, loud
 from lstm_strategy.nautilus.feed import Feed
-from lstm_strategy.nautilus.keeper import Keeper
+from lstm_strategy.nautilus.kept_strategy import KeptStrategy
 from lstm_strategy.nautilus.orders import Action
-from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.record import Journal, RunRecord, open_journal, step_of
 from lstm_strategy.nautilus.session import Session, open_session
-from lstm_strategy.nautilus.status import nobody
 from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
 
 __all__ = ["LSTMStrategy", "LSTMStrategyConfig"]
 
 
-class LSTMStrategy(Strategy):  # type: ignore[misc]
+class LSTMStrategy(KeptStrategy):
     """Trades one instrument on an artefact's forecasts.
 
     Attributes
     ----------
-    failure : Exception or None
-        What stopped the strategy, if anything did.
     record : RunRecord or None
         Every bar's decision, where the configuration asks for it.
-    pace : Pace
-        The venue's time; a node on a replay puts another in.
     """
-
-    pace: Pace = REAL_TIME
-    hears = staticmethod(nobody)  # each event of an order, where somebody watches
 
     def __init__(self, config: LSTMStrategyConfig) -> None:
         super().__init__(config)
-        self.settings = config
-        self.failure: Exception | None = None
         self.record = RunRecord(config.instrument_id.value) if config.record else None
         self.risk: RiskState | None = None
         self._session: Session | None = None
@@ -70,7 +57,6 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self._journal: Journal | None = None
         self._marked_ts = 0
         self._told: Reason | None = None  # the last bar's reason
-        self.keeper = Keeper(self)
 
     def on_start(self) -> None:
         """Verify model and instrument, then ask for history; a problem here is raised, before any order."""
@@ -167,24 +153,6 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
             if self.risk is not None:
                 self.risk = count_order(self.risk)
 
-    @loud
-    def _on_refusal(self, event: Any) -> None:
-        """Say so; the next bar decides anew. An order whose cancel was refused still counts as working."""
-        text = f"{type(event).__name__} {event.client_order_id}: {event.reason}"
-        self.log.error(text)
-        if self.record is not None:
-            self.record.refuse(text)
-
-    on_order_rejected = on_order_denied = on_order_cancel_rejected = _on_refusal
-
-    def fail(self, where: str, error: Exception) -> None:
-        """Remember the first exception, log it whole, and stop: `on_stop` cancels, and flattens if so configured."""
-        self.failure = self.failure or error
-        self.log.error(f"Stopped by an exception in {where}:\n{''.join(traceback.format_exception(error))}")
-        if self.is_running:
-            self.stop()
-            self.keeper.watch()  # who is stopped can still be flattened
-
     def on_stop(self) -> None:
         """Cancel our orders, and close the position if so configured; `handle_event` sees to what still arrives."""
         if self._feed is not None:
@@ -203,15 +171,6 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
         self.end_closing()
         self.keeper.begin()
 
-    def on_dispose(self) -> None:
-        """Leave the state to whoever comes next."""
-        self.keeper.close()
-
-    @loud
-    def order_halt(self, reason: str) -> None:
-        """Cancel, flatten and latch for a stated reason, from the event loop; `lstm-strategy resume` lifts it."""
-        self.keeper.order(reason)
-
     @property
     def collecting(self) -> bool:
         """Whether history, or bars that were missing, are on their way."""
@@ -221,6 +180,10 @@ class LSTMStrategy(Strategy):  # type: ignore[misc]
     def progress(self) -> tuple[int | None, int, int]:
         """The last bar taken, the bars of a warm-up, and how many of them are still to come."""
         return (None, 0, 0) if self._feed is None else self._feed.progress
+
+    def record_of(self, instrument: str) -> RunRecord | None:
+        """Return the rows of its instrument."""
+        return self.record
 
     def holders(self) -> dict[str, LSTMStrategy]:
         """Whose halts the keeper latches and lifts."""

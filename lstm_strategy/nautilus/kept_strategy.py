@@ -1,0 +1,71 @@
+"""What strategies of one instrument and of several share: a keeper, a stop at an exception, refusals told."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from nautilus_trader.trading.strategy import Strategy
+
+from lstm_strategy.nautilus.engine import loud
+from lstm_strategy.nautilus.keeper import Keeper
+from lstm_strategy.nautilus.pace import REAL_TIME, Pace
+from lstm_strategy.nautilus.record import RunRecord
+from lstm_strategy.nautilus.status import nobody
+
+__all__ = ["KeptStrategy"]
+
+
+class KeptStrategy(Strategy):  # type: ignore[misc]
+    """A strategy whose halts outlive it.
+
+    Attributes
+    ----------
+    failure : Exception or None
+        What stopped the strategy, if anything did.
+    keeper : Keeper
+        Writes down what must not be forgotten, and hears what is ordered.
+    pace : Pace
+        The venue's time; a node on a replay puts another in.
+    """
+
+    pace: Pace = REAL_TIME
+    hears = staticmethod(nobody)  # each event of an order, where somebody watches
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.settings = config
+        self.failure: Exception | None = None
+        self.keeper = Keeper(self)
+
+    def record_of(self, instrument: str) -> RunRecord | None:
+        """Return the rows of one instrument, where they are kept."""
+        raise NotImplementedError
+
+    @loud
+    def _on_refusal(self, event: Any) -> None:
+        """Say so; the next bar decides anew. An order whose cancel was refused still counts as working."""
+        text = f"{type(event).__name__} {event.client_order_id}: {event.reason}"
+        self.log.error(text)
+        record = self.record_of(event.instrument_id.value)
+        if record is not None:
+            record.refuse(text)
+
+    on_order_rejected = on_order_denied = on_order_cancel_rejected = _on_refusal
+
+    def fail(self, where: str, error: Exception) -> None:
+        """Remember the first exception, log it whole, and stop: `on_stop` cancels, and flattens if so configured."""
+        self.failure = self.failure or error
+        self.log.error(f"Stopped by an exception in {where}:\n{''.join(traceback.format_exception(error))}")
+        if self.is_running:
+            self.stop()
+            self.keeper.watch()  # who is stopped can still be flattened
+
+    @loud
+    def order_halt(self, reason: str) -> None:
+        """Cancel, flatten and latch for a stated reason, from the event loop; `lstm-strategy resume` lifts it."""
+        self.keeper.order(reason)
+
+    def on_dispose(self) -> None:
+        """Leave the state to whoever comes next."""
+        self.keeper.close()
