@@ -232,12 +232,17 @@ def test_the_fence_is_set_from_the_limits_and_wider() -> None:
     assert fenced(["A.B"]).max_order_submit_rate == "100/00:00:01"
     assert fenced(["A.B"]).max_notional_per_order == {}
     config = fenced(["A.B", "C.B"], orders_per_hour=4, orders_per_day=20, max_order_notional=1_000.5)
-    assert config.max_order_submit_rate == "104/01:00:00"
+    assert config.max_order_submit_rate == "204/01:00:00"
     assert config.max_notional_per_order == {"A.B": 20_010, "C.B": 20_010}
     minute = HOUR.ns // 60
     assert fenced(["A.B"], minute, inside_bars=True, orders_per_hour=4).max_order_submit_rate == "344/01:00:00"
     both = fenced(["A.B", "C.B"], minute, inside_bars=True, orders_per_hour=4)
-    assert both.max_order_submit_rate == "584/01:00:00"  # the stops of each name
+    assert both.max_order_submit_rate == "684/01:00:00"  # the stops of each name, and what closes it
+    many = [f"{number}.B" for number in range(80)]
+    assert fenced(many).max_order_submit_rate == "160/00:00:01"  # all of them may be closed at once
+    # Our limits let every name give way at every bar.
+    assert fenced(many, minute, orders_per_hour=4).max_order_submit_rate == "8004/01:00:00"
+    assert fenced(many, minute // 60, orders_per_hour=4).max_order_submit_rate == "288004/01:00:00"
     assert fenced(["A.B"], inside_bars=True, orders_per_day=20).max_order_submit_rate == "216/24:00:00"
     daily = fenced(["BTCUSDT.BINANCE"], orders_per_day=20)
     engine = BacktestEngine(BacktestEngineConfig(risk_engine=daily))

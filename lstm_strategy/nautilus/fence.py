@@ -20,18 +20,21 @@ _HOUR_NS, _EXITS_A_BAR = 3_600_000_000_000, 4  # moved and resized, at most so o
 def fence(limits: LimitsConfig, instrument_ids: Sequence[str], bar_ns: int, *, inside_bars: bool) -> RiskEngineConfig:
     """Return the engine's settings that catch what gets past our limits, such as a loop that sends and sends.
 
-    Orders a UTC hour or day become orders within any hour or day and 100 more, for a position that has to be closed;
-    the largest order is that of a closing one, at twice its price. What is no limit here keeps the engine's default,
-    100 orders a second. Where orders rest ``inside_bars`` of ``bar_ns``, the orders that keep the stops of every
-    instrument in line come on top, which our limits do not count: 4 a bar and instrument. On margin accounts the engine
-    of 1.x looks at rates alone.
+    Orders a UTC hour or day become orders within any hour or day, and more for positions that have to be closed or made
+    smaller, which our limits never forbid: one for each bar and instrument, no fewer than 100 an instrument. The
+    largest order is that of a closing one, at twice its price. What is no limit here keeps the engine's default, 100
+    orders a second, or two for each instrument. Where orders rest ``inside_bars`` of ``bar_ns``, the orders that keep
+    the stops of every instrument in line come on top, which our limits do not count: 4 a bar and instrument. On margin
+    accounts the engine of 1.x looks at rates alone.
     """
-    rate, largest = "100/00:00:01", {}
-    exits = math.ceil(_EXITS_A_BAR * _HOUR_NS / bar_ns) * len(instrument_ids) if inside_bars else 0
+    count, largest = len(instrument_ids), {}
+    rate = f"{max(_RATE_RESERVE, 2 * count)}/00:00:01"
+    exits = math.ceil(_EXITS_A_BAR * _HOUR_NS / bar_ns) * count if inside_bars else 0
+    hour, day = (max(_RATE_RESERVE, math.ceil(hours * _HOUR_NS / bar_ns)) * count for hours in (1, 24))
     if limits.orders_per_hour is not None:
-        rate = f"{limits.orders_per_hour + exits + _RATE_RESERVE}/01:00:00"
+        rate = f"{limits.orders_per_hour + exits + hour}/01:00:00"
     elif limits.orders_per_day is not None:
-        rate = f"{limits.orders_per_day + 24 * exits + _RATE_RESERVE}/24:00:00"
+        rate = f"{limits.orders_per_day + 24 * exits + day}/24:00:00"
     if limits.max_order_notional is not None:
         notional = math.ceil(limits.max_order_notional * CLOSING_FACTOR * _PRICE_ALLOWANCE)
         largest = dict.fromkeys(instrument_ids, notional)
