@@ -32,6 +32,7 @@ __all__ = [
     "CONDITIONS",
     "DECISIONS",
     "HEADER",
+    "PART_ROWS",
     "STAMP",
     "DecisionLog",
     "Entry",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from nautilus_trader.common.component import LiveClock, TestClock
 from test_decision_log import HEADER, entry
 
 from lstm_strategy.decision_log import DecisionLog, parts_of
 from lstm_strategy.nautilus.idle import Idle
+from lstm_strategy.nautilus.record import Journal
 
 
 def test_pieces_are_done_after_the_handler_once_each_and_in_turn_a_backtests_at_once() -> None:
@@ -55,3 +58,17 @@ def test_a_log_that_is_due_asks_for_its_turn_and_is_written_then_and_only_where_
     at_once.add(rows[0])
     assert asked[-1] == 2
     assert not parts_of(tmp_path / "other")
+
+
+def test_the_names_of_a_node_share_what_their_logs_hold_in_memory(tmp_path: Path) -> None:
+    session: Any = SimpleNamespace(model=SimpleNamespace(label="m/1"))
+
+    def rows(clock: Any, names: int) -> int:
+        journal = Journal(session, session, tmp_path, HEADER, Idle(clock), names)
+        return journal._decision_log._part_rows
+
+    async def on_a_loop() -> list[int]:
+        return [rows(LiveClock(), names) for names in (1, 4, 100)]
+
+    assert asyncio.run(on_a_loop()) == [2048, 512, 256]
+    assert rows(TestClock(), 100) == 2048  # a backtest is over soon

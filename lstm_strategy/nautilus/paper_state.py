@@ -7,6 +7,7 @@ rest go into the venue's book as well, and those under way are on their way agai
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 from nautilus_trader.core.uuid import UUID4
@@ -42,6 +43,7 @@ from lstm_strategy.nautilus.paper_account import KeptAccount, KeptBar, KeptOrder
 __all__ = ["go_on", "keep_bar", "money_of", "sum_up", "sum_up_each"]
 
 _KEPT = "kept-"
+_FEW = 3  # instruments, of which each is asked for by itself
 _PRECISE = 12  # decimals of an average price
 
 
@@ -103,7 +105,9 @@ def sum_up_each(
             owed={name: owed[name].owed} if name in owed else {},
             since_ns=since_ns,
         )
-    for position in cache.positions_open():
+    few = len(asked) <= _FEW
+    of_each = ([*cache.positions_open(instrument_id=one)] for one in asked) if few else (cache.positions_open(),)
+    for position in chain.from_iterable(of_each):
         if (one := found.get(position.instrument_id)) is not None:
             one.positions.append(_keep_position(position))
     alive = {order.client_order_id: order for order in (*cache.orders_open(), *cache.orders_inflight())}

@@ -16,7 +16,7 @@ from nautilus_trader.trading.config import StrategyConfig
 
 from lstm_strategy.bars import Stamps
 from lstm_strategy.decision import Decision
-from lstm_strategy.decision_log import DECISIONS, STAMP, DecisionLog, Entry, Header
+from lstm_strategy.decision_log import DECISIONS, PART_ROWS, STAMP, DecisionLog, Entry, Header
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
 from lstm_strategy.forecaster import Forecaster
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
 
 __all__ = ["Journal", "RunRecord", "Step", "open_journal", "step_of"]
+
+_FEWEST_ROWS = 256  # of a decision log in memory: a megabyte
 
 type Step = tuple[Float32 | None, Float32 | None, str]
 
@@ -165,12 +167,15 @@ class RunRecord:
 class Journal:
     """Hands every bar's decision to the log on disk; a disk that fails is told, and stops no trading."""
 
-    def __init__(self, strategy: LSTMStrategy, session: Session, folder: Path, header: Header, idle: Idle) -> None:
+    def __init__(
+        self, strategy: LSTMStrategy, session: Session, folder: Path, header: Header, idle: Idle, names: int
+    ) -> None:
         def when_due() -> None:
             idle.give(folder, self.flush)
 
         self._strategy, self._session = strategy, session
-        self._decision_log = DecisionLog(folder, header, when_due=when_due if idle.waits else None)
+        rows, due = (max(PART_ROWS // names, _FEWEST_ROWS), when_due) if idle.waits else (PART_ROWS, None)
+        self._decision_log = DecisionLog(folder, header, part_rows=rows, when_due=due)
         self._failed, self._speaks = False, session.model.label
 
     def add(self, entry: Entry) -> None:
@@ -206,11 +211,16 @@ def step_of(model: Model | ScheduledModel, *, waiting: bool) -> Step:
 
 
 def open_journal(
-    strategy: LSTMStrategy, session: Session, portfolio: PortfolioConfig | None = None, idle: Idle | None = None
+    strategy: LSTMStrategy,
+    session: Session,
+    portfolio: PortfolioConfig | None = None,
+    idle: Idle | None = None,
+    names: int = 1,
 ) -> Journal | None:
     """Return the journal of a strategy whose settings ask for one; ``portfolio``: where others share its account.
 
-    ``idle``: by which it writes between bars, shared by all instruments.
+    ``idle``: by which it writes between bars, shared by all instruments. ``names``: how many these are; a node's share
+    what is held in memory.
 
     Raises
     ------
@@ -234,7 +244,7 @@ def open_journal(
         | ({} if portfolio is None else {"portfolio": msgspec.to_builtins(portfolio)}),
         joint=portfolio is not None,
     )
-    return Journal(strategy, session, Path(settings.decision_log), header, idle or Idle(strategy.clock))
+    return Journal(strategy, session, Path(settings.decision_log), header, idle or Idle(strategy.clock), names)
 
 
 def _others(settings: LSTMStrategyConfig) -> list[str]:

@@ -85,7 +85,8 @@ class Seat:
         self._keeper: Keeper = strategy.keeper
         self._view = cast("LSTMStrategy", _View(strategy, settings, self.record))
         self.session = open_session(self._view)
-        self.journal = open_journal(self._view, self.session, strategy.settings.portfolio, idle)
+        together = strategy.settings.portfolio, idle, len(strategy.settings.members)
+        self.journal = open_journal(self._view, self.session, *together)
         self.feed = Feed(
             self._view,
             self.session,
