@@ -119,16 +119,17 @@ class StateFolder:
         if not self._number:  # it must be later than what is there
             with suppress(LSTMStrategyError):
                 self.read()
-        self._number += 1
-        content = encode(msgspec.structs.replace(kept, number=self._number, changes=0))
+        number = self._number + 1
+        content = encode(msgspec.structs.replace(kept, number=number, changes=0))
+        self._written = []  # should it fail, there is nothing to add changes to
         try:
             if self._syncer is None:
                 self._turns = [os.open(self.path / turn, os.O_WRONLY | os.O_CREAT, 0o644) for turn in _TURNS]
                 self._syncer = Syncer(self.path / _SYNCED)
-            _write(self._turns[self._number % 2], content, 0)
+            _write(self._turns[number % 2], content, 0)
         except OSError as error:
-            raise self._unwritten(error) from None
-        self._written, self._end = [content], len(content)
+            raise self._unwritten(error) from None  # the next one goes over what is torn, not over the one before it
+        self._number, self._written, self._end = number, [content], len(content)
         self._syncer.hand(*self._written)
 
     def amend(self, saved_ns: int, seats: dict[str, bytes]) -> bool:

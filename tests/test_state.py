@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -125,6 +126,52 @@ def test_changes_of_one_instrument_are_added_to_the_whole_and_end_with_it(tmp_pa
     again.acquire("two")
     assert not again.amend(1, {"a": b"1"})  # before it has written anything itself
     again.release()
+
+
+def test_what_cannot_be_written_is_written_anew_and_takes_nothing_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk tears the one that is being written, never both; nothing is added to what is torn."""
+    folder, full = StateFolder(tmp_path), [False]
+    folder.acquire("one")
+    pwrite = os.pwrite
+
+    def write_half(descriptor: int, content: Any, start: int) -> int:
+        if not full[0]:
+            return pwrite(descriptor, content, start)
+        pwrite(descriptor, content[: len(content) // 2], start)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def whole(saved: int) -> Kept:
+        return msgspec.structs.replace(KEPT, saved_ns=saved, parts={"seats": msgspec.msgpack.encode({"a": b"0"})})
+
+    def found() -> int:
+        kept, _ = StateFolder(tmp_path).read()
+        assert kept is not None
+        return kept.saved_ns
+
+    monkeypatch.setattr(os, "pwrite", write_half)
+    folder.write(whole(1))
+    folder.write(whole(2))
+    folder.flush()
+    (tmp_path / "state.synced").unlink()
+    full[0] = True
+    for saved in (3, 4):
+        with pytest.raises(LSTMStrategyError, match="No space left"):
+            folder.write(whole(saved))
+        assert found() == 2
+    full[0] = False
+    assert not folder.amend(5, {"a": b"halted"})
+    folder.write(whole(6))
+    assert folder.amend(7, {"a": b"halted"})
+    assert found() == 7
+    full[0] = True
+    with pytest.raises(LSTMStrategyError, match="No space left"):
+        folder.amend(8, {"a": b"on"})
+    full[0] = False
+    assert not folder.amend(9, {"a": b"on"})
+    assert found() == 7
+    folder.release()
 
 
 def test_a_change_torn_at_any_length_or_changed_in_any_byte_leaves_what_was_there_before_it() -> None:
