@@ -24,6 +24,7 @@ __all__ = [
     "SeatState",
     "Syncer",
     "decode",
+    "digest_of",
     "encode",
     "encode_change",
     "unpack_seats",
@@ -81,13 +82,13 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Parameters
     ----------
-    of : int
-        The number of that whole.
+    of : bytes
+        The SHA-256 of that whole; its number may have been another's that was torn.
     change : int
         Which of its changes this is, from 1 on.
     """
 
-    of: int
+    of: bytes
     change: int
     saved_ns: int
     seats: dict[str, bytes]
@@ -118,6 +119,11 @@ def encode_change(change: Change) -> bytes:
     return _framed(_CHANGE, msgspec.msgpack.encode(change))
 
 
+def digest_of(content: bytes) -> bytes:
+    """Return the SHA-256 by which changes name the whole whose encoded content this is."""
+    return content[_START - _DIGEST : _START]
+
+
 def decode(content: bytes) -> tuple[Kept, str]:
     """Read what `encode` gave, and the changes after it, as far as they are whole; say what is wrong with the next one.
 
@@ -133,10 +139,10 @@ def decode(content: bytes) -> tuple[Kept, str]:
         kept = msgspec.msgpack.decode(found, type=Kept)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LSTMStrategyError(f"is of another kind ({error})") from None
-    return _changed(kept, content[_START + len(found) :])
+    return _changed(kept, digest_of(content), content[_START + len(found) :])
 
 
-def _changed(kept: Kept, rest: bytes) -> tuple[Kept, str]:
+def _changed(kept: Kept, whole: bytes, rest: bytes) -> tuple[Kept, str]:
     seats: dict[str, bytes] = {}
     problem = ""
     while rest.startswith(_CHANGE):
@@ -146,7 +152,7 @@ def _changed(kept: Kept, rest: bytes) -> tuple[Kept, str]:
         except (LSTMStrategyError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             problem = f"in its change {kept.changes + 1} {error}"
             break
-        if (change.of, change.change) != (kept.number, kept.changes + 1):  # left over from an older content
+        if (change.of, change.change) != (whole, kept.changes + 1):  # left over from an older content
             break
         seats |= change.seats
         kept = msgspec.structs.replace(kept, changes=change.change, saved_ns=change.saved_ns)
@@ -166,7 +172,7 @@ def _unframed(content: bytes) -> bytes:
     found = content[_START : _START + length]
     if len(found) < length:
         raise LSTMStrategyError("is torn")
-    if hashlib.sha256(found).digest() != content[_START - _DIGEST : _START]:
+    if hashlib.sha256(found).digest() != digest_of(content):
         raise LSTMStrategyError("is torn or damaged: its hash differs")
     return found
 

@@ -20,7 +20,7 @@ import msgspec
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.state_file import LARGEST_FILE, Change, Kept, Syncer, decode, encode, encode_change
+from lstm_strategy.state_file import LARGEST_FILE, Change, Kept, Syncer, decode, digest_of, encode, encode_change
 
 __all__ = ["KILL", "FolderHeldError", "StateFolder", "one_line"]
 
@@ -148,7 +148,7 @@ class StateFolder:
         written, syncer = self._written, self._syncer
         if not written or syncer is None or len(written) > _MOST_CHANGES:
             return False
-        content = encode_change(Change(self._number, len(written), saved_ns, seats))
+        content = encode_change(Change(digest_of(written[0]), len(written), saved_ns, seats))
         try:
             _write(self._turns[self._number % 2], content, self._end)
         except OSError as error:

@@ -30,7 +30,7 @@ from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.backtest import BacktestRun
 from lstm_strategy.nautilus.engine import name_of_side, name_of_status
 from lstm_strategy.nautilus.strategy import LSTMStrategy
-from lstm_strategy.state_file import Change, Kept, decode, encode, encode_change
+from lstm_strategy.state_file import Change, Kept, decode, digest_of, encode, encode_change
 from lstm_strategy.state_folder import KILL, FolderHeldError, StateFolder, one_line
 
 type Deed = Callable[[LSTMStrategy], None]
@@ -177,8 +177,8 @@ def test_what_cannot_be_written_is_written_anew_and_takes_nothing_along(
 def test_a_change_torn_at_any_length_or_changed_in_any_byte_leaves_what_was_there_before_it() -> None:
     seats = msgspec.msgpack.encode({"a": b"0", "b": b"0"})
     whole = encode(msgspec.structs.replace(KEPT, parts={"seats": seats}, number=4))
-    first, second = (encode_change(Change(4, n, 10 + n, {"a": b"%d" % n})) for n in (1, 2))
-    content = whole + first + second + encode_change(Change(2, 3, 99, {"a": b"older"}))  # left over
+    first, second = (encode_change(Change(digest_of(whole), n, 10 + n, {"a": b"%d" % n})) for n in (1, 2))
+    content = whole + first + second + encode_change(Change(bytes(32), 3, 99, {"a": b"older"}))  # left over
     ends = [len(whole), len(whole) + len(first), len(whole) + len(first) + len(second)]
 
     def read(content: bytes) -> tuple[int, bytes, bool]:
@@ -195,6 +195,34 @@ def test_a_change_torn_at_any_length_or_changed_in_any_byte_leaves_what_was_ther
         changes = sum(at >= end for end in ends[1:])
         found = read(content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :])
         assert found == (changes, b"%d" % changes, at - ends[changes] >= 22)
+
+
+def test_changes_of_a_whole_that_was_torn_are_not_taken_for_those_of_the_next_with_its_number(tmp_path: Path) -> None:
+    def whole(a: bytes) -> Kept:
+        return msgspec.structs.replace(KEPT, parts={"seats": msgspec.msgpack.encode({"a": a})})
+
+    first = StateFolder(tmp_path)
+    first.acquire("one")
+    first.write(whole(b"trades"))
+    first.flush()
+    confirmed = (tmp_path / "state.synced").read_bytes()
+    first.write(whole(b"trades"))
+    assert first.amend(9, {"a": b"trades"})
+    first.release()
+    # The power goes: of the newest the disk has the change, and not all of the whole before it.
+    (tmp_path / "state.synced").write_bytes(confirmed)
+    torn = bytearray((tmp_path / "state.0").read_bytes())
+    torn[70] ^= 1
+    (tmp_path / "state.0").write_bytes(torn)
+    second = StateFolder(tmp_path)
+    second.acquire("two")
+    assert second.read()[0] == msgspec.structs.replace(whole(b"trades"), number=1)
+    halted = whole(b"halted")
+    assert len(encode(halted)) == len(encode(whole(b"trades"))), "else the change is written over"
+    second.write(halted)
+    second.release()
+    (tmp_path / "state.synced").unlink()  # killed before it was there
+    assert StateFolder(tmp_path).read()[0] == msgspec.structs.replace(halted, number=2)
 
 
 def test_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
