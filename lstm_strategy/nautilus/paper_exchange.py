@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from nautilus_trader.adapters.sandbox.config import SandboxExecutionClientConfig
@@ -60,23 +60,20 @@ class PaperExchange(SimulatedExchange):  # type: ignore[misc]
     def __init__(self, late_ns: int, clock: TestClock, **settings: Any) -> None:
         self._late_ns, self._time = late_ns, clock
         self._under_way: dict[Any, list[tuple[int, int, Any]]] = {}
-        self._held: dict[Any, list[Any]] = {}  # by instrument, what waits for bars that the venue has missed
+        # By instrument, what waits for bars that the venue has missed, and since when.
+        self._held: dict[Any, list[tuple[int, Any]]] = {}
         self._count = 0
         self.shown: Any = None  # whose market it is that moves
         self.told_ns = 0  # the strategy's time: the stamp of what it was told last
+        self.now: Callable[[], int] = lambda: self.told_ns  # it goes on between what is told
         super().__init__(clock=clock, latency_model=LatencyModel(0), use_message_queue=False, **settings)
 
     def send(self, command: Any) -> None:
         """Send a command on its way; while bars of the past are still to come it waits, and meets none of them."""
         if (held := self._held.get(command.instrument_id)) is not None:
-            held.append(command)
+            held.append((max(self.now(), self.told_ns), command))
         else:
             self.put(self.told_ns + self._late_ns, command)
-
-    @property
-    def holds(self) -> bool:
-        """Whether commands wait for bars that were missed."""
-        return any(self._held.values())
 
     def hold(self, instrument_id: Any) -> None:
         """Let commands wait from now on."""
@@ -84,7 +81,7 @@ class PaperExchange(SimulatedExchange):  # type: ignore[misc]
 
     def let_go(self, instrument_id: Any, told_ns: int) -> None:
         """Send what has waited, as of the last bar that was missed."""
-        for command in self._held.pop(instrument_id, []):
+        for _, command in self._held.pop(instrument_id, []):
             self.put(told_ns + self._late_ns, command)
 
     def put(self, due: int, command: Any) -> None:
@@ -95,11 +92,13 @@ class PaperExchange(SimulatedExchange):  # type: ignore[misc]
     def due(self, kind: type[Any], only: Iterable[Any] | None = None) -> dict[Any, int]:
         """Return when orders (`SubmitOrder`), or their ends (`CancelOrder`), arrive, by their identifiers.
 
-        ``only``: of some instruments, by their identifiers.
+        Those that wait for missed bars do so as if sent to a venue that has them: they meet none that had opened by
+        then, though this process end and another one bring those bars. ``only``: of some instruments, by identifiers.
         """
-        heaps = self._under_way.values() if only is None else [self._under_way.get(one, []) for one in only]
-        waiting = (entry for heap in heaps for entry in heap)
-        commands = ((due, command) for due, _, command in waiting if isinstance(command, kind))
+        names = {*self._under_way, *self._held} if only is None else set(only)
+        heaps = ([(due, one) for due, _, one in self._under_way.get(name, [])] for name in names)
+        held = ([(since + self._late_ns, one) for since, one in self._held.get(name, [])] for name in names)
+        commands = ((due, one) for waiting in (*heaps, *held) for due, one in waiting if isinstance(one, kind))
         named = ((command.order if isinstance(command, SubmitOrder) else command, due) for due, command in commands)
         return {one.client_order_id: due for one, due in named}
 

@@ -52,7 +52,7 @@ class Ledger:
     def write(self) -> None:
         """Write all of the account."""
         self._changed, self.touched = set(), False
-        if self._book is not None and self._writes:
+        if self._book is not None and self.begun:
             due = self._exchange.due(SubmitOrder), self._exchange.due(CancelOrder)
             account = sum_up(self._exchange, *due, self.last, self._book.since_ns)
             self._book.write(account, self._clock.timestamp_ns())
@@ -60,7 +60,7 @@ class Ledger:
     def write_changed(self) -> None:
         """Write what has changed since the last time."""
         book = self._book
-        if book is None or not self._writes or not self._changed:
+        if book is None or not self.begun or not self._changed:
             return
         changed, self._changed, self.touched = self._changed, set(), False
         due = self._exchange.due(SubmitOrder, changed), self._exchange.due(CancelOrder, changed)
@@ -73,7 +73,3 @@ class Ledger:
         self.write()
         if self._book is not None:
             self._book.close()
-
-    @property
-    def _writes(self) -> bool:
-        return self.begun and not self._exchange.holds

@@ -177,7 +177,7 @@ class PaperVenue(SandboxExecutionClient):
         self._ledger.last = last = go_on(self.exchange, kept, found, self.id, self.account_id)
         self.told = {name: bar.ts_close for name, bar in last.items()}
         self.exchange.told_ns = max(self.told.values(), default=0)
-        self._absent = set(self.told)
+        self._absent, self.exchange.now = set(self.told), self._now
         for name in self._absent:
             self.exchange.hold(InstrumentId.from_str(name))
         self._ready()
