@@ -26,6 +26,7 @@ from lstm_strategy.nautilus.binance_coins import (
     Held,
     belongs,
     hidden,
+    locked_by,
     own_coins,
     read_records,
     traded,
@@ -107,19 +108,48 @@ def test_balances_are_told_without_what_is_kept() -> None:
         free = Decimal(total) - Decimal(locked)
         return AccountBalance(Money(Decimal(total), coin), Money(Decimal(locked), coin), Money(free, coin))
 
-    for total, locked, keep, left in (
-        ("0.7", "0", "0.5", ("0.2", "0", "0.2")),
-        ("0.7", "0.2", "0.5", ("0.2", "0.2", "0")),  # our stop locks ours
-        ("0.7", "0.6", "0.5", ("0.6", "0.6", "0")),  # somebody's order locks some of what is kept
-        ("0.3", "0", "0.5", ("0", "0", "0")),
-        ("0.7", "0.1", "0", ("0.7", "0.1", "0.6")),
+    for total, locked, keep, ours, left in (
+        ("0.7", "0", "0.5", "0", ("0.2", "0", "0.2")),
+        ("0.7", "0.2", "0.5", "0.2", ("0.2", "0.2", "0")),  # our stop locks ours
+        ("0.7", "0.2", "0.5", None, ("0.2", "0.2", "0")),  # who locks it is not known
+        ("0.7", "0.4", "0.5", "0", ("0.2", "0", "0.2")),  # somebody's order locks what is kept: ours is free
+        ("0.7", "0.6", "0.5", "0.2", ("0.2", "0.2", "0")),  # and beside it our stop rests
+        ("0.7", "0.6", "0.5", "0", ("0.2", "0.1", "0.1")),  # or some of ours
+        ("0.7", "0", "0.5", "0.2", ("0.2", "0", "0.2")),  # an order that the venue does not know yet
+        ("0.3", "0", "0.5", "0", ("0", "0", "0")),
+        ("0.7", "0.1", "0", "0", ("0.7", "0.1", "0.6")),
     ):
-        (found,) = hidden([balance(total, locked)], {"BTC": keep})
+        locks = None if ours is None else {"BTC": Decimal(ours)}
+        (found,) = hidden([balance(total, locked)], {"BTC": keep}, locks)
         assert (found.total.as_decimal(), found.locked.as_decimal(), found.free.as_decimal()) == tuple(
             map(Decimal, left)
         )
     both = [balance("1", "0"), balance("900", "0", USDT)]
-    assert [one.total.as_decimal() for one in hidden(both, {"USDT": "400"})] == [Decimal(1), Decimal(500)]
+    assert [one.total.as_decimal() for one in hidden(both, {"USDT": "400"}, {})] == [Decimal(1), Decimal(500)]
+
+
+def test_what_our_orders_lock_goes_by_what_the_venue_has_told_of_them() -> None:
+    def order(name: str, leaves: str, price: str | None, *, sells: bool) -> SimpleNamespace:
+        told = None if price is None else SimpleNamespace(as_decimal=lambda: Decimal(price))
+        return SimpleNamespace(
+            client_order_id=SimpleNamespace(value=name),
+            instrument_id="BTCUSDT",
+            leaves_qty=SimpleNamespace(as_decimal=lambda: Decimal(leaves)),
+            is_sell=sells,
+            has_price=price is not None,
+            price=told,
+        )
+
+    pair = SimpleNamespace(base_currency=COIN, quote_currency=USDT)
+    alive = [
+        order("stop", "0.3", "90", sells=True),
+        order("sale", "0.2", None, sells=True),
+        order("buy", "0.5", "100", sells=False),
+        order("now", "9", None, sells=False),
+    ]
+    assert locked_by(alive, {}, {"BTCUSDT": pair}.get) == {"BTC": Decimal("0.5"), "USDT": Decimal(50)}
+    told = {"stop": Decimal(0), "buy": Decimal("0.1")}  # cancelled, and filled in part, which the engine hears next
+    assert locked_by(alive, told, {"BTCUSDT": pair}.get) == {"BTC": Decimal("0.2"), "USDT": Decimal(10)}
 
 
 def test_our_trades_are_told_from_others() -> None:
@@ -219,6 +249,7 @@ def test_a_users_own_coins_are_never_sold(desk: Desk, tmp_path: Path) -> None:  
         assert bought > Decimal("0.01")
         by_hand(exchange, "0.05")  # somebody sells some of theirs: no affair of the strategy's
         trade(exchange, node, count=1)
+        assert "BTC, less than the 0.5 that live.keep leaves alone and the position of " in node.wait_for("! ")
         assert sum(exchange.stops) <= exchange.coins - Decimal("0.45"), "of the strategy's coins alone"
 
         # Killed and started again with its position: it counts its own trades, not what the account holds.
@@ -231,8 +262,11 @@ def test_a_users_own_coins_are_never_sold(desk: Desk, tmp_path: Path) -> None:  
         node.wait_for("✓ history")
         assert exchange.sent == sent, "a start sends nothing"
 
-        # The end closes the position: what was somebody's is there to the last coin.
+        # The end closes the position: what was somebody's is there to the last coin, and in an order of theirs.
+        resting = by_hand(exchange, "0.4", price="900000")
+        time.sleep(0.5)
         node.end()
+        by_hand(exchange, "", cancel=resting)
         assert node.process.returncode == 0
         assert Decimal("0.5") <= exchange.coins < Decimal("0.501")
         assert not exchange.stops
@@ -253,13 +287,19 @@ def trade(exchange: Venue, node: LiveNode, count: int = 3) -> None:
     until(lambda: len(exchange.stops) == 1)
 
 
-def by_hand(exchange: Venue, quantity: str) -> None:
-    """Sell by another program than the node."""
+def by_hand(exchange: Venue, quantity: str, *, price: str = "", cancel: int = 0) -> int:
+    """Sell, or offer, by another program than the node; or call such an order back. Return its number."""
 
-    async def sell() -> None:
+    async def send() -> int:
         async with aiohttp.ClientSession() as session:
             trader = Trader(session, exchange.server.http_url, SECRET)
-            status, told = await trader.order("SELL", "MARKET", quantity, newClientOrderId="web_1")
+            if cancel:
+                status, told = await trader.ask("DELETE", "/api/v3/order", symbol="BTCUSDT", orderId=cancel)
+            elif price:
+                status, told = await trader.order("SELL", "LIMIT", quantity, price=price, timeInForce="GTC")
+            else:
+                status, told = await trader.order("SELL", "MARKET", quantity, newClientOrderId="web_1")
             assert status == 200, told
+            return int(told["orderId"])
 
-    asyncio.run_coroutine_threadsafe(sell(), exchange.loop).result(20)
+    return asyncio.run_coroutine_threadsafe(send(), exchange.loop).result(20)

@@ -26,8 +26,8 @@ from lstm_strategy.experiment import load_experiment
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus import strategy as strategy_module
-from lstm_strategy.nautilus.account import is_exit
-from lstm_strategy.nautilus.engine import OrderSide, Price, name_of_status
+from lstm_strategy.nautilus.account import Holdings, is_exit
+from lstm_strategy.nautilus.engine import Currency, Money, OrderSide, Price, name_of_status
 from lstm_strategy.nautilus.exits import Guard
 from lstm_strategy.nautilus.instruments import to_engine
 from lstm_strategy.nautilus.session import open_session
@@ -401,6 +401,24 @@ def test_exits_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     guard = open_guard()
     with pytest.raises(LSTMStrategyError, match="the saved exits are damaged"):
         guard.restore(b"\xff\x00")
+
+
+def test_coins_that_cannot_be_sold_are_not_taken_for_dust() -> None:
+    """Somebody has sold or locked them: the position has no stop, and is not to grow."""
+    config = ExitsConfig(stop=2.0, horizon=1)
+    sale = SimpleNamespace(side=OrderSide.SELL)
+
+    def watched(position: str, free: str, *working: Any) -> bool:
+        guard = Guard(SimpleNamespace(), to_engine(SPOT), config, HOUR.ns)
+        money = Money(Decimal(free), Currency.from_str("BTC"))
+        held = Holdings(Decimal(position), [*working], Decimal(0), 1e5, True, True, money, 1e5, [], 100.0)
+        told = Forecast(0, (1,), LEVELS, np.array([NORMAL * 0.01], np.float32), SCALE)
+        return guard.on_bar(held, HOUR.ns, 100.0, told, HOUR.ns).unprotected
+
+    assert watched("0.3", "0"), "all of them"
+    assert watched("0.3", "0.3"), "they are there, and nothing rests"
+    assert not watched("0.3", "0", sale), "an order of ours sells them"
+    assert not watched("0.05", "0"), "dust is dust"
 
 
 def open_guard() -> Guard:

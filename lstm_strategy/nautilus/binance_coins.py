@@ -20,7 +20,18 @@ from nautilus_trader.model.objects import AccountBalance, Money
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["CoinsRecord", "Held", "SpotExecConfig", "belongs", "hidden", "own_coins", "read_records", "traded", "write"]
+__all__ = [
+    "CoinsRecord",
+    "Held",
+    "SpotExecConfig",
+    "belongs",
+    "hidden",
+    "locked_by",
+    "own_coins",
+    "read_records",
+    "traded",
+    "write",
+]
 
 _NAME = "coins.json"
 
@@ -126,14 +137,52 @@ def belongs(trader_tag: str) -> Callable[[str], bool]:
     return lambda client_order_id: pattern.fullmatch(client_order_id) is not None
 
 
-def hidden(balances: list[AccountBalance], keep: dict[str, str]) -> list[AccountBalance]:
-    """Return balances without what is kept, as far as it is not locked by somebody's order."""
-    found = []
+def hidden(
+    balances: list[AccountBalance], keep: dict[str, str], ours: dict[str, Decimal] | None
+) -> list[AccountBalance]:
+    """Return balances without what is kept, be it free or locked by somebody's order.
+
+    Parameters
+    ----------
+    ours : dict of Decimal, optional
+        By coin, what the strategy's own orders lock: whatever else is locked is kept before anything that is free. None
+        where that is not known: then all that is locked may be the strategy's.
+    """
+    found, none = [], Decimal(0)
     for balance in balances:
+        coin = balance.currency.code
+        kept = Decimal(keep.get(coin, "0"))
+        if not kept:
+            found.append(balance)
+            continue
         free, locked = balance.free.as_decimal(), balance.locked.as_decimal()
-        left = max(free - Decimal(keep.get(balance.currency.code, "0")), Decimal(0))
-        amounts = (Money(amount, balance.currency) for amount in (left + locked, locked, left))
-        found.append(balance if left == free else AccountBalance(*amounts))
+        others = none if ours is None else min(max(locked - ours.get(coin, none), none), kept)
+        left, locked = max(free - (kept - others), none), locked - others
+        found.append(AccountBalance(*(Money(amount, balance.currency) for amount in (left + locked, locked, left))))
+    return found
+
+
+def locked_by(orders: Iterable[Any], left: dict[str, Decimal], instruments: Callable[[Any], Any]) -> dict[str, Decimal]:
+    """Return what orders lock, by coin.
+
+    Parameters
+    ----------
+    left : dict of Decimal
+        By identifier, what the venue has told already of what an order has still to fill.
+    instruments : callable
+        Gives the instrument of an order's ``instrument_id``.
+    """
+    found: dict[str, Decimal] = {}
+    for order in orders:
+        leaves = left.get(order.client_order_id.value, order.leaves_qty.as_decimal())
+        instrument = instruments(order.instrument_id)
+        if order.is_sell:
+            coin = instrument.base_currency.code
+        elif order.has_price:
+            coin, leaves = instrument.quote_currency.code, leaves * order.price.as_decimal()
+        else:
+            continue
+        found[coin] = found.get(coin, Decimal(0)) + leaves
     return found
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from nautilus_trader.adapters.binance.common.enums import BinanceExecutionType, BinanceOrderStatus
 from nautilus_trader.execution.messages import GenerateFillReports, GenerateOrderStatusReports
 from nautilus_trader.execution.reports import ExecutionMassStatus, FillReport, OrderStatusReport
 
@@ -16,6 +17,7 @@ from lstm_strategy.nautilus.binance_coins import (
     SpotExecConfig,
     belongs,
     hidden,
+    locked_by,
     own_coins,
     read_records,
     traded,
@@ -26,6 +28,7 @@ from lstm_strategy.nautilus.binance_spot import CarefulSpotClient
 __all__ = ["OwnCoinsClient"]
 
 _PAGE = 1_000
+_SETTLES_S = 5.0  # balances and the order events that changed them are told one after the other
 
 
 class OwnCoinsClient(CarefulSpotClient):
@@ -39,6 +42,8 @@ class OwnCoinsClient(CarefulSpotClient):
     ----------
     refusal : LSTMStrategyError or None
         Why it cannot start.
+    said : list of str
+        What a person should know, of coins that are missing while it runs.
     """
 
     def __init__(self, *, config: SpotExecConfig, **given: Any) -> None:
@@ -47,6 +52,12 @@ class OwnCoinsClient(CarefulSpotClient):
         self._ids: dict[int, bool] = {}  # orders at the venue, and whether they are ours
         self._records: dict[str, CoinsRecord] = {}
         self._found: dict[str, CoinsRecord] = {}
+        self.said: list[str] = []
+        self._dust: dict[str, Decimal] = {}
+        self._totals: dict[str, Decimal] = {}
+        self._short: set[str] = set()
+        self._left: dict[str, Decimal] = {}  # of orders: what the venue has told of them, and the engine may not know
+        self._last_told: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         super().__init__(config=config, **given)
         self._belongs = belongs(self.trader_id.get_tag())
 
@@ -59,6 +70,7 @@ class OwnCoinsClient(CarefulSpotClient):
             status = await super().generate_mass_status(lookback_mins)
             if first and status is not None:
                 write(self._place, self._records | self._found)
+                self._loop.call_later(_SETTLES_S, self._tell_balances)  # when the engine knows what was reported
         except LSTMStrategyError as error:
             self.refusal = error
             raise
@@ -85,7 +97,44 @@ class OwnCoinsClient(CarefulSpotClient):
 
     def generate_account_state(self, balances: list[Any], *more: Any, **named: Any) -> None:
         """Tell balances, less what is kept."""
-        super().generate_account_state(hidden(balances, self._keep), *more, **named)
+        self._last_told = (balances, *more), named
+        ours: dict[str, Decimal] | None = None
+        if self._started:  # before that the engine knows no order
+            alive = [*self._cache.orders_open(self.venue), *self._cache.orders_inflight(self.venue)]
+            orders = {order.client_order_id.value: order for order in alive}
+            self._left = {name: left for name, left in self._left.items() if name in orders}
+            ours = locked_by(orders.values(), self._left, self._instrument_provider.find)
+        self._totals |= {balance.currency.code: balance.total.as_decimal() for balance in balances}
+        if self._started and not self._keep.keys().isdisjoint(balance.currency.code for balance in balances):
+            self._loop.call_later(_SETTLES_S, self._look_for_missing)
+        super().generate_account_state(hidden(balances, self._keep, ours), *more, **named)
+
+    def _tell_balances(self) -> None:
+        """Tell them anew: what our own orders lock of them has changed, or is known only now."""
+        if self._last_told is not None:
+            given, named = self._last_told
+            self.generate_account_state(*given, **named)
+
+    def _look_for_missing(self) -> None:
+        """Say once that the account holds less than what is kept and the strategy's position."""
+        for instrument in self._instrument_provider.list_all():
+            coin = instrument.base_currency.code
+            if coin not in self._keep or self._told:
+                continue
+            positions = self._cache.positions_open(instrument_id=instrument.id)
+            held = sum((position.signed_decimal_qty() for position in positions), Decimal(0))
+            total, wanted = self._totals.get(coin, Decimal(0)), Decimal(self._keep[coin]) + max(held, Decimal(0))
+            if total >= wanted - self._dust.get(coin, Decimal(0)):
+                self._short.discard(coin)
+            elif coin not in self._short:
+                self._short.add(coin)
+                text = (
+                    f"the account holds {total} {coin}, less than the {self._keep[coin]} that live.keep leaves alone"
+                    f" and the position of {held}: the position cannot be protected or closed whole; give the coins"
+                    f" back, or correct live.keep.{coin} and start again"
+                )
+                self._log.warning(text)
+                self.said.append(text)
 
     def is_ours(self, client_order_id: str) -> bool:
         """Say whether an order was sent by this trader."""
@@ -101,6 +150,7 @@ class OwnCoinsClient(CarefulSpotClient):
         (ticker,) = await self._http_market.query_ticker_price(symbol=symbol)
         least = Decimal(0) if instrument.min_notional is None else instrument.min_notional.as_decimal()
         dust = max(instrument.size_increment.as_decimal(), least / Decimal(str(ticker.price)))
+        self._dust[coin] = dust
         keep = self._keep.get(coin)
         ours, _ = own_coins(Held(coin, total, dust), keep, record, gained, self._place)
         last = max((trade.id or 0 for trade in trades), default=0 if record is None else record.last_trade)
@@ -130,5 +180,11 @@ class OwnCoinsClient(CarefulSpotClient):
 
     def _handle_execution_report(self, raw: bytes) -> None:
         told = self._decoder_spot_order_update.decode(raw)
-        if any(name and self.is_ours(name) for name in (told.c, told.C)):
-            super()._handle_execution_report(raw)
+        if not any(name and self.is_ours(name) for name in (told.c, told.C)):
+            return
+        rests = told.X in (BinanceOrderStatus.NEW, BinanceOrderStatus.PARTIALLY_FILLED)
+        name = told.C if told.C and told.x == BinanceExecutionType.CANCELED else told.c or told.C
+        self._left[name] = Decimal(told.q) - Decimal(told.z) if rests else Decimal(0)
+        if not self._told and self._ahead >= told.T:  # its balances were told before it
+            self._tell_balances()
+        super()._handle_execution_report(raw)

@@ -212,7 +212,8 @@ class Guard:
                 self.order = known
         return self.order is not None and name == self.order.client_order_id
 
-    def _wanted(self, held: Holdings) -> _Wanted | None:
+    def _wanted(self, held: Holdings, *, whole: bool = False) -> _Wanted | None:
+        """Return what should rest; ``whole``: as if all coins of the position could be sold."""
         state = self._state
         if state is None:
             return None
@@ -221,7 +222,7 @@ class Guard:
             return None
         price = max((Decimal(level) / self._tick).to_integral_value(ROUND_HALF_EVEN), Decimal(1)) * self._tick
         size = min(abs(held.position), self._rules.max_quantity)
-        if held.sellable is not None:  # fees may have been taken from it; what our exit locks is ours
+        if held.sellable is not None and not whole:  # fees may have been taken from it; what our exit locks is ours
             size = min(
                 size, max(held.sellable + sum((o.leaves_qty.as_decimal() for o in held.exits), Decimal(0)), Decimal(0))
             )
@@ -245,9 +246,11 @@ class Guard:
         return self._config.trailing and float(off) < self._config.least_move * distance
 
     def _protects(self, held: Holdings) -> bool:
-        wanted = self._wanted(held)
-        if wanted is None:  # dust needs none; a position without a known level does
+        if self._wanted(held, whole=True) is None:  # dust needs none; a position without a known level does
             return self._state is None or math.isfinite(self._state.stop)
+        wanted = self._wanted(held)
+        if wanted is None:  # its coins are gone, or locked: by an order of ours that takes from it, or by somebody's
+            return _settling(held)
         resting = sum((order.leaves_qty.as_decimal() for order in held.exits if order.is_open), Decimal(0))
         return resting >= min(wanted.quantity, abs(held.position))
 

@@ -177,7 +177,7 @@ async def _trade(
     strategy, kernel = built.strategy, built.node.kernel
     watch = asyncio.ensure_future(_watch(settings, built, observers))
     cache = asyncio.ensure_future(watch_cache(settings, observers))
-    look = asyncio.ensure_future(_look(strategy, observers))
+    look = asyncio.ensure_future(_look(built, observers))
     playing: asyncio.Future[int] | None = None
     waiting = True
     try:
@@ -222,8 +222,10 @@ async def _watch(settings: NodeSettings, built: Built, observers: Observers) -> 
             observers.trouble(f"no bar for {settings.live.silence:g} times {settings.timeframe}: is the venue up?")
 
 
-async def _look(strategy: Any, observers: Observers) -> None:
-    """Tell of what is latched or lifted between bars, of models that are refused, and once of bars of the future."""
+async def _look(built: Built, observers: Observers) -> None:
+    """Tell of what is latched or lifted between bars, models refused, and once of bars of the future and of coins."""
+    strategy = built.strategy
+    clients = [client for client in built.node.kernel.exec_engine._clients.values() if hasattr(client, "said")]
     known, told, models = "", set[str](), dict[str, int]()
 
     def look() -> None:
@@ -238,6 +240,9 @@ async def _look(strategy: Any, observers: Observers) -> None:
                 observers.trouble(f"{name}: {said}")
         for text in said_of_models(strategy, models):
             observers.trouble(text)
+        for client in clients:
+            while client.said:
+                observers.trouble(client.said.pop(0))
 
     try:
         while True:
