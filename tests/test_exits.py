@@ -367,6 +367,48 @@ def test_an_exception_leaves_the_exit_at_the_venue_unless_the_position_is_flatte
     assert seen == left
 
 
+@pytest.mark.parametrize("halted", [False, True])
+def test_who_leaves_for_another_node_neither_sends_nor_cancels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halted: bool
+) -> None:
+    """The other moves the stop, and somebody orders a halt: it is the other's to obey."""
+    tell(monkeypatch, lambda _: 1e-3)
+    flat = np.full(8, 100.0)
+    bars = Bars(PERPETUAL.id, HOUR, (np.arange(8) + 1) * HOUR.ns, flat, flat, flat, flat, np.full(8, 1e6))
+    seen: list[str] = []
+    asked: list[Any] = []
+
+    class Leaves(LSTMStrategy):
+        def on_bar(self, bar: Any) -> None:
+            super().on_bar(bar)
+            if bar.ts_event == 5 * HOUR.ns:
+                if halted:
+                    self.keeper.ordered = "somebody"
+                self.leave(LSTMStrategyError("another node"))
+                (stop,) = [order for order in self.cache.orders_open() if is_exit(order)]
+                super().cancel_order(stop)
+
+        def submit_order(self, order: Any, *arguments: Any, **named: Any) -> None:
+            asked.extend([order] if self.left else [])
+            super().submit_order(order, *arguments, **named)
+
+        def cancel_order(self, order: Any, *arguments: Any, **named: Any) -> None:
+            asked.extend([order] if self.left else [])
+            super().cancel_order(order, *arguments, **named)
+
+        def handle_event(self, event: Any) -> None:
+            super().handle_event(event)
+            if self.left:
+                self.order_halt("by hand")
+            seen[:] = [name_of_status(order) for order in self.cache.orders()]
+
+    monkeypatch.setattr(strategy_module, "LSTMStrategy", Leaves)
+    with pytest.raises(LSTMStrategyError, match="another node"):
+        run(tmp_path, bars, PERPETUAL, PARTS, account="margin", exits=ExitsConfig(stop=3.0))
+    assert not asked
+    assert seen == ["filled", "canceled"]
+
+
 def test_exits_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A saved state keeps its level; without one, the stop that is found at the venue is taken over."""
     tell(monkeypatch, lambda _: 1e-3)

@@ -15,11 +15,15 @@ from test_exits_bars import DEVIATION, STOP
 
 from lstm_strategy.bars import Bars
 from lstm_strategy.decision import Costs, Decision, LimitsConfig, PortfolioState, Reason, RiskState, SizingConfig
+from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.execution import ExecutionConfig
 from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.joint_limits import Resting, join
+from lstm_strategy.nautilus import portfolio_strategy as portfolio_module
+from lstm_strategy.nautilus.account import is_exit
 from lstm_strategy.nautilus.panel_backtest import PanelRun
+from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
 from lstm_strategy.sources.funding import keep_funding
 from lstm_strategy.sources.store import RawStore
 
@@ -183,6 +187,34 @@ def state(exposure: float, pending: float = 0.0) -> PortfolioState:
 
 def decided(exposure: float, target: float) -> Decision:
     return Decision(HOUR.ns, exposure, target, Reason.REBALANCE)
+
+
+def test_whoever_leaves_for_another_node_leaves_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other moves the stops, and somebody orders a halt: it is the other's to obey."""
+    asked: list[Any] = []
+
+    class Leaves(LSTMPortfolioStrategy):
+        def on_bar(self, bar: Any) -> None:
+            super().on_bar(bar)
+            stops = [order for order in self.cache.orders_open() if is_exit(order)]
+            if len(stops) == 2 and not self.left:
+                self.leave(LSTMStrategyError("another node"))
+                for stop in stops:
+                    super().cancel_order(stop)
+                self.order_halt("by hand")
+
+        def submit_order(self, order: Any, *arguments: Any, **named: Any) -> None:
+            asked.extend([order] if self.left else [])
+            super().submit_order(order, *arguments, **named)
+
+        def cancel_order(self, order: Any, *arguments: Any, **named: Any) -> None:
+            asked.extend([order] if self.left else [])
+            super().cancel_order(order, *arguments, **named)
+
+    monkeypatch.setattr(portfolio_module, "LSTMPortfolioStrategy", Leaves)
+    with pytest.raises(LSTMStrategyError, match="another node"):
+        played(tmp_path, [market([FLAT] * 6, AAA), market([FLAT] * 6, BBB)], monkeypatch)
+    assert not asked
 
 
 def test_nothing_counts_on_another_orders_filling() -> None:

@@ -25,6 +25,8 @@ class KeptStrategy(Strategy):  # type: ignore[misc]
         What stopped the strategy, if anything did.
     keeper : Keeper
         Writes down what must not be forgotten, and hears what is ordered.
+    left : bool
+        Whether another node trades the account now: nothing is sent or cancelled any more.
     pace : Pace
         The venue's time; a node on a replay puts another in.
     """
@@ -36,6 +38,7 @@ class KeptStrategy(Strategy):  # type: ignore[misc]
         super().__init__(config)
         self.settings = config
         self.failure: Exception | None = None
+        self.left = False
         self.keeper = Keeper(self)
 
     def record_of(self, instrument: str) -> RunRecord | None:
@@ -60,6 +63,13 @@ class KeptStrategy(Strategy):  # type: ignore[misc]
         if self.is_running:
             self.stop()
             self.keeper.watch()  # who is stopped can still be flattened
+
+    def leave(self, error: Exception) -> None:
+        """Stop for good, and leave orders, stops and position to another node that trades the account now."""
+        self.left = True
+        for holder in self.holders().values():
+            holder.end_closing()
+        self.fail("the lease", error)
 
     @loud
     def order_halt(self, reason: str) -> None:

@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import msgspec
 from nautilus_trader.common.component import flush_logger
 from nautilus_trader.live.node import TradingNode
 
@@ -85,7 +84,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         observers.started(built)
         stop.on_halt(lambda: built.strategy.order_halt("signal SIGUSR1"))
         if lease is not None:
-            lease.on_lost(lambda text: _leave(built.strategy, text))
+            lease.on_lost(lambda text: built.strategy.leave(LSTMStrategyError(text)))
         ended = await _trade(settings, built, stage, stop, observers)
         await _stop(settings, built)
         on_end(NodeRun(built, ended, time.perf_counter() - began))
@@ -95,12 +94,6 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
             raise LSTMStrategyError(
                 f"the engine shut down{last_error(settings.run_folder)}; positions are as they were"
             )
-
-
-def _leave(strategy: Any, text: str) -> None:
-    """Stop for another node that trades the same account: its position is that one's now, and is not closed."""
-    strategy.settings = msgspec.structs.replace(strategy.settings, flatten_on_stop=False)
-    strategy.fail("the lease", LSTMStrategyError(text))
 
 
 async def _start(settings: NodeSettings, built: Built, observers: Observers) -> None:
@@ -267,7 +260,7 @@ def _told_of_history(strategy: Any) -> list[str]:
 async def _stop(settings: NodeSettings, built: Built) -> None:
     """Stop the strategy, give its last orders their time, then end the connections."""
     node, strategy = built.node, built.strategy
-    flatten = settings.live.flatten_on_stop or strategy.keeper.halted
+    flatten = not strategy.left and (settings.live.flatten_on_stop or strategy.keeper.halted)
     if strategy.is_running:
         strategy.stop()
     late = time.monotonic() + settings.live.grace

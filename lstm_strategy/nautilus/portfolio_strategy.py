@@ -258,7 +258,7 @@ class LSTMPortfolioStrategy(KeptStrategy):
         self.failure = self._panel = None
         self.correlations = {}
         self.seats, self._rounds, self._closes, self._restored = {}, Rounds(()), {}, {}
-        self._told, self._fallen, self._started = {}, False, False
+        self._told, self._fallen, self._started, self.left = {}, False, False, False
         self.keeper.forget()
 
     def on_save(self) -> dict[str, bytes]:

@@ -256,8 +256,9 @@ class Seat:
         self.feed.stop()
         if self.journal is not None:
             self.journal.flush()
-        self.closing = Closing(self._view, self.session.desk, flatten=flatten)
-        self.closing.go_on()
+        if not self._view.left:
+            self.closing = Closing(self._view, self.session.desk, flatten=flatten)
+            self.closing.go_on()
 
     @property
     def model_label(self) -> str:
@@ -270,6 +271,8 @@ class Seat:
 
     def flatten(self) -> None:
         """Cancel and close, whether the strategy runs on or has been stopped."""
+        if self._view.left:
+            return
         if self.closing is None or not self.closing.flattens or self.closing.gave_up:
             self.end_closing()
             self.closing = Closing(self._view, self.session.desk, flatten=True)

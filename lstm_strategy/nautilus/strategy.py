@@ -161,9 +161,10 @@ class LSTMStrategy(KeptStrategy):
             self._journal.flush()
         if self._session is not None:
             self.end_closing()
-            flatten = self.settings.flatten_on_stop or self.keeper.halted
-            self._closing = Closing(self, self._session.desk, flatten=flatten)
-            self._closing.go_on()
+            if not self.left:
+                flatten = self.settings.flatten_on_stop or self.keeper.halted
+                self._closing = Closing(self, self._session.desk, flatten=flatten)
+                self._closing.go_on()
         self.keeper.pause()
 
     def on_resume(self) -> None:
@@ -210,6 +211,8 @@ class LSTMStrategy(KeptStrategy):
     def flatten(self) -> None:
         """Cancel our orders and close the position, whether the strategy runs on or has been stopped."""
         closing = self._closing
+        if self.left:
+            return
         if self._session is not None and (closing is None or not closing.flattens or closing.gave_up):
             self.end_closing()
             self._closing = Closing(self, self._session.desk, flatten=True)
@@ -246,7 +249,7 @@ class LSTMStrategy(KeptStrategy):
             self._journal
         ) = None
         self.record = RunRecord(self.settings.instrument_id.value) if self.settings.record else None
-        self._marked_ts, self._told, self._uncounted, self._loaded = 0, None, 0, {}
+        self._marked_ts, self._told, self._uncounted, self._loaded, self.left = 0, None, 0, {}, False
         self.keeper.forget()
 
     def on_save(self) -> dict[str, bytes]:
