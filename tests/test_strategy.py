@@ -271,7 +271,9 @@ def test_what_the_engine_denies_of_a_closing_is_tried_again_ever_later_and_can_b
     assert desk.waits[:4] == [1.0, 2.0, 4.0, 8.0]
     assert max(desk.waits) == 600.0
     assert "left open" in desk.errors[-1]
-    halted = SimpleNamespace(_session=SimpleNamespace(desk=desk), _closing=winding, end_closing=lambda: None, id="S-1")
+    halted = SimpleNamespace(
+        _session=SimpleNamespace(desk=desk), _closing=winding, end_closing=lambda: None, id="S-1", left=False
+    )
     LSTMStrategy.flatten(halted)
     assert desk.sent == 14
     assert halted._closing is not winding
