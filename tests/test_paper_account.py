@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +22,16 @@ from nautilus_trader.backtest.execution_client import BacktestExecClient
 from nautilus_trader.common.component import MessageBus, TestClock
 from nautilus_trader.common.factories import OrderFactory
 from nautilus_trader.core.uuid import UUID4
+from nautilus_trader.data.engine import DataEngine
+from nautilus_trader.data.messages import DataResponse
 from nautilus_trader.execution.engine import ExecutionEngine
 from nautilus_trader.execution.messages import CancelOrder, SubmitOrder
+from nautilus_trader.model.data import DataType
 from nautilus_trader.model.enums import BookType, OmsType
 from nautilus_trader.model.identifiers import StrategyId, TraderId
 from nautilus_trader.model.objects import Price, Quantity
 from nautilus_trader.portfolio.portfolio import Portfolio
+from nautilus_trader.risk.engine import RiskEngine
 from nautilus_trader.test_kit.stubs.component import TestComponentStubs
 from test_live import BTC, Desk
 from test_redis import HISTORY, Venue, desk, own_runs, until, venue  # noqa: F401 - desk is a fixture
@@ -36,14 +41,16 @@ from lstm_strategy import artefact
 from lstm_strategy.cli import app
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.nautilus.engine import AccountType, OrderSide, QuoteTick
+from lstm_strategy.nautilus.engine import AccountType, BarType, EngineBar, OrderSide, QuoteTick
 from lstm_strategy.nautilus.engine import Venue as EngineVenue
 from lstm_strategy.nautilus.fills import StopLimitFills
 from lstm_strategy.nautilus.instruments import to_engine
+from lstm_strategy.nautilus.pace import Pace
 from lstm_strategy.nautilus.paper_account import AccountBook, KeptAccount, KeptOrder, KeptPosition, account_of
-from lstm_strategy.nautilus.paper_exchange import PaperExchange
+from lstm_strategy.nautilus.paper_exchange import PaperExchange, PaperVenueConfig, Terms
 from lstm_strategy.nautilus.paper_ledger import Ledger
-from lstm_strategy.nautilus.paper_state import go_on, money_of, sum_up
+from lstm_strategy.nautilus.paper_state import go_on, keep_bar, money_of, sum_up
+from lstm_strategy.nautilus.paper_venue import PaperVenue
 from lstm_strategy.nautilus.simulation import RateFeeModel, RateFeeModelConfig
 from lstm_strategy.replay.market import Market
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
@@ -379,7 +386,8 @@ def test_a_replay_keeps_none(desk: Desk) -> None:  # noqa: F811
 
 DESCRIBED = simulated_instrument(SimulationConfig(instrument_id=BTC))
 OTHER = simulated_instrument(SimulationConfig(instrument_id="ETHUSDT.BINANCE"))
-DUE = 5 * 3_600_000_000_000
+HOUR_NS = 3_600_000_000_000
+DUE = 5 * HOUR_NS
 
 
 class Bench:
@@ -556,3 +564,119 @@ def test_a_name_that_stays_silent_keeps_nothing_of_the_others_from_being_written
     second.show("9.00", DUE + 2, other)  # after it
     assert found_waiting.avg_px == pytest.approx(9.01)
     assert found_leaving.status_string() == "CANCELED"
+
+
+# -- a live bar before the history ----------------------------------------------------------------------------------
+
+
+class PaperDesk:
+    """A paper venue on an account that goes on, before a kernel of which a strategy is imagined."""
+
+    def __init__(self, path: Path, feed: Any, now: Callable[[], int]) -> None:
+        clock, trader = TestClock(), TraderId("T-2")
+        self.bus, self.cache, self.path = MessageBus(trader, clock), TestComponentStubs.cache(), path
+        portfolio = Portfolio(self.bus, self.cache, clock)
+        self.instrument = to_engine(DESCRIBED)
+        self.cache.add_instrument(self.instrument)
+        config = PaperVenueConfig(
+            venue="BINANCE",
+            account_type="CASH",
+            starting_balances=["1000 USDT"],
+            terms={BTC: Terms(0.0, 0.0, 0.0, 1.0)},
+            timeframe="1h",
+            inside_bars=True,
+            account_dir=str(path),
+        )
+        self.venue = PaperVenue(asyncio.get_running_loop(), portfolio, self.bus, self.cache, clock, config)
+        self.failures: list[Exception] = []
+        strategy = SimpleNamespace(
+            pace=Pace(now),
+            holders=lambda: {BTC: SimpleNamespace(feed=feed)},
+            fail=lambda _, error: self.failures.append(error),
+        )
+        engines = {
+            "data_engine": DataEngine(self.bus, self.cache, clock),
+            "risk_engine": RiskEngine(portfolio, self.bus, self.cache, clock),
+            "exec_engine": ExecutionEngine(self.bus, self.cache, clock),
+        }
+        engines["exec_engine"].register_client(self.venue)
+        self.venue.stand_before(SimpleNamespace(trader=SimpleNamespace(strategies=lambda: [strategy]), **engines))
+        self.factory = OrderFactory(trader, StrategyId("S-1"), clock)
+
+    def submit(self, order: Any) -> Any:
+        self.cache.add_order(order)
+        asked = {"command_id": UUID4(), "ts_init": 0}
+        self.venue.submit_order(SubmitOrder(order.trader_id, order.strategy_id, order, **asked))
+        return order
+
+    def tell(self, bar: EngineBar) -> None:
+        self.bus.send("DataEngine.process", bar)
+
+    def answer(self, bars: list[EngineBar]) -> None:
+        """Answer with a history."""
+        asked = {"correlation_id": UUID4(), "response_id": UUID4(), "start": None, "end": None, "ts_init": 0}
+        what = DataType(EngineBar, metadata={"bar_type": bars[0].bar_type})
+        self.bus.send("DataEngine.response", DataResponse(self.venue.id, self.venue.venue, what, bars, **asked))
+
+    def kept(self) -> KeptAccount:
+        found, _ = StateFolder(self.path).read()
+        assert found is not None
+        return account_of(found)
+
+
+@pytest.mark.parametrize("comes", ["the history first", "a live bar first", "no history at all"])
+def test_what_rests_meets_the_bars_that_were_missed_before_any_live_one(tmp_path: Path, comes: str) -> None:
+    """At the price of the bar that reached it, whichever of the two is faster; and what is sent meets none of them."""
+    first = Bench()
+    name, size, price = first.instrument.id, first.instrument.make_qty, first.instrument.make_price
+    bar_type = BarType.from_str(f"{BTC}-1-HOUR-LAST-EXTERNAL")
+
+    def bar(hour: int, *prices: float) -> EngineBar:
+        ts = hour * HOUR_NS
+        return EngineBar(bar_type, *map(price, prices), size(1000), ts, ts)
+
+    first.show("100.00", HOUR_NS)
+    stop = first.submit(first.factory.stop_limit(name, OrderSide.SELL, size(2), price(97), price(98)))
+    first.show("100.00", HOUR_NS + 2)
+    bars = {BTC: keep_bar(bar(1, 100, 100, 100, 100))}
+    account = book(tmp_path, trader="T-2")
+    account.write(msgspec.structs.replace(first.kept(), bars=bars), 9)
+    account.close()
+    missed, live = [bar(2, 100, 101, 90, 95), bar(3, 110, 111, 109, 110)], bar(4, 112, 113, 111, 112)
+
+    async def go_through() -> tuple[Any, Any, KeptAccount]:
+        feed, now = SimpleNamespace(collecting=True), 4 * HOUR_NS
+        bench = PaperDesk(tmp_path, feed, lambda: now)
+        venue_ = bench.venue
+        venue_.connect()
+        while not venue_.is_connected:
+            await asyncio.sleep(0.01)
+        market = bench.submit(bench.factory.market(name, OrderSide.BUY, size(1)))  # at the start, of what is known then
+        if comes == "the history first":
+            bench.answer(missed)
+            feed.collecting = False
+            bench.tell(live)
+        else:
+            bench.tell(live)
+            assert venue_.told[BTC] == HOUR_NS
+            if comes == "a live bar first":
+                bench.answer(missed)
+            feed.collecting = False
+            await asyncio.sleep(0.25)
+            assert venue_.told[BTC] == 4 * HOUR_NS
+        now += HOUR_NS
+        bench.tell(bar(5, 120, 121, 119, 120))
+        await asyncio.sleep(0.01)
+        venue_.give_back()
+        assert not bench.failures
+        return bench.cache.order(stop.client_order_id), market, bench.kept()
+
+    found, market, kept = asyncio.run(go_through())
+    wanted = {"the history first": 112.0}.get(comes, 120.0)  # the first live bar after it was known what was missed
+    assert market.avg_px == pytest.approx(wanted, abs=0.02)
+    if comes == "no history at all":
+        assert found.status_string() == "ACCEPTED"  # no bar that came has reached it
+    else:
+        assert (found.status_string(), found.avg_px) == ("FILLED", pytest.approx(97.0))
+    assert kept.bars[BTC].ts_close == 5 * HOUR_NS
+    assert len(kept.orders) == (comes == "no history at all")

@@ -44,6 +44,7 @@ from lstm_strategy.nautilus.engine import (
 )
 from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills, open_quotes
 from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar
+from lstm_strategy.nautilus.paper_absent import Absent
 from lstm_strategy.nautilus.paper_account import KeptAccount, open_book
 from lstm_strategy.nautilus.paper_exchange import PaperExchange, PaperVenueConfig
 from lstm_strategy.nautilus.paper_ledger import Ledger
@@ -125,7 +126,7 @@ class PaperVenue(SandboxExecutionClient):
         self._settings, self._timeframe = config, Timeframe.parse(config.timeframe)
         self._kernel: Any = None
         self._ledger = Ledger(book, self.exchange, clock)
-        self._absent: set[str] = set()  # whose bars of the time between two processes are still to come
+        self._absent = Absent(loop, lambda: self._kernel.trader.strategies())
         self._past = self._acting = self._soon = False
 
     def stand_before(self, kernel: Any) -> None:
@@ -177,8 +178,9 @@ class PaperVenue(SandboxExecutionClient):
         self._ledger.last = last = go_on(self.exchange, kept, found, self.id, self.account_id)
         self.told = {name: bar.ts_close for name, bar in last.items()}
         self.exchange.told_ns = max(self.told.values(), default=0)
-        self._absent, self.exchange.now = set(self.told), self._now
-        for name in self._absent:
+        self._absent.begin(self.told)
+        self.exchange.now = self._now
+        for name in self.told:
             self.exchange.hold(InstrumentId.from_str(name))
         self._ready()
 
@@ -207,8 +209,8 @@ class PaperVenue(SandboxExecutionClient):
     def _on_response(self, response: Any) -> None:
         """Let what rests, or was under way, meet the bars that closed while nobody was there; then tell the history."""
         bars = response.data if isinstance(response.data, list) else []
-        if self._absent and bars and isinstance(bars[0], EngineBar):
-            self._try(self._meet, bars)
+        if bars and isinstance(bars[0], EngineBar):
+            self._try(self._meet, bars[0].bar_type.instrument_id.value, bars)
         self._kernel.data_engine.response(response)
 
     def _try(self, work: Callable[..., None], *given: Any) -> None:
@@ -222,35 +224,36 @@ class PaperVenue(SandboxExecutionClient):
         finally:
             self._acting = acted
 
-    def _meet(self, bars: list[EngineBar]) -> None:
-        """Show the market a history, as far as it is new; what strategies send meanwhile meets the next live bar."""
-        name = bars[0].bar_type.instrument_id.value
+    def _meet(self, name: str, bars: list[EngineBar]) -> None:
+        """Show the market a history, as far as it is new, and the live bars that came before it; in order.
+
+        What strategies send meanwhile meets the next live bar.
+        """
         if name not in self._absent:
             return
         self._past, now = True, self._now()
         try:
-            for bar in sorted(bars, key=lambda bar: int(bar.ts_event)):
-                ts_close = on_grid(bar.ts_event, self._timeframe)
-                if ts_close is not None and ts_close <= now and (read := self._read(bar, ts_close)) is not None:
+            closed = [bar for bar in bars if (on_grid(bar.ts_event, self._timeframe) or 0) <= now]
+            for bar in sorted([*closed, *self._absent.take(name)], key=lambda bar: int(bar.ts_event)):
+                if (read := self._read(bar, on_grid(bar.ts_event, self._timeframe))) is not None:
                     self._show_bar(read, bar)
                     self._settle(read, bar)
         finally:
             self._past = False
-            self._arrived(name)
-        self._ledger.write()
-
-    def _arrived(self, name: str) -> None:
-        """Note that no bar of the time between two processes is to come any more."""
-        if name in self._absent:
-            self._absent.discard(name)
             self.exchange.told_ns = max(self.exchange.told_ns, self.told[name])
             self.exchange.let_go(InstrumentId.from_str(name), self.told[name])
+        self._ledger.write()
 
     def _on_bar(self, bar: EngineBar) -> None:
         """Show the market what is new in a bar, then tell the bar; the strategy says what is wrong with any other."""
+        name = bar.bar_type.instrument_id.value
+        if not (waits := self._absent.awaits(name)):
+            self._meet(name, [])
         bars = self._read(bar, on_grid(bar.ts_event, self._timeframe))
+        if bars is not None and waits:
+            self._absent.put_aside(name, bar, lambda: self._try(self._meet, name, []))
+            bars = None
         if bars is not None:
-            self._arrived(bars.instrument_id)
             self._show_bar(bars, bar)
         DataEngine.process(self._kernel.data_engine, bar)
         if bars is not None:
