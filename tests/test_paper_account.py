@@ -41,6 +41,7 @@ from lstm_strategy import artefact
 from lstm_strategy.cli import app
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.carry import CarryModule, CarryModuleConfig
 from lstm_strategy.nautilus.engine import AccountType, BarType, EngineBar, OrderSide, QuoteTick
 from lstm_strategy.nautilus.engine import Venue as EngineVenue
 from lstm_strategy.nautilus.fills import StopLimitFills
@@ -393,7 +394,7 @@ DUE = 5 * HOUR_NS
 class Bench:
     """A simulated venue with an execution engine, and nothing else."""
 
-    def __init__(self, kept: KeptAccount | None = None) -> None:
+    def __init__(self, kept: KeptAccount | None = None, modules: tuple[Any, ...] = ()) -> None:
         self.clock = clock = TestClock()
         trader = TraderId("T-1")
         bus, self.cache = MessageBus(trader, clock), TestComponentStubs.cache()
@@ -404,12 +405,12 @@ class Bench:
             clock,
             venue=EngineVenue("BINANCE"),
             oms_type=OmsType.NETTING,
-            account_type=AccountType.CASH,
+            account_type=AccountType.MARGIN if modules else AccountType.CASH,
             starting_balances=money_of(["1000 USDT", "3 BTC"], kept),
             base_currency=None,
             default_leverage=Decimal(1),
             leverages={},
-            modules=[],
+            modules=list(modules),
             portfolio=portfolio,
             msgbus=bus,
             cache=self.cache,
@@ -564,6 +565,63 @@ def test_a_name_that_stays_silent_keeps_nothing_of_the_others_from_being_written
     second.show("9.00", DUE + 2, other)  # after it
     assert found_waiting.avg_px == pytest.approx(9.01)
     assert found_leaving.status_string() == "CANCELED"
+
+
+def held_short(path: Path, kills: set[tuple[int, str]]) -> tuple[Decimal, dict[str, float]]:
+    """Return the balance and what is owed after two days of a short position beside another name, told after it.
+
+    Killed after bars of some hours and names.
+    """
+    names, book_names = (BTC, "ETHUSDT.BINANCE"), [BTC, "ETHUSDT.BINANCE"]
+    funding = {"funding_ts": (30 * HOUR_NS,), "funding_rates": (0.001,)}
+
+    def begin() -> tuple[Bench, AccountBook, Ledger]:
+        modules = [
+            CarryModule(CarryModuleConfig(component_id=name, instrument_id=name, borrow=0.5, **funding))
+            for name in names
+        ]
+        account = book(path, kind="MARGIN", names=book_names)
+        bench = Bench(account.kept, tuple(modules))
+        ledger = Ledger(account, bench.exchange, bench.clock)
+        ledger.last = {} if account.kept is None else dict(account.kept.bars)
+        ledger.begin()
+        ledger.write()
+        return bench, account, ledger
+
+    bench, account, ledger = begin()
+    other = bench.other
+    bench.show("10.00", 1, other)
+    bench.submit(bench.factory.market(other.id, OrderSide.SELL, other.make_qty(50)))
+    bench.show("10.00", 3, other)
+    ledger.write()
+    for hour in range(1, 49):
+        for name in names:
+            price = Price.from_str(f"{10 + hour % 7}.00")
+            ts, bar_type = hour * HOUR_NS, BarType.from_str(f"{name}-1-HOUR-LAST-EXTERNAL")
+            bar = EngineBar(bar_type, price, price, price, price, Quantity.from_int(1), ts, ts)
+            for module in bench.exchange.modules:
+                module.pre_process(bar)
+            ledger.told(bar)
+            ledger.write_changed()
+            if (hour, name) in kills:
+                account.close()
+                bench, account, ledger = begin()
+    account.close()
+    kept = account_of(StateFolder(path).read()[0] or Kept("", {}, 0, "", {}))
+    return Decimal(kept.balances["USDT"]), kept.owed
+
+
+def test_interest_and_funding_are_paid_once_whenever_it_is_killed(tmp_path: Path) -> None:
+    """An event of one name is one for the interest of all: what it charged is known with the balance it left."""
+    wanted, owed = held_short(tmp_path / "whole", set())
+    assert Decimal(999) < wanted < Decimal(1001)
+    assert wanted != Decimal("1000.00000000"), "else nothing was charged"
+    for number, kills in enumerate(
+        [{(24, BTC)}, {(25, BTC)}, {(30, BTC), (31, BTC)}, {(31, "ETHUSDT.BINANCE")}, {(24, "ETHUSDT.BINANCE")}]
+    ):
+        found = held_short(tmp_path / str(number), kills)
+        assert found[0] == wanted, kills
+        assert found[1] == pytest.approx(owed, rel=1e-9), kills
 
 
 # -- a live bar before the history ----------------------------------------------------------------------------------

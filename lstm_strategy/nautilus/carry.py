@@ -76,12 +76,18 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
 
     @property
     def owed(self) -> float:
-        """Interest that the account has not paid yet, in quote currency; a restart sets it."""
+        """Interest that the account has not paid yet, in quote currency."""
         return self._owed
 
-    @owed.setter
-    def owed(self, amount: float) -> None:
-        self._owed = amount
+    @property
+    def reckoned(self) -> int:
+        """Until when funding and interest are reckoned, ns UTC: by the events of all instruments."""
+        return self._ts
+
+    def go_on(self, price: float, owed: float, reckoned: int) -> None:
+        """Go on after a restart: with its instrument's last price, the interest owed, and until when that is known."""
+        self._price, self._owed, self._ts = price, owed, reckoned
+        self._next = bisect.bisect_left(self._settings.funding_ts, reckoned)
 
     def pre_process(self, data: Any) -> None:
         """Settle what was due before this event, at the price before it; then take its price."""

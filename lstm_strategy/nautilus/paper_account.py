@@ -18,10 +18,11 @@ from lstm_strategy.nautilus.paper_exchange import PaperVenueConfig
 from lstm_strategy.state_file import SEATS, Kept, unpack_seats
 from lstm_strategy.state_folder import StateFolder
 
-__all__ = ["AccountBook", "KeptAccount", "KeptBar", "KeptOrder", "KeptPosition", "account_of", "open_book"]
+__all__ = ["SHARED", "AccountBook", "KeptAccount", "KeptBar", "KeptOrder", "KeptPosition", "account_of", "open_book"]
 
 _WHO, _PART = "paper account", "account"
-_SHARED = ""  # among the names of instruments: the balances
+SHARED = ""
+"""Among the names of instruments: the balances, and the interest that events of any instrument change."""
 
 
 class KeptPosition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +78,8 @@ class KeptAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         By instrument, interest that is not charged yet, in quote currency.
     since_ns : int
         When the account began.
+    reckoned : dict of int
+        By instrument, until when (ns) that interest and its funding are reckoned; its last bar's close where not given.
     """
 
     kind: str
@@ -86,6 +89,7 @@ class KeptAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bars: dict[str, KeptBar]
     owed: dict[str, float]
     since_ns: int
+    reckoned: dict[str, int] = {}
 
     @property
     def held(self) -> set[str]:
@@ -115,8 +119,9 @@ def account_of(found: Kept) -> KeptAccount:
 
 
 def _amended(account: KeptAccount, name: str, part: KeptAccount) -> KeptAccount:
-    if name == _SHARED:
-        return msgspec.structs.replace(account, balances=part.balances)
+    if name == SHARED:
+        owed, reckoned = account.owed | part.owed, account.reckoned | part.reckoned
+        return msgspec.structs.replace(account, balances=part.balances, owed=owed, reckoned=reckoned)
     return msgspec.structs.replace(
         account,
         positions=[one for one in account.positions if one.instrument != name] + part.positions,
@@ -170,7 +175,7 @@ class AccountBook:
             self._last = content
 
     def amend(self, parts: dict[str, KeptAccount], now_ns: int) -> bool:
-        """Write what has become of some instruments, each with the balances of its currencies.
+        """Write what has become of some instruments, each with the balances of its currencies, and of what they share.
 
         Returns
         -------
@@ -181,8 +186,9 @@ class AccountBook:
         changed = {name: msgspec.json.encode(part) for name, part in parts.items()}
         for part in parts.values():  # quote currency is of all of them: what counts is the last word on each
             self._balances |= part.balances
-        shared = KeptAccount(self._kind, self._balances, [], [], {}, {}, self.since_ns)
-        return self._folder.amend(now_ns, changed | {_SHARED: msgspec.json.encode(shared)})
+        empty = KeptAccount(self._kind, {}, [], [], {}, {}, self.since_ns)
+        shared = msgspec.structs.replace(parts.get(SHARED, empty), balances=self._balances)
+        return self._folder.amend(now_ns, changed | {SHARED: msgspec.json.encode(shared)})
 
     def close(self) -> None:
         """Give the folder back, with all of it on the disk."""

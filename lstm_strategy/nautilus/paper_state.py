@@ -38,7 +38,7 @@ from nautilus_trader.model.position import Position
 from lstm_strategy.nautilus.carry import CarryModule
 from lstm_strategy.nautilus.engine import BarType, EngineBar, InstrumentId, Money, Order
 from lstm_strategy.nautilus.liquidation import LiquidationModule
-from lstm_strategy.nautilus.paper_account import KeptAccount, KeptBar, KeptOrder, KeptPosition
+from lstm_strategy.nautilus.paper_account import SHARED, KeptAccount, KeptBar, KeptOrder, KeptPosition
 
 __all__ = ["go_on", "keep_bar", "money_of", "sum_up", "sum_up_each"]
 
@@ -75,8 +75,8 @@ def sum_up(
         positions=[_keep_position(position) for position in cache.positions_open()],
         orders=[_keep_order(order, submitted.get(name), cancelled.get(name)) for name, order in alive.items()],
         bars=last,
-        owed={module.instrument: module.owed for module in _carrying(exchange)},
         since_ns=since_ns,
+        **_keep_carry(exchange),
     )
 
 
@@ -88,21 +88,26 @@ def sum_up_each(
     since_ns: int,
     asked: set[InstrumentId],
 ) -> dict[str, KeptAccount]:
-    """Return the same of some instruments alone, each by its name, with the balances of its currencies."""
+    """Return the same of some instruments alone, each by its name, with the balances of its currencies; and `SHARED`.
+
+    An event of one instrument is one for the interest and the funding of all.
+    """
     cache, account = exchange.cache, exchange.get_account()
-    kind, owed = "CASH" if account.is_cash_account else "MARGIN", {one.instrument: one for one in _carrying(exchange)}
+    kind = "CASH" if account.is_cash_account else "MARGIN"
     found: dict[Any, KeptAccount] = {}
+    carrying = {cache.instrument(InstrumentId.from_str(one.instrument)) for one in _carrying(exchange)}
+    charged = {instrument.quote_currency for instrument in carrying if instrument is not None}
     for instrument_id in asked:
         name, instrument = instrument_id.value, cache.instrument(instrument_id)
-        currencies = {instrument.get_base_currency(), instrument.quote_currency, instrument.get_cost_currency()}
-        totals = {one.code: account.balance_total(one) for one in currencies if one is not None}
+        own = {instrument.get_base_currency(), instrument.quote_currency, instrument.get_cost_currency()}
+        totals = {one.code: account.balance_total(one) for one in own | charged if one is not None}
         found[instrument_id] = KeptAccount(
             kind=kind,
             balances={code: str(total.as_decimal()) for code, total in totals.items() if total is not None},
             positions=[],
             orders=[],
             bars={name: last[name]} if name in last else {},
-            owed={name: owed[name].owed} if name in owed else {},
+            owed={},
             since_ns=since_ns,
         )
     few = len(asked) <= _FEW
@@ -114,7 +119,8 @@ def sum_up_each(
     for key, order in alive.items():
         if (one := found.get(order.instrument_id)) is not None:
             one.orders.append(_keep_order(order, submitted.get(key), cancelled.get(key)))
-    return {instrument_id.value: one for instrument_id, one in found.items()}
+    shared = KeptAccount(kind, {}, [], [], {}, since_ns=since_ns, **_keep_carry(exchange))
+    return {instrument_id.value: one for instrument_id, one in found.items()} | {SHARED: shared}
 
 
 def go_on(
@@ -131,19 +137,23 @@ def go_on(
         for due, command in _restore_order(exchange, order, client, account):
             exchange.put(due, command)
     last = {name: bar for name, bar in kept.bars.items() if name in known}
-    for bar in map(_restore_bar, last.values()):
+    for name, bar in ((name, _restore_bar(bar)) for name, bar in last.items()):
         for module in exchange.modules:
-            if isinstance(module, CarryModule):
-                module.pre_process(bar)
+            if isinstance(module, CarryModule) and module.instrument == name:
+                module.go_on(float(bar.close), kept.owed.get(name, 0.0), kept.reckoned.get(name, int(bar.ts_event)))
             elif isinstance(module, LiquidationModule):
                 module.mark(bar)
-    for module in _carrying(exchange):
-        module.owed = kept.owed.get(module.instrument, 0.0)
     return last
 
 
 def _carrying(exchange: Any) -> list[CarryModule]:
     return [module for module in exchange.modules if isinstance(module, CarryModule)]
+
+
+def _keep_carry(exchange: Any) -> dict[str, Any]:
+    known = [one for one in _carrying(exchange) if one.reckoned]
+    owed, reckoned = {one.instrument: one.owed for one in known}, {one.instrument: one.reckoned for one in known}
+    return {"owed": owed, "reckoned": reckoned}
 
 
 def _keep_position(position: Any) -> KeptPosition:
