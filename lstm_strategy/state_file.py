@@ -95,13 +95,17 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SeatState(msgspec.Struct, frozen=True, array_like=True):
-    """What a restart must know of one of several instruments: encoded parts, its flows, orders not yet counted."""
+    """What a restart must know of one of several instruments: encoded parts, its flows, orders not yet counted.
+
+    ``left``: how much of the last orders was unfilled when the last of their fills went into the flows.
+    """
 
     forecaster: bytes | None = None
     risk: bytes | None = None
     exits: bytes | None = None
     flows: float | None = None
     uncounted: int = 0
+    left: dict[str, str] = {}
 
 
 def encode(kept: Kept) -> bytes:

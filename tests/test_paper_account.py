@@ -42,9 +42,10 @@ from lstm_strategy.cli import app
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.carry import CarryModule, CarryModuleConfig
-from lstm_strategy.nautilus.engine import AccountType, BarType, EngineBar, OrderSide, QuoteTick
+from lstm_strategy.nautilus.engine import AccountType, BarType, EngineBar, OrderFilled, OrderSide, QuoteTick
 from lstm_strategy.nautilus.engine import Venue as EngineVenue
 from lstm_strategy.nautilus.fills import StopLimitFills
+from lstm_strategy.nautilus.flows import Flows
 from lstm_strategy.nautilus.instruments import to_engine
 from lstm_strategy.nautilus.pace import Pace
 from lstm_strategy.nautilus.paper_account import AccountBook, KeptAccount, KeptOrder, KeptPosition, account_of
@@ -397,7 +398,7 @@ class Bench:
     def __init__(self, kept: KeptAccount | None = None, modules: tuple[Any, ...] = ()) -> None:
         self.clock = clock = TestClock()
         trader = TraderId("T-1")
-        bus, self.cache = MessageBus(trader, clock), TestComponentStubs.cache()
+        self.bus, self.cache = bus, _ = MessageBus(trader, clock), TestComponentStubs.cache()
         portfolio = Portfolio(bus, self.cache, clock)
         self.engine = ExecutionEngine(bus, self.cache, clock)
         self.exchange = PaperExchange(
@@ -446,12 +447,12 @@ class Bench:
         names = (order.trader_id, order.strategy_id, order.instrument_id, order.client_order_id, order.venue_order_id)
         self.client.cancel_order(CancelOrder(*names, **asked))
 
-    def show(self, price: str, ts: int, instrument: Any = None) -> None:
+    def show(self, price: str, ts: int, instrument: Any = None, offered: int = 1000) -> None:
         """Let the market be at a price, with a spread of a tick."""
         instrument = instrument or self.instrument
         bid = Price.from_str(price)
         ask = Price(bid.as_decimal() + Decimal("0.01"), 2)
-        size = Quantity(Decimal(1000), instrument.size_precision)
+        size = Quantity(Decimal(offered), instrument.size_precision)
         self.exchange.shown = instrument.id
         self.exchange.process_quote_tick(QuoteTick(instrument.id, bid, ask, size, size, ts, ts))
         self.exchange.process(ts)
@@ -565,6 +566,61 @@ def test_a_name_that_stays_silent_keeps_nothing_of_the_others_from_being_written
     second.show("9.00", DUE + 2, other)  # after it
     assert found_waiting.avg_px == pytest.approx(9.01)
     assert found_leaving.status_string() == "CANCELED"
+
+
+@pytest.mark.parametrize("offered", [1000, 3])
+def test_a_fill_that_comes_again_since_the_account_did_not_know_of_it_is_counted_once(offered: int) -> None:
+    """Not by its name: the next process gives that name to another fill."""
+    flows, told = Flows(), []
+
+    def begin(kept: KeptAccount | None = None) -> Bench:
+        bench = Bench(kept)
+
+        def hear(event: Any) -> None:
+            if isinstance(event, OrderFilled):
+                told.append(event)
+                flows.count(event, bench.cache.order(event.client_order_id))
+
+        bench.bus.subscribe("events.order.*", hear)
+        return bench
+
+    first = begin()
+    first.show("90.00", 1)
+    bought = first.submit(first.factory.limit(first.instrument.id, OrderSide.BUY, size_of(first, 5), price_of(first)))
+    account = first.kept()  # on its way
+    flows.value = 0.0
+    first.show("100.00", 3, offered=offered)
+    wanted = pytest.approx(-100.01 * 5)
+    assert flows.value == wanted
+    assert len(told) == (1 if offered > 5 else 2)  # in parts
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode((flows.value, flows.left)))
+
+    flows = Flows()  # killed: the strategy knows of the fill, the account does not
+    flows.restore(*state)
+    second = begin(account)
+    second.show("100.00", 3, offered=offered)
+    assert second.cache.order(bought.client_order_id).status_string() == "FILLED"
+    assert flows.value == wanted
+
+    part, flows = told[0], Flows()  # killed between the parts: of a fill that is larger now the rest is counted
+    flows.restore(-100.01 * 2, {bought.client_order_id.value: "3"})
+    flows.count(part, SimpleNamespace(client_order_id=bought.client_order_id, leaves_qty=size_of(first, 1)))
+    assert flows.value == pytest.approx(-100.01 * 4)
+    flows.restore(*state)
+    second.exchange.told_ns = 6
+    second.factory.set_client_order_id_count(1)  # else a second of the clock sets it apart
+    second.submit(second.factory.market(second.instrument.id, OrderSide.SELL, size_of(second, 2)))
+    second.show("100.00", 9)
+    assert flows.value == pytest.approx(-100.01 * 5 + 200.0)
+    assert len({event.trade_id for event in told}) < len(told)
+
+
+def size_of(bench: Bench, size: int) -> Quantity:
+    return bench.instrument.make_qty(size)
+
+
+def price_of(bench: Bench) -> Price:
+    return bench.instrument.make_price(100.01)
 
 
 def held_short(path: Path, kills: set[tuple[int, str]]) -> tuple[Decimal, dict[str, float]]:

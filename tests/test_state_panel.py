@@ -17,6 +17,7 @@ from lstm_strategy.decision import RiskState, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.nautilus import portfolio_strategy as strategy_module
+from lstm_strategy.nautilus.engine import OrderFilled
 from lstm_strategy.nautilus.panel_backtest import PanelRun
 from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
 from lstm_strategy.portfolio import PortfolioConfig
@@ -181,6 +182,32 @@ def test_a_name_that_is_gone_is_refused_and_a_new_one_takes_part_in_the_halt(
     write((*NAMES, "DDDUSDT.BINANCE"))
     with pytest.raises(LSTMStrategyError, match=r"is of DDDUSDT\.BINANCE, which this strategy does not trade"):
         trade(tmp_path, monkeypatch, 8, {}, 5)
+
+
+def test_a_fill_told_again_after_a_restart_brings_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_each(monkeypatch, lambda name, ts: 1e-3 if (ts // HOUR.ns + ord(name[0])) % 5 else -1e-3)
+    fills: dict[str, OrderFilled] = {}
+    handled = LSTMPortfolioStrategy.handle_event
+
+    def handle(strategy: LSTMPortfolioStrategy, event: Any) -> None:
+        handled(strategy, event)
+        if isinstance(event, OrderFilled):
+            fills[event.instrument_id.value] = event
+
+    def tell_again(strategy: LSTMPortfolioStrategy) -> None:
+        results = {name: seat._flows.value for name, seat in strategy.seats.items()}
+        assert len(fills) == len(NAMES)
+        assert all(results.values())
+        reborn(strategy)
+        for name, fill in fills.items():
+            strategy.seats[name].on_event(fill, running=False)
+        assert {name: seat._flows.value for name, seat in strategy.seats.items()} == results
+        compared.append(results)
+
+    compared: list[dict[str, float | None]] = []
+    monkeypatch.setattr(LSTMPortfolioStrategy, "handle_event", handle)
+    trade(tmp_path, monkeypatch, 12, {10: tell_again})
+    assert len(compared) == 1
 
 
 def test_what_is_kept_of_a_seat_before_this_version_is_read() -> None:

@@ -16,9 +16,10 @@ from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.nautilus.account import Holdings
 from lstm_strategy.nautilus.closing import Closing
-from lstm_strategy.nautilus.engine import OrderFilled, OrderSide
+from lstm_strategy.nautilus.engine import OrderFilled
 from lstm_strategy.nautilus.exits import QUIET
 from lstm_strategy.nautilus.feed import Closed, Feed
+from lstm_strategy.nautilus.flows import Flows
 from lstm_strategy.nautilus.idle import Idle
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
@@ -80,7 +81,7 @@ class Seat:
         self.held: Holdings | None = None
         self.state: PortfolioState | None = None
         self.closing: Closing | None = None
-        self._flows: float | None = None
+        self._flows = Flows()
         self._encoded: tuple[Any, bytes] = None, b""
         self._keeper: Keeper = strategy.keeper
         self._view = cast("LSTMStrategy", _View(strategy, settings, self.record))
@@ -129,8 +130,8 @@ class Seat:
             self.held = None
             return 0.0
         self.held = held = self.session.desk.look(price)
-        if self._flows is None:
-            self._flows = -float(held.position) * price
+        if self._flows.value is None:
+            self._flows.value = -float(held.position) * price
         return held.equity - balance
 
     def mark(self, ts_close: int, equity: float, limits: LimitsConfig, arrival: Arrival | None) -> None:
@@ -241,11 +242,8 @@ class Seat:
     def on_event(self, event: Any, *, running: bool) -> None:
         """Keep count of what fills cost; go on closing, or with what waited for the venue."""
         self.session.desk.learn(event)
-        if isinstance(event, OrderFilled) and self._flows is not None:
-            quantity = float(event.last_qty) * (1.0 if event.order_side == OrderSide.BUY else -1.0)
-            self._flows -= quantity * float(event.last_px)
-            if event.commission is not None and event.commission.currency == event.currency:
-                self._flows -= event.commission.as_double()
+        if isinstance(event, OrderFilled):
+            self._flows.count(event, cast("Any", self._view).cache.order(event.client_order_id))
         if self.closing is not None:
             self.closing.on_event(event)
         elif running and self.session.desk.attentive:
@@ -267,7 +265,7 @@ class Seat:
 
     def light(self) -> tuple[Any, ...]:
         """What an event may change of its state."""
-        return self.risk, self._flows, self.session.desk.exits_state(), self.session.desk.uncounted
+        return self.risk, self._flows.value, self.session.desk.exits_state(), self.session.desk.uncounted
 
     def flatten(self) -> None:
         """Cancel and close, whether the strategy runs on or has been stopped."""
@@ -299,8 +297,9 @@ class Seat:
                 forecaster.state() if known else None,
                 None if risk is None else risk.encode(),
                 desk.exits_state(),
-                self._flows,
+                self._flows.value,
                 desk.uncounted,
+                self._flows.left,
             )
         )
         self._encoded = key, content
@@ -322,7 +321,7 @@ class Seat:
                 " remove it"
             ) from None
         self.risk = None if kept.risk is None else RiskState.decode(kept.risk)
-        self._flows = kept.flows
+        self._flows.restore(kept.flows, kept.left)
         self.session.desk.count_as_sent(kept.uncounted)
         if kept.exits is not None:
             self.session.desk.restore_exits(kept.exits)
@@ -333,7 +332,8 @@ class Seat:
         return list(view.cache.positions_open(instrument_id=self.settings.instrument_id, strategy_id=view.id))
 
     def _result(self, position: float) -> float:
-        return 0.0 if self._flows is None else self._flows + position * self.price
+        flows = self._flows.value
+        return 0.0 if flows is None else flows + position * self.price
 
     def _scale(self) -> float:
         return 0.0 if self.latest is None else self.latest.scale
