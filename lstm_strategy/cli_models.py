@@ -90,15 +90,19 @@ def verify_command(
 
 @models_app.command("promote")
 def promote_command(
-    name: Annotated[str, typer.Argument(help="The model's name.")],
-    version: Annotated[str, typer.Argument(help="The version to use from now on.")],
+    name: Annotated[str, typer.Argument(help="The model's name, or name/version.")],
+    version: Annotated[str, typer.Argument(help="The version to use from now on.")] = "",
     models: ModelsOption = Path("models"),
     as_json: JsonOption = False,
 ) -> None:
     """Make a version the current one; it is verified first. Strategies that follow the model take it up as they run.
 
-    [bold]Example[/bold]: lstm-strategy models promote btcusdt_1h VERSION
+    [bold]Examples[/bold]: lstm-strategy models promote btcusdt_1h VERSION, or btcusdt_1h/VERSION
     """
+    if not version:
+        name, _, version = name.partition("/")
+    if not version:
+        raise LSTMStrategyError(f"which version of {name}? models list has them: models promote {name} VERSION")
     artefact.promote(models, name, version)
     _told_current(name, version, as_json=as_json)
 

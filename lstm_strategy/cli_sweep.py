@@ -80,9 +80,8 @@ def sweep_command(
     began = time.perf_counter()
     setup = load_experiment(experiment)
     if len(chosen := setup.policies(1 if instrument else None)) < 2:
-        raise LSTMStrategyError(
-            f'{experiment}: [sweep] lists {len(chosen)} setting; give values to compare, such as "sizing.tilt" = [0, 1]'
-        )
+        told = "[sweep] gives one setting alone" if setup.sweep else "there is no [sweep]"
+        raise LSTMStrategyError(f'{experiment}: {told}; give values to compare, such as "sizing.tilt" = [0, 1]')
     job, _ = job_of(setup, instrument, Places(catalog, models, runs, model))
     folder = runs / setup.name / f"sweep-{_hash([_identity(job), setup.sizing.horizon])}"
     job, schedule = _forecasts(job, folder)
@@ -264,7 +263,7 @@ def _print(summary: dict[str, Any]) -> None:
         table.add_row(*values, *shares, f"{row['orders']:,.0f}", fixed(row["turnover"], 1))
     console.print(table)
     if len(settings) > _SHOWN:
-        console.print(f"and {len(settings) - _SHOWN:,} more in {escape(summary['path'])}", soft_wrap=True)
+        console.print(f"and {len(settings) - _SHOWN:,} more")
     deflated, chance = summary["deflated_sharpe"], summary["probability_of_overfitting"]
     told = f"The best of {summary['trials']:,} trials: probability that its true Sharpe ratio is above zero (deflated)"
     console.print(f"{told} {percent(deflated)}.", highlight=False)
@@ -277,6 +276,7 @@ def _print(summary: dict[str, Any]) -> None:
             f" best of one half was no better than the median on the other; it lost money there in {lost}.",
             highlight=False,
         )
+    console.print(f"all settings: {escape(summary['path'])}", soft_wrap=True)
 
 
 def _hash(value: Any) -> str:

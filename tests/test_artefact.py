@@ -382,7 +382,7 @@ def test_the_commands_promote_and_roll_back(
     save(models, tiny.manifest, version="2")
     for arguments, told in (
         (["promote", "tiny", "1"], "1"),
-        (["promote", "tiny", "2"], "2"),
+        (["promote", "tiny/2"], "2"),
         (["rollback", "tiny"], "1"),
     ):
         assert called(*arguments, "--json") == 0

@@ -101,7 +101,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 def room_of(module: str) -> str:
     room = module.partition(".")[0]
-    return "cli" if room.startswith("cli_") else room
+    return "cli" if room.startswith("cli_") or room == "__main__" else room
 
 
 def imported(name: str, *, at_load: bool = False) -> set[str]:

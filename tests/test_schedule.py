@@ -500,7 +500,7 @@ def test_a_sweep_judges_its_best_and_goes_on_where_it_was(
     path.write_text(EXPERIMENT[: EXPERIMENT.index('"limits.max')].replace("[0.2, 0.4]", "[0.4]"))
     code, _, err = run_cli(monkeypatch, capsys, *words)
     assert code == 1
-    assert "[sweep] lists 1 setting" in err
+    assert "[sweep] gives one setting alone" in err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from nautilus_trader.cache.config import CacheConfig
 from nautilus_trader.config import (
     LiveDataEngineConfig,
     LiveExecEngineConfig,
@@ -37,6 +38,7 @@ from lstm_strategy.nautilus.venue_clients import Wiring
 __all__ = ["Built", "build_node"]
 
 _CONNECTING_S, _DISCONNECTING_S = 30.0, 3.0
+_HELD = 128  # bars, quotes and trades of an instrument that the engine's cache keeps; nobody here reads them there
 _RACING = "1000/00:00:01"  # orders of a replay, whose days are seconds of the wall by which the engine counts
 
 
@@ -99,7 +101,7 @@ def _config(settings: NodeSettings, clients: Any, *, replayed: bool) -> TradingN
     limits = fence(shared.limits, settings.names, settings.timeframe.ns, inside_bars=shared.inside_bars)
     return TradingNodeConfig(
         trader_id=settings.trader_id,
-        cache=cache,
+        cache=msgspec.structs.replace(cache or CacheConfig(), tick_capacity=_HELD, bar_capacity=_HELD),
         load_state=cache is not None,
         save_state=cache is not None,
         logging=LoggingConfig(
