@@ -409,6 +409,50 @@ def test_who_leaves_for_another_node_neither_sends_nor_cancels(
     assert seen == ["filled", "canceled"]
 
 
+@pytest.mark.parametrize("resting", [False, True])
+def test_while_another_node_may_trade_nothing_is_added_and_the_stop_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resting: bool
+) -> None:
+    """From the fourth bar to the eighth; the forecast asks for more at the fifth, and the price never comes."""
+    tell(monkeypatch, lambda ts: 1e-3 if ts < 5 * HOUR.ns else 2e-3)
+    flat = np.full(12, 100.0)
+    bars = Bars(PERPETUAL.id, HOUR, (np.arange(12) + 1) * HOUR.ns, flat, flat, flat, flat, np.full(12, 1e6))
+    sent: list[tuple[int, bool]] = []
+    statuses: dict[int, list[str]] = {}
+
+    class Adrift(LSTMStrategy):
+        hour = 0
+
+        def on_start(self) -> None:
+            self.adrift = lambda: 4 <= self.hour < 8
+            super().on_start()
+
+        def on_bar(self, bar: Any) -> None:
+            self.hour = bar.ts_event // HOUR.ns
+            if self.hour == 4:
+                self.recall("a test")
+            super().on_bar(bar)
+            statuses[self.hour] = [name_of_status(order) for order in self.cache.orders()]
+
+        def submit_order(self, order: Any, *arguments: Any, **named: Any) -> None:
+            sent.append((self.hour, is_exit(order)))
+            super().submit_order(order, *arguments, **named)
+
+    monkeypatch.setattr(strategy_module, "LSTMStrategy", Adrift)
+    options: dict[str, Any] = {"exits": ExitsConfig(stop=3.0), "account": "margin"}
+    if resting:
+        options["execution"] = ExecutionConfig(mode="post_only", offset=0.01, deadline_bars=30)
+    done = run(tmp_path, bars, PERPETUAL, PARTS, **options)
+    assert not [hour for hour, _ in sent if 4 <= hour < 8]
+    assert (8, False) in sent, "it goes on"
+    if resting:
+        assert (statuses[3], statuses[7]) == (["accepted"], ["canceled"])
+    else:
+        assert statuses[7] == ["filled", "accepted"], "the entry, and the stop"
+        reasons = done.tables["decisions"]["reason"].to_pylist()
+        assert reasons[4:7] == ["unprotected"] * 3
+
+
 def test_exits_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A saved state keeps its level; without one, the stop that is found at the venue is taken over."""
     tell(monkeypatch, lambda _: 1e-3)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -489,3 +489,52 @@ def test_an_address_is_checked_and_never_told(wrong: str) -> None:
     with pytest.raises(LSTMStrategyError, match=rf"live\.cache must be redis://HOST:PORT.*{CACHE_PASSWORD}") as error:
         LiveConfig(cache=wrong)
     assert "canary" not in str(error.value)
+
+
+@needs_redis
+def test_a_node_that_cannot_renew_takes_no_risk_before_another_can_take_its_lease(tmp_path: Path) -> None:
+    async def work() -> None:
+        with redis(tmp_path / "redis") as server:
+            database: Any = SimpleNamespace(host="127.0.0.1", port=server.port, password=PASSWORD, ssl=False)
+            clients = [lease_module._client(database) for _ in range(2)]
+            one, two = (
+                lease_module.Lease(client, "DESK-001", server.url, ttl_s=1.5, renew_s=0.2) for client in clients
+            )
+            assert one.adrift()
+            await one.take(print)
+            keeping, lost = asyncio.ensure_future(one.keep()), list[str]()
+            one.on_lost(lost.append)
+            await asyncio.sleep(2.0)
+            assert not one.adrift()
+
+            # Cut off from Redis, which serves the other.
+            async def unreachable() -> None:
+                raise redis_client.ConnectionError("cut off")
+
+            reach, one._lock.reacquire = one._lock.reacquire, unreachable
+            for _ in range(3):
+                with suppress(LSTMStrategyError):
+                    await two.take(lambda _: None)
+                    break
+            assert one.adrift()
+            assert not lost, "it cannot know"
+            assert "another node may take it" in one.told(adrift=True)
+
+            one._lock.reacquire = reach
+            kept = asyncio.ensure_future(two.keep())
+            await asyncio.wait_for(keeping, 5.0)
+            assert "another node runs under trader DESK-001 now" in lost[0]
+            assert one.adrift()
+
+            # Redis hangs, and goes on: so does who holds it.
+            server.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(1.6)
+            assert two.adrift()
+            server.process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.6)
+            assert not two.adrift()
+            kept.cancel()
+            for client in clients:
+                await client.aclose()
+
+    asyncio.run(work())

@@ -19,7 +19,7 @@ from lstm_strategy.nautilus.engine import EngineInstrument, Order, OrderFilled, 
 from lstm_strategy.nautilus.execution import Execution
 from lstm_strategy.nautilus.exits import QUIET, Guard, Watch
 from lstm_strategy.nautilus.instruments import from_engine
-from lstm_strategy.nautilus.orders import Action, Rules, outdated, plan_order
+from lstm_strategy.nautilus.orders import Action, Rules, opens, outdated, plan_order
 from lstm_strategy.reasons import RATES, Reason
 
 __all__ = ["Desk"]
@@ -120,6 +120,8 @@ class Desk:
         """Return what the exits say of a bar's close, for the decision on it."""
         lost, self._liquidated = self._liquidated, False
         watch = QUIET if self._guard is None else self._guard.on_bar(held, ts_close, price, forecast, closed_ns)
+        if self._strategy.adrift():
+            watch = watch._replace(unprotected=True)
         return watch._replace(exit=Reason.LIQUIDATED) if lost else watch
 
     def learn(self, event: Any) -> None:
@@ -191,6 +193,13 @@ class Desk:
         if self._guard is not None:
             self._guard.on_event(event)
 
+    def recall(self) -> None:
+        """Call back what would add to the position, and forget what was to follow it."""
+        held = self.look(self._price)
+        if opens(held.position, held.pending):
+            self._then = None
+            self._cancel(held)
+
     def newly_sent(self) -> int:
         """Return how many orders of decisions have been sent since the last call, those that had to wait included."""
         sent, self._sent = self._sent, 0
@@ -258,6 +267,8 @@ class Desk:
     def _place(self, decision: Decision, held: Holdings, price: float, scale: float) -> tuple[Decimal, Action]:
         target = decision.target
         quantity, action = self._plan(target, held, price, scale)
+        if self._strategy.adrift() and opens(held.position, quantity):
+            return Decimal(0), Action.NOT_READY
         if quantity:
             closes = target == 0.0 or quantity == -held.position
             takes = held.position * quantity < 0

@@ -7,6 +7,7 @@ from typing import Any
 
 from nautilus_trader.trading.strategy import Strategy
 
+from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import loud
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
@@ -14,6 +15,10 @@ from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.status import nobody
 
 __all__ = ["KeptStrategy"]
+
+
+def _never() -> bool:
+    return False
 
 
 class KeptStrategy(Strategy):  # type: ignore[misc]
@@ -32,6 +37,7 @@ class KeptStrategy(Strategy):  # type: ignore[misc]
     """
 
     pace: Pace = REAL_TIME
+    adrift = staticmethod(_never)  # whether another node may trade the account: then nothing may add to a position
     hears = staticmethod(nobody)  # each event of an order, where somebody watches
 
     def __init__(self, config: Any) -> None:
@@ -43,6 +49,10 @@ class KeptStrategy(Strategy):  # type: ignore[misc]
 
     def record_of(self, instrument: str) -> RunRecord | None:
         """Return the rows of one instrument, where they are kept."""
+        raise NotImplementedError
+
+    def desks(self) -> list[Desk]:
+        """Return the desk of each instrument, from the start on."""
         raise NotImplementedError
 
     @loud
@@ -70,6 +80,13 @@ class KeptStrategy(Strategy):  # type: ignore[misc]
         for holder in self.holders().values():
             holder.end_closing()
         self.fail("the lease", error)
+
+    @loud
+    def recall(self, why: str) -> None:
+        """Call back what rests and would add to a position, and say why."""
+        self.log.error(why)
+        for desk in self.desks() if self.is_running else ():
+            desk.recall()
 
     @loud
     def order_halt(self, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import re
 import socket
@@ -41,12 +42,31 @@ class Lease:
         self._mine = f"process {os.getpid()} on {socket.gethostname()}, {_machine()}-{uuid.uuid4().hex[:8]}"
         self._lock = client.lock(self._key, timeout=ttl_s, blocking=False, thread_local=False)
         self._lost, self._on_lost = "", list[Callable[[str], None]]()
+        self._renewed = -math.inf
 
     def on_lost(self, tell: Callable[[str], None]) -> None:
         """Tell, in one line, once another node has the trader id: this one was not heard of for too long."""
         self._on_lost.append(tell)
         if self._lost:
             tell(self._lost)
+
+    @property
+    def unrenewed_s(self) -> float:
+        """Seconds since the last renewal that Redis confirmed was sent."""
+        return _now() - self._renewed
+
+    def adrift(self) -> bool:
+        """Say whether it is so long since it was renewed that, before the next try, another node may take it."""
+        return self.unrenewed_s > self._ttl_s - self._renew_s
+
+    def told(self, *, adrift: bool) -> str:
+        """Return what is to be said when `adrift` begins, or ends."""
+        if not adrift:
+            return f"live.cache: the lease of trader {self._trader_id} is renewed again: the strategy goes on"
+        return (
+            f"live.cache: the lease of trader {self._trader_id} was last renewed {self.unrenewed_s:.0f} s ago by"
+            f" {self._where}: another node may take it, so nothing is added to a position; stops and closing go on"
+        )
 
     async def take(self, waiting: Callable[[str], None]) -> None:
         """Take it, at once from a process of this machine that has ended, else once it has lapsed; tell ``waiting``.
@@ -59,6 +79,7 @@ class Lease:
         from redis.exceptions import LockError
 
         late, before, told = time.monotonic() + self._ttl_s + 2.0 * _LOOK_S, -1, False
+        sent = _now()
         while not await self._lock.acquire(token=self._mine):
             left, holder = int(await self._client.pttl(self._key)), await self._holder()
             if _has_ended(holder):
@@ -75,18 +96,26 @@ class Lease:
                 waiting(f"{holder or 'another node'} had trader {self._trader_id}: waiting until it has lapsed")
             before = left
             await asyncio.sleep(_LOOK_S)
+            sent = _now()
+        self._renewed = sent
 
     async def renew(self) -> bool:
         """Renew it, or take it again where it has lapsed; say whether it is still this node's."""
         from redis.exceptions import LockError
 
+        sent, ours = _now(), False
         with suppress(LockError):
             await self._lock.reacquire()
-            return True
-        return bool(await self._lock.acquire(token=self._mine))
+            ours = True
+        if not ours:
+            sent = _now()
+            ours = bool(await self._lock.acquire(token=self._mine))
+        if ours:
+            self._renewed = sent
+        return ours
 
     async def keep(self) -> None:
-        """Renew it until another has it; while Redis does not answer, nobody else can take it either."""
+        """Renew it until another has it; while Redis does not answer here, another may still reach it (`adrift`)."""
         from redis.exceptions import RedisError
 
         while True:
@@ -115,6 +144,11 @@ class Lease:
         found = await self._client.get(self._key)
         text = found.decode("utf-8", "replace") if isinstance(found, bytes) else found or ""
         return "".join(c for c in text if c.isprintable())[:_MOST_NAME]
+
+
+def _now() -> float:
+    """Return seconds of a clock that is never set, and goes on while the machine sleeps where it has such a one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _machine() -> str:

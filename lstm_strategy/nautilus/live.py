@@ -22,7 +22,7 @@ from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.cache_database import cache_answers, require_cache, told_of_cache, watch_cache
 from lstm_strategy.nautilus.engine import InstrumentId, Venue
-from lstm_strategy.nautilus.lease import hold_lease
+from lstm_strategy.nautilus.lease import Lease, hold_lease
 from lstm_strategy.nautilus.node_build import Built, build_node
 from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.reach import last_error, wait_until_reached
@@ -84,8 +84,9 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         observers.started(built)
         stop.on_halt(lambda: built.strategy.order_halt("signal SIGUSR1"))
         if lease is not None:
+            built.strategy.adrift = lease.adrift
             lease.on_lost(lambda text: built.strategy.leave(LSTMStrategyError(text)))
-        ended = await _trade(settings, built, stage, stop, observers)
+        ended = await _trade(settings, built, stage, stop, observers, lease)
         await _stop(settings, built)
         on_end(NodeRun(built, ended, time.perf_counter() - began))
         if built.strategy.failure is not None:
@@ -164,13 +165,18 @@ async def _connect(settings: NodeSettings, node: TradingNode) -> None:
 
 
 async def _trade(
-    settings: NodeSettings, built: Built, stage: Stage | None, stop: StopSignals, observers: Observers
+    settings: NodeSettings,
+    built: Built,
+    stage: Stage | None,
+    stop: StopSignals,
+    observers: Observers,
+    lease: Lease | None,
 ) -> Ended:
     """Wait for the history, then for an end."""
     strategy, kernel = built.strategy, built.node.kernel
     watch = asyncio.ensure_future(_watch(settings, built, observers))
     cache = asyncio.ensure_future(watch_cache(settings, observers))
-    look = asyncio.ensure_future(_look(built, observers))
+    look = asyncio.ensure_future(_look(built, observers, lease))
     playing: asyncio.Future[int] | None = None
     waiting = True
     try:
@@ -215,14 +221,20 @@ async def _watch(settings: NodeSettings, built: Built, observers: Observers) -> 
             observers.trouble(f"no bar for {settings.live.silence:g} times {settings.timeframe}: is the venue up?")
 
 
-async def _look(built: Built, observers: Observers) -> None:
+async def _look(built: Built, observers: Observers, lease: Lease | None) -> None:
     """Tell of what is latched or lifted between bars, models refused, and once of bars of the future and of coins."""
     strategy = built.strategy
     clients = [client for client in built.node.kernel.exec_engine._clients.values() if hasattr(client, "said")]
-    known, told, models = "", set[str](), dict[str, int]()
+    known, told, models, adrift = "", set[str](), dict[str, int](), False
 
     def look() -> None:
-        nonlocal known
+        nonlocal known, adrift
+        if lease is not None and adrift != lease.adrift():
+            adrift = not adrift
+            said = lease.told(adrift=adrift)
+            observers.trouble(said)
+            if adrift:
+                strategy.recall(said)
         reason, text = latched_by(strategy)
         if reason != known:
             known = reason

@@ -16,6 +16,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.joint_limits import Resting
 from lstm_strategy.nautilus.correlations import upper_of
+from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import EngineBar, loud, on_loop
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.idle import Idle
@@ -234,6 +235,10 @@ class LSTMPortfolioStrategy(KeptStrategy):
     def holders(self) -> dict[str, Seat]:
         """Whose halts the keeper latches and lifts."""
         return self.seats
+
+    def desks(self) -> list[Desk]:
+        """Return each name's desk."""
+        return [seat.session.desk for seat in self.seats.values()]
 
     def handle_event(self, event: Any) -> None:
         """Let the name that an event is of keep its books, and go on closing after a stop."""

@@ -23,6 +23,7 @@ from lstm_strategy.decision import (
 from lstm_strategy.decision_log import Entry
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.closing import Closing
+from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import EngineBar, loud
 from lstm_strategy.nautilus.feed import Feed
 from lstm_strategy.nautilus.kept_strategy import KeptStrategy
@@ -189,6 +190,10 @@ class LSTMStrategy(KeptStrategy):
     def holders(self) -> dict[str, LSTMStrategy]:
         """Whose halts the keeper latches and lifts."""
         return {self.settings.instrument_id.value: self}
+
+    def desks(self) -> list[Desk]:
+        """Return its desk, from the start on."""
+        return [] if self._session is None else [self._session.desk]
 
     @property
     def feed(self) -> Feed | None:
