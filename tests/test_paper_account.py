@@ -703,7 +703,7 @@ class PaperDesk:
         )
         self.venue = PaperVenue(asyncio.get_running_loop(), portfolio, self.bus, self.cache, clock, config)
         self.failures: list[Exception] = []
-        strategy = SimpleNamespace(
+        self.strategy = strategy = SimpleNamespace(
             pace=Pace(now),
             holders=lambda: {BTC: SimpleNamespace(feed=feed)},
             fail=lambda _, error: self.failures.append(error),
@@ -794,3 +794,43 @@ def test_what_rests_meets_the_bars_that_were_missed_before_any_live_one(tmp_path
         assert (found.status_string(), found.avg_px) == ("FILLED", pytest.approx(97.0))
     assert kept.bars[BTC].ts_close == 5 * HOUR_NS
     assert len(kept.orders) == (comes == "no history at all")
+
+
+@pytest.mark.parametrize("ordered", ["", "KILL: enough"])
+def test_a_halt_ordered_inside_a_bar_is_not_filled_at_its_open(tmp_path: Path, ordered: str) -> None:
+    """What answers a close fills at the next open; what somebody orders later at the first price after that."""
+    first = Bench()
+    name, size, price = first.instrument.id, first.instrument.make_qty, first.instrument.make_price
+    bar_type = BarType.from_str(f"{BTC}-1-HOUR-LAST-EXTERNAL")
+    first.show("100.00", HOUR_NS)
+
+    def bar(hour: int, value: int) -> EngineBar:
+        ts = hour * HOUR_NS
+        return EngineBar(bar_type, price(value), price(value + 1), price(value - 1), price(value), size(1000), ts, ts)
+
+    account = book(tmp_path, trader="T-2")
+    account.write(msgspec.structs.replace(first.kept(), bars={BTC: keep_bar(bar(1, 100))}), 9)
+    account.close()
+
+    async def go_through() -> tuple[float, int]:
+        now = 2 * HOUR_NS
+        bench = PaperDesk(tmp_path, SimpleNamespace(collecting=False), lambda: now)
+        bench.venue.connect()
+        while not bench.venue.is_connected:
+            await asyncio.sleep(0.01)
+        bench.tell(bar(2, 110))
+        bench.strategy.keeper = SimpleNamespace(ordered=ordered)
+        now += HOUR_NS // 2
+        order = bench.submit(bench.factory.market(name, OrderSide.SELL, size(1)))
+        now = 3 * HOUR_NS
+        bench.tell(bar(3, 120))
+        bench.venue.give_back()
+        assert not bench.failures
+        return float(order.avg_px), int(order.ts_last)
+
+    paid, filled = asyncio.run(go_through())
+    if ordered:  # on the way that prices are taken to have gone inside the bar
+        assert 2 * HOUR_NS + HOUR_NS // 2 < filled <= 3 * HOUR_NS
+    else:
+        assert (paid, filled // HOUR_NS) == (pytest.approx(120.0, abs=0.02), 2)
+        assert filled - 2 * HOUR_NS < HOUR_NS // 100

@@ -8,6 +8,7 @@ state may be a tenth of a second old: then an order may be uncounted, and a stop
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from lstm_strategy.risk import RiskState, halt, resume
 from lstm_strategy.state_file import Kept
 from lstm_strategy.state_folder import KILL, StateFolder, one_line
 
-__all__ = ["Holder", "Keeper"]
+__all__ = ["Holder", "Keeper", "any_ordered"]
 
 
 class Holder(Protocol):
@@ -42,6 +43,11 @@ class Holder(Protocol):
 
     def end_closing(self) -> None:
         """Leave off."""
+
+
+def any_ordered(strategies: Iterable[Any]) -> bool:
+    """Say whether somebody has halted one of them."""
+    return any(strategy.keeper.ordered for strategy in strategies if hasattr(strategy, "keeper"))
 
 
 class Keeper:

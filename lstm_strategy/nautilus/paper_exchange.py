@@ -66,14 +66,20 @@ class PaperExchange(SimulatedExchange):  # type: ignore[misc]
         self.shown: Any = None  # whose market it is that moves
         self.told_ns = 0  # the strategy's time: the stamp of what it was told last
         self.now: Callable[[], int] = lambda: self.told_ns  # it goes on between what is told
+        self.ordered: Callable[[], bool] = lambda: False  # whether somebody orders, between two bars, what is sent
         super().__init__(clock=clock, latency_model=LatencyModel(0), use_message_queue=False, **settings)
 
     def send(self, command: Any) -> None:
-        """Send a command on its way; while bars of the past are still to come it waits, and meets none of them."""
+        """Send a command on its way; while bars of the past are still to come it waits, and meets none of them.
+
+        It counts as sent at the close that it answers. A halt that somebody orders answers none: the running bar's open
+        is past, and not its price.
+        """
         if (held := self._held.get(command.instrument_id)) is not None:
             held.append((max(self.now(), self.told_ns), command))
         else:
-            self.put(self.told_ns + self._late_ns, command)
+            since = max(self.now(), self.told_ns) if self.ordered() else self.told_ns
+            self.put(since + self._late_ns, command)
 
     def hold(self, instrument_id: Any) -> None:
         """Let commands wait from now on."""

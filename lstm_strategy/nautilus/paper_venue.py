@@ -44,6 +44,7 @@ from lstm_strategy.nautilus.engine import (
 )
 from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills, open_quotes
 from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar
+from lstm_strategy.nautilus.keeper import any_ordered
 from lstm_strategy.nautilus.paper_absent import Absent
 from lstm_strategy.nautilus.paper_account import KeptAccount, open_book
 from lstm_strategy.nautilus.paper_exchange import PaperExchange, PaperVenueConfig
@@ -131,7 +132,8 @@ class PaperVenue(SandboxExecutionClient):
 
     def stand_before(self, kernel: Any) -> None:
         """Take the traded bars of a node (`NautilusKernel`) before its data engine does, and skip its queues."""
-        self._kernel = kernel
+        self._kernel, self.exchange.now = kernel, self._now
+        self.exchange.ordered = lambda: not self._acting and any_ordered(kernel.trader.strategies())
         for endpoint, engine, kind, method in (
             ("DataEngine.process", kernel.data_engine, DataEngine, "process"),
             ("RiskEngine.execute", kernel.risk_engine, RiskEngine, "execute"),
@@ -179,7 +181,6 @@ class PaperVenue(SandboxExecutionClient):
         self.told = {name: bar.ts_close for name, bar in last.items()}
         self.exchange.told_ns = max(self.told.values(), default=0)
         self._absent.begin(self.told)
-        self.exchange.now = self._now
         for name in self.told:
             self.exchange.hold(InstrumentId.from_str(name))
         self._ready()
