@@ -538,3 +538,47 @@ def test_a_node_that_cannot_renew_takes_no_risk_before_another_can_take_its_leas
                 await client.aclose()
 
     asyncio.run(work())
+
+
+@needs_redis
+def test_a_lease_that_another_held_meanwhile_or_that_nobody_renews_is_lost(tmp_path: Path) -> None:
+    async def work() -> None:
+        with redis(tmp_path / "redis") as server:
+            database: Any = SimpleNamespace(host="127.0.0.1", port=server.port, password=PASSWORD, ssl=False)
+            clients = [lease_module._client(database) for _ in range(2)]
+            one, two = (
+                lease_module.Lease(client, "DESK-001", server.url, ttl_s=0.5, renew_s=0.1) for client in clients
+            )
+            await one.take(print)
+            for _ in range(2):  # it lapses, and nobody wants it
+                await asyncio.sleep(0.7)
+                assert await one.renew()
+
+            await asyncio.sleep(0.7)
+            await two.take(print)
+            await two.give_back()
+            lost: list[str] = []
+            one.on_lost(lost.append)
+            await asyncio.wait_for(one.keep(), 5.0)
+            assert lost == [f"another node runs under trader DESK-001 now (which has ended since), by {server.url}"], (
+                "what it did to the account is not known"
+            )
+            assert server.ask("EXISTS", "lstm-strategy:trader:DESK-001") == ":0"
+
+            # What renews it ends by an error that nobody thought of.
+            await two.take(print)
+            two.on_lost(lost.append)
+
+            async def broken() -> bool:
+                raise ValueError("a reply that makes no sense")
+
+            two.renew = broken  # type: ignore[method-assign]
+            keeping = asyncio.ensure_future(two.keep())
+            keeping.add_done_callback(two.ended)
+            await asyncio.wait([keeping], timeout=5.0)
+            await asyncio.sleep(0)
+            assert "is not renewed any more (ValueError: a reply that makes no sense)" in lost[1]
+            for client in clients:
+                await client.aclose()
+
+    asyncio.run(work())

@@ -43,6 +43,8 @@ class Lease:
         self._lock = client.lock(self._key, timeout=ttl_s, blocking=False, thread_local=False)
         self._lost, self._on_lost = "", list[Callable[[str], None]]()
         self._renewed = -math.inf
+        self._counter = f"{self._key}:epoch"  # how often it was taken; nothing where Redis has forgotten everything
+        self._epoch, self._alone = 0, False
 
     def on_lost(self, tell: Callable[[str], None]) -> None:
         """Tell, in one line, once another node has the trader id: this one was not heard of for too long."""
@@ -97,6 +99,7 @@ class Lease:
             before = left
             await asyncio.sleep(_LOOK_S)
             sent = _now()
+        await self._count()
         self._renewed = sent
 
     async def renew(self) -> bool:
@@ -108,11 +111,21 @@ class Lease:
             await self._lock.reacquire()
             ours = True
         if not ours:
-            sent = _now()
+            sent, self._alone = _now(), False
             ours = bool(await self._lock.acquire(token=self._mine))
+        if ours and not self._alone:  # it had lapsed, and may have been held and given back meanwhile
+            epoch = int(await self._client.get(self._counter) or 0)
+            if epoch > self._epoch:
+                await self.give_back()
+                return False
+            await self._count()
         if ours:
             self._renewed = sent
         return ours
+
+    async def _count(self) -> None:
+        self._epoch = int(await self._client.incr(self._counter))
+        self._alone = True
 
     async def keep(self) -> None:
         """Renew it until another has it; while Redis does not answer here, another may still reach it (`adrift`)."""
@@ -123,14 +136,23 @@ class Lease:
             try:
                 if await self.renew():
                     continue
-                holder = await self._holder()
+                holder = await self._holder() or "which has ended since"
             except (RedisError, OSError, TimeoutError):  # `watch_cache` tells
                 continue
-            if holder:
-                self._lost = f"another node runs under trader {self._trader_id} now ({holder}), by {self._where}"
-                for tell in self._on_lost:
-                    tell(self._lost)
-                return
+            self._lose(f"another node runs under trader {self._trader_id} now ({holder}), by {self._where}")
+            return
+
+    def ended(self, keeping: asyncio.Future[None]) -> None:
+        """Take it for lost where what renews it has ended by an error."""
+        error = None if keeping.cancelled() else keeping.exception()
+        if error is not None:
+            said = f"{type(error).__name__}: {error}"
+            self._lose(f"the lease of trader {self._trader_id} is not renewed any more ({said}); start again")
+
+    def _lose(self, text: str) -> None:
+        self._lost = text
+        for tell in self._on_lost:
+            tell(text)
 
     async def give_back(self) -> None:
         """Leave it to whoever comes next; where Redis does not answer, it lapses."""
@@ -202,6 +224,7 @@ async def hold_lease(settings: NodeSettings, observers: Observers) -> AsyncItera
                 f" {CACHE_PASSWORD}, or leave live.cache out; nothing was sent"
             ) from None
         keeping = asyncio.ensure_future(lease.keep())
+        keeping.add_done_callback(lease.ended)
         yield lease
     finally:
         if keeping is not None:
