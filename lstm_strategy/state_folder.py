@@ -183,6 +183,7 @@ class StateFolder:
         """
         found: list[Kept] = []
         wrong: list[str] = []
+        blank: list[str] = []
         for name in (*_TURNS, _SYNCED):
             file = self.path / name
             try:
@@ -198,7 +199,11 @@ class StateFolder:
                 wrong.append(f"{file} cannot be read ({error.strerror or error})")
             except LSTMStrategyError as error:
                 wrong.append(f"{file} {error}")
-        if not found and wrong:
+                if not file.stat().st_size:
+                    blank.append(wrong[-1])
+        if found:  # a turn that was never written is no damage; where nothing else is left nobody can tell
+            wrong = [told for told in wrong if told not in blank]
+        elif wrong:
             raise LSTMStrategyError(
                 f"{'; '.join(wrong)}; no other is left, and a halt may be lost: look at the account, then remove"
                 f" {self.path}"

@@ -378,10 +378,12 @@ def test_halts_between_bars_and_bars_of_the_future_are_told_once(monkeypatch: py
     feed, keeper = SimpleNamespace(ignored="", swap=None), SimpleNamespace(ordered="")
     holder = SimpleNamespace(risk=None, feed=feed)
     strategy = SimpleNamespace(keeper=keeper, holders=lambda: {BTC: holder})
+    clients = SimpleNamespace(exec_engine=SimpleNamespace(_clients={}))
+    built = SimpleNamespace(strategy=strategy, node=SimpleNamespace(kernel=clients))
     observers = SimpleNamespace(trouble=told.append, latched=lambda *latched: told.append(latched))
 
     async def look() -> None:
-        looking = asyncio.ensure_future(live._look(strategy, observers))  # type: ignore[arg-type]
+        looking = asyncio.ensure_future(live._look(built, observers, None))  # type: ignore[arg-type]
         for _ in range(2):
             await asyncio.sleep(0.1)
             feed.ignored += "Ignored a bar"

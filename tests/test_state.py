@@ -89,6 +89,9 @@ def test_the_latest_whole_one_is_used_the_others_are_told_and_none_left_is_an_er
         assert kept.saved_ns == saved
         for name in names:
             assert (f"{name} is torn" in problem) == (changed.get(name.replace(".", "_")) == torn)
+    lay(state_0=b"")  # a turn not yet written is no damage
+    kept, problem = folder.read()
+    assert (kept and kept.saved_ns, problem) == (4, "")
     lay(state_0=b"", state_1=torn, state_synced=b"another thing")
     with pytest.raises(LSTMStrategyError, match=r"torn.*no state file.*look at the account, then remove") as refused:
         folder.read()
