@@ -221,14 +221,18 @@ def promote(models: Path, name: str, version: str) -> None:
     _require_name(name)
     _require_name(version)
     if not (models / name / version).is_dir():
-        there = [of for of_name, of in versions(models) if of_name == name][-_TOLD:]
-        told = f"; it has {', '.join(there)}" if there else "; lstm-strategy models list shows all"
-        raise ArtefactError(f"model {name!r} in {models} has no version {version!r}{told}")
+        raise _no_version(models, name, version)
     load(models / name / version)
     known = [other for other in _pointer(models, name) if other != version]
     before = f"{_BEFORE}{known[0]}\n" if known else ""
     with atomic_write(models / name / _CURRENT) as path:
         path.write_text(f"{version}\n{before}", encoding="utf-8")
+
+
+def _no_version(models: Path, name: str, version: str) -> ArtefactError:
+    there = [of for of_name, of in versions(models) if of_name == name][-_TOLD:]
+    told = f"; it has {', '.join(there)}" if there else "; lstm-strategy models list shows all"
+    return ArtefactError(f"model {name!r} in {models} has no version {version!r}{told}")
 
 
 def rollback(models: Path, name: str) -> str:
@@ -272,6 +276,8 @@ def locate(models: Path, model: str) -> Path:
     name, slash, version = model.strip("/").partition("/")
     if slash and (models / name / version / _MANIFEST).is_file():
         return models / name / version
+    if slash and (models / name).is_dir() and not Path(model).exists() and not (models / name / version).exists():
+        raise _no_version(models, name, version)
     if (Path(model) / _MANIFEST).is_file() or slash:
         return Path(model)
     return current(models, name)

@@ -123,7 +123,10 @@ def _locate(what: Path, runs: Path) -> Path:
         raise LSTMStrategyError(f"{name} is halted in {' and '.join(map(str, meant))}: name the folder meant")
     if found:
         raise LSTMStrategyError(f"nothing is latched in {' or '.join(map(str, found))}")
-    raise LSTMStrategyError(f"{name} has kept no state in {live} or {paper}; name its state_dir")
+    raise LSTMStrategyError(
+        f"{name} has kept no state in {live} or {paper}: a replay keeps none, and a node none before its first bar;"
+        " name the state_dir of a node of your own"
+    )
 
 
 def _is_halted(folder: StateFolder) -> bool:

@@ -310,6 +310,9 @@ def test_a_model_is_found_by_name_version_or_path(
     assert artefact.locate(Path("elsewhere"), "models/tiny/1") == Path("models/tiny/1")
     with pytest.raises(ArtefactError, match="no model 'nobody'"):
         artefact.locate(models, "nobody")
+    with pytest.raises(ArtefactError, match="has no version '9'; it has 1, 2"):
+        artefact.locate(models, "tiny/9")
+    (models / "tiny" / "9").mkdir()
     assert "cannot be read" in refusal(artefact.locate(models, "tiny/9"))
 
 
@@ -392,6 +395,8 @@ def test_the_commands_promote_and_roll_back(
     capsys.readouterr()
     assert called("verify", "nobody") == 1
     assert capsys.readouterr().err.startswith("error: no model 'nobody'")
+    assert called("verify", "tiny/9") == 1
+    assert "has no version '9'; it has 1, 2" in capsys.readouterr().err
 
 
 def test_a_version_to_copy_stays_whole_in_a_narrow_window(
