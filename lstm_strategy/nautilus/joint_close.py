@@ -66,7 +66,7 @@ def _lead(exposure: float, pending: float) -> float:
 def _wants(seat: Seat, decision: Decision) -> float:
     """Return what a decision's purchase may cost beyond what open orders have reserved, in quote currency."""
     held = seat.held
-    if held is None or (held.working and not seat.session.desk.attentive):  # no order is replaced
+    if held is None or (held.working and not seat.desk.attentive):  # no order is replaced
         return 0.0
     return max(decision.target * held.equity - float(held.position) * seat.price - _reserved(seat), 0.0)
 

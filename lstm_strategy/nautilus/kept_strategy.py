@@ -7,11 +7,9 @@ from typing import Any
 
 from nautilus_trader.trading.strategy import Strategy
 
-from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import loud
 from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
-from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.status import nobody
 
 __all__ = ["KeptStrategy"]
@@ -47,22 +45,14 @@ class KeptStrategy(Strategy):  # type: ignore[misc]
         self.left = False
         self.keeper = Keeper(self)
 
-    def record_of(self, instrument: str) -> RunRecord | None:
-        """Return the rows of one instrument, where they are kept."""
-        raise NotImplementedError
-
-    def desks(self) -> list[Desk]:
-        """Return the desk of each instrument, from the start on."""
-        raise NotImplementedError
-
     @loud
     def _on_refusal(self, event: Any) -> None:
         """Say so; the next bar decides anew. An order whose cancel was refused still counts as working."""
         text = f"{type(event).__name__} {event.client_order_id}: {event.reason}"
         self.log.error(text)
-        record = self.record_of(event.instrument_id.value)
-        if record is not None:
-            record.refuse(text)
+        holder = self.holders().get(event.instrument_id.value)
+        if holder is not None and holder.record is not None:
+            holder.record.refuse(text)
 
     on_order_rejected = on_order_denied = on_order_cancel_rejected = _on_refusal
 
@@ -85,8 +75,9 @@ class KeptStrategy(Strategy):  # type: ignore[misc]
     def recall(self, why: str) -> None:
         """Call back what rests and would add to a position, and say why."""
         self.log.error(why)
-        for desk in self.desks() if self.is_running else ():
-            desk.recall()
+        for holder in self.holders().values() if self.is_running else ():
+            if holder.desk is not None:
+                holder.desk.recall()
 
     @loud
     def order_halt(self, reason: str) -> None:

@@ -16,7 +16,6 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.joint_limits import Resting
 from lstm_strategy.nautilus.correlations import upper_of
-from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import EngineBar, loud, on_loop
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.idle import Idle
@@ -29,7 +28,6 @@ from lstm_strategy.nautilus.portfolio_config import (
     require_one_account,
     sorted_members,
 )
-from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.rounds import Arrival, Round, Rounds
 from lstm_strategy.nautilus.seat import Seat
 from lstm_strategy.nautilus.turns import Turns, turns_of
@@ -228,17 +226,9 @@ class LSTMPortfolioStrategy(KeptStrategy):
         self._end_closing()
         self.keeper.begin()
 
-    def record_of(self, instrument: str) -> RunRecord | None:
-        """Return the rows of one of its instruments."""
-        return self.seats[instrument].record if instrument in self.seats else None
-
     def holders(self) -> dict[str, Seat]:
         """Whose halts the keeper latches and lifts."""
         return self.seats
-
-    def desks(self) -> list[Desk]:
-        """Return each name's desk."""
-        return [seat.session.desk for seat in self.seats.values()]
 
     def handle_event(self, event: Any) -> None:
         """Let the name that an event is of keep its books, and go on closing after a stop."""

@@ -86,6 +86,7 @@ class Seat:
         self._keeper: Keeper = strategy.keeper
         self._view = cast("LSTMStrategy", _View(strategy, settings, self.record))
         self.session = open_session(self._view)
+        self.desk = self.session.desk
         together = strategy.settings.portfolio, idle, len(strategy.settings.members)
         self.journal = open_journal(self._view, self.session, *together)
         self.feed = Feed(
@@ -112,7 +113,7 @@ class Seat:
     @property
     def set_aside(self) -> float:
         """What a purchase keeps back for its costs and a higher fill, as a fraction of its value."""
-        return self.session.desk.set_aside(self._scale())
+        return self.desk.set_aside(self._scale())
 
     def arrival(self, bar: Bar, forecast: Forecast | None, *, waiting: bool) -> Arrival:
         """Return its bar for a round, with all that the forecaster knows at this bar alone."""
@@ -129,7 +130,7 @@ class Seat:
         if not math.isfinite(price):
             self.held = None
             return 0.0
-        self.held = held = self.session.desk.look(price)
+        self.held = held = self.desk.look(price)
         if self._flows.value is None:
             self._flows.value = -float(held.position) * price
         return held.equity - balance
@@ -170,7 +171,7 @@ class Seat:
         stale = arrival is None or arrival.waiting
         watch = QUIET
         if arrival is not None and self.held is not None:
-            desk, bar = self.session.desk, arrival.bar
+            desk, bar = self.desk, arrival.bar
             watch = desk.watch(self.held, bar.ts_close, bar.close, forecast, speaker.closed_ns)
         conditions = watch.conditions(
             ready=forecast is None or self.feed.armed,
@@ -193,7 +194,7 @@ class Seat:
         held = self.held
         if held is None:
             return Decimal(0), Action.NOT_READY
-        quantity, action = self.session.desk.act(decision, held, self.price, self._scale(), spendable)
+        quantity, action = self.desk.act(decision, held, self.price, self._scale(), spendable)
         self.count_orders()
         return quantity, action
 
@@ -231,23 +232,23 @@ class Seat:
     def tend(self) -> None:
         """Keep the exit in line with the position."""
         if self.held is not None:
-            self.session.desk.tend()
+            self.desk.tend()
 
     def count_orders(self) -> None:
         """Note the orders sent since the last time, those that had to wait for the venue included."""
-        for _ in range(self.session.desk.newly_sent()):
+        for _ in range(self.desk.newly_sent()):
             if self.risk is not None:
                 self.risk = count_order(self.risk)
 
     def on_event(self, event: Any, *, running: bool) -> None:
         """Keep count of what fills cost; go on closing, or with what waited for the venue."""
-        self.session.desk.learn(event)
+        self.desk.learn(event)
         if isinstance(event, OrderFilled):
             self._flows.count(event, cast("Any", self._view).cache.order(event.client_order_id))
         if self.closing is not None:
             self.closing.on_event(event)
-        elif running and self.session.desk.attentive:
-            self.session.desk.on_event(event)
+        elif running and self.desk.attentive:
+            self.desk.on_event(event)
 
     def close(self, *, flatten: bool) -> None:
         """Wind up: cancel, and flatten where asked for."""
@@ -255,7 +256,7 @@ class Seat:
         if self.journal is not None:
             self.journal.flush()
         if not self._view.left:
-            self.closing = Closing(self._view, self.session.desk, flatten=flatten)
+            self.closing = Closing(self._view, self.desk, flatten=flatten)
             self.closing.go_on()
 
     @property
@@ -265,7 +266,7 @@ class Seat:
 
     def light(self) -> tuple[Any, ...]:
         """What an event may change of its state."""
-        return self.risk, self._flows.value, self.session.desk.exits_state(), self.session.desk.uncounted
+        return self.risk, self._flows.value, self.desk.exits_state(), self.desk.uncounted
 
     def flatten(self) -> None:
         """Cancel and close, whether the strategy runs on or has been stopped."""
@@ -273,7 +274,7 @@ class Seat:
             return
         if self.closing is None or not self.closing.flattens or self.closing.gave_up:
             self.end_closing()
-            self.closing = Closing(self._view, self.session.desk, flatten=True)
+            self.closing = Closing(self._view, self.desk, flatten=True)
             self.closing.go_on()
 
     def end_closing(self) -> None:
@@ -291,7 +292,7 @@ class Seat:
         if key == self._encoded[0]:
             return self._encoded[1]
         known = forecaster.last_ts is not None
-        desk = self.session.desk
+        desk = self.desk
         content = msgspec.msgpack.encode(
             SeatState(
                 forecaster.state() if known else None,
@@ -322,9 +323,9 @@ class Seat:
             ) from None
         self.risk = None if kept.risk is None else RiskState.decode(kept.risk)
         self._flows.restore(kept.flows, kept.left)
-        self.session.desk.count_as_sent(kept.uncounted)
+        self.desk.count_as_sent(kept.uncounted)
         if kept.exits is not None:
-            self.session.desk.restore_exits(kept.exits)
+            self.desk.restore_exits(kept.exits)
         return kept.forecaster
 
     def _positions(self) -> list[Any]:

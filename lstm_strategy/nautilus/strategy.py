@@ -183,17 +183,14 @@ class LSTMStrategy(KeptStrategy):
         """The last bar taken, the bars of a warm-up, and how many of them are still to come."""
         return (None, 0, 0) if self._feed is None else self._feed.progress
 
-    def record_of(self, instrument: str) -> RunRecord | None:
-        """Return the rows of its instrument."""
-        return self.record
-
     def holders(self) -> dict[str, LSTMStrategy]:
         """Whose halts the keeper latches and lifts."""
         return {self.settings.instrument_id.value: self}
 
-    def desks(self) -> list[Desk]:
-        """Return its desk, from the start on."""
-        return [] if self._session is None else [self._session.desk]
+    @property
+    def desk(self) -> Desk | None:
+        """Its desk, from the start on."""
+        return None if self._session is None else self._session.desk
 
     @property
     def feed(self) -> Feed | None:
@@ -207,7 +204,7 @@ class LSTMStrategy(KeptStrategy):
 
     def light(self) -> tuple[Any, ...]:
         """What an event may change of the state."""
-        desk = None if self._session is None else self._session.desk
+        desk = self.desk
         return self.risk, desk and desk.exits_state(), desk and desk.uncounted
 
     def encode(self) -> None:
