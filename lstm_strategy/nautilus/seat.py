@@ -27,6 +27,7 @@ from lstm_strategy.nautilus.record import RunRecord, open_journal, step_of
 from lstm_strategy.nautilus.rounds import Arrival, Speaker
 from lstm_strategy.nautilus.session import open_session
 from lstm_strategy.nautilus.turns import Turns
+from lstm_strategy.nautilus.view import View
 from lstm_strategy.panel import Member, Weighed
 from lstm_strategy.state_file import SeatState
 
@@ -35,16 +36,6 @@ if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy_config import LSTMStrategyConfig
 
 __all__ = ["Seat"]
-
-
-class _View:
-    """The strategy as one instrument's desk and session know it: with settings and a record of its own."""
-
-    def __init__(self, strategy: Any, settings: LSTMStrategyConfig, record: RunRecord | None) -> None:
-        self._strategy, self.settings, self.record = strategy, settings, record
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._strategy, name)
 
 
 class Seat:
@@ -84,7 +75,7 @@ class Seat:
         self._flows = Flows()
         self._encoded: tuple[Any, bytes] = None, b""
         self._keeper: Keeper = strategy.keeper
-        self._view = cast("LSTMStrategy", _View(strategy, settings, self.record))
+        self._view = cast("LSTMStrategy", View(strategy, settings, self.record))
         self.session = open_session(self._view)
         self.desk = self.session.desk
         together = strategy.settings.portfolio, idle, len(strategy.settings.members)
