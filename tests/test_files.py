@@ -180,6 +180,7 @@ def with_rows(rows: list[int]) -> pd.DataFrame:
 
 
 NOW = time.time_ns() // HOUR.ns * HOUR.ns
+UNFINISHED = NOW + HOUR.ns * np.r_[-49:0, 24]  # opens, the last in a day's time: not over however long the tests take
 DEFECTS: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     "no rows": (lambda: frame().iloc[:0], "the file has no rows"),
     "missing column": (lambda: frame().drop(columns="volume"), "column 'volume' is missing; found ts, open, high"),
@@ -201,7 +202,9 @@ DEFECTS: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     "before 1900": (lambda: frame().assign(ts=[f"1850-01-01T{i % 24:02}:00" for i in range(50)]), "outside 1900"),
     "far future": (lambda: frame().assign(ts=[f"2250-01-01T{i % 24:02}:00" for i in range(50)]), "outside 1900"),
     "unfinished": (
-        lambda: frame().assign(ts=pd.to_datetime(NOW - HOUR.ns * np.arange(49, -1, -1), utc=True)),
+        lambda: frame().assign(
+            ts=pd.to_datetime(NOW + HOUR.ns * np.r_[-49:0, 24], utc=True)
+        ),  # not over when this runs
         "row 49 closes at .*, in the future; drop the unfinished bar",
     ),
 }

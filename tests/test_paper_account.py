@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,7 @@ from test_redis import HISTORY, Venue, desk, own_runs, until, venue  # noqa: F40
 from typer.testing import CliRunner
 
 from lstm_strategy import artefact
+from lstm_strategy.bars import Timeframe
 from lstm_strategy.cli import app
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
@@ -169,6 +171,15 @@ def stops_of(account: KeptAccount) -> Decimal:
     return sum((Decimal(one["quantity"]) for one in stops), Decimal(0))
 
 
+def dip(catalog: Path, row: int) -> None:
+    """Let a bar's low reach further down than any stop stands."""
+    store = RawStore(catalog)
+    bars = store.read(BTC, Timeframe.parse("1h"))
+    low = bars.low.copy()
+    low[row] *= 0.98
+    store.merge(replace(bars, low=low), replace=True)
+
+
 def restless(desk: Desk, folder: Path) -> Desk:  # noqa: F811
     """Return a desk whose model changes its mind often; untrained as it is, its means lie on one side."""
     tiny = artefact.load(desk.model)
@@ -212,6 +223,7 @@ def test_killed_and_started_again_it_is_the_account_that_never_was(desk: Desk, t
 
 def test_a_stop_that_was_reached_while_nobody_was_there_has_filled(desk: Desk, tmp_path: Path) -> None:  # noqa: F811
     own = own_runs(desk, tmp_path / "own")
+    dip(own.folder / "catalog", HISTORY + 10)  # whatever the hours of these bars, and so the forecasts, are
     experiment = own.experiment(SPOT)
     text = experiment.read_text().replace('mode = "mean_variance"\n', 'mode = "volatility_target"\ntilt = 0.0\n')
     experiment.write_text(text.replace("kelly_fraction = 0.05\n", "target_volatility = 0.2\n"))
@@ -227,7 +239,7 @@ def test_a_stop_that_was_reached_while_nobody_was_there_has_filled(desk: Desk, t
             if len(reached) and all(order.cancelled_due is None for order in account.orders):
                 break
         else:
-            raise AssertionError("no stop was reached")
+            raise AssertionError("no stop rested while all else was done")
         node.kill()
         for _ in range(reached[0] + 2):
             step(exchange)
