@@ -202,9 +202,7 @@ DEFECTS: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     "before 1900": (lambda: frame().assign(ts=[f"1850-01-01T{i % 24:02}:00" for i in range(50)]), "outside 1900"),
     "far future": (lambda: frame().assign(ts=[f"2250-01-01T{i % 24:02}:00" for i in range(50)]), "outside 1900"),
     "unfinished": (
-        lambda: frame().assign(
-            ts=pd.to_datetime(NOW + HOUR.ns * np.r_[-49:0, 24], utc=True)
-        ),  # not over when this runs
+        lambda: frame().assign(ts=pd.to_datetime(UNFINISHED, utc=True)),
         "row 49 closes at .*, in the future; drop the unfinished bar",
     ),
 }
