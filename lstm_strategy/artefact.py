@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lstm_strategy.atomic import atomic_folder, atomic_write
+from lstm_strategy.atomic import atomic_folder
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
@@ -18,25 +18,20 @@ from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
 
 __all__ = [
+    "FILES",
     "SCHEMA",
     "Artefact",
     "ArtefactError",
     "FeatureRange",
     "InstrumentFit",
     "Manifest",
-    "current",
     "load",
-    "locate",
-    "promote",
-    "rollback",
+    "require_name",
     "save",
-    "versions",
 ]
 
 SCHEMA = 1
-_MANIFEST, _GRAPH, _WEIGHTS, _CURRENT = "manifest.json", "model.onnx", "weights.safetensors", "current"
-_BEFORE = "before: "
-_TOLD = 10  # versions named where another was asked for
+FILES = _MANIFEST, _GRAPH, _WEIGHTS = "manifest.json", "model.onnx", "weights.safetensors"
 _LARGEST = {_MANIFEST: 16 * 2**20, _GRAPH: 2**30, _WEIGHTS: 2**30}
 
 
@@ -165,8 +160,8 @@ class Artefact:
 
 def save(models: Path, manifest: Manifest, graph: bytes, weights: bytes) -> Path:
     """Write ``models/<name>/<version>/`` whole or not at all; return the folder."""
-    _require_name(manifest.name)
-    _require_name(manifest.version)
+    require_name(manifest.name)
+    require_name(manifest.version)
     folder = models / manifest.name / manifest.version
     files = {_GRAPH: _sha256(graph), _WEIGHTS: _sha256(weights)}
     manifest = msgspec.structs.replace(manifest, files=files, digest="")
@@ -210,79 +205,6 @@ def load(folder: Path) -> Artefact:
     return Artefact(manifest, contents[_GRAPH])
 
 
-def versions(models: Path) -> list[tuple[str, str]]:
-    """Return (name, version) of every artefact folder, sorted; hidden ones are what a crash left."""
-    found = models.glob(f"[!.]*/[!.]*/{_MANIFEST}")
-    return sorted((path.parent.parent.name, path.parent.name) for path in found)
-
-
-def promote(models: Path, name: str, version: str) -> None:
-    """Make a version the one that ``current`` names, and remember which one was."""
-    _require_name(name)
-    _require_name(version)
-    if not (models / name / version).is_dir():
-        raise _no_version(models, name, version)
-    load(models / name / version)
-    known = [other for other in _pointer(models, name) if other != version]
-    before = f"{_BEFORE}{known[0]}\n" if known else ""
-    with atomic_write(models / name / _CURRENT) as path:
-        path.write_text(f"{version}\n{before}", encoding="utf-8")
-
-
-def _no_version(models: Path, name: str, version: str) -> ArtefactError:
-    there = [of for of_name, of in versions(models) if of_name == name][-_TOLD:]
-    told = f"; it has {', '.join(there)}" if there else "; lstm-strategy models list shows all"
-    return ArtefactError(f"model {name!r} in {models} has no version {version!r}{told}")
-
-
-def rollback(models: Path, name: str) -> str:
-    """Make the version current that was so before the last `promote`; return it. Done twice, nothing has changed."""
-    _require_name(name)
-    current(models, name)
-    _, *before = _pointer(models, name)
-    if not before:
-        raise ArtefactError(
-            f"model {name!r} in {models} has no version before the current one; name one with: lstm-strategy models"
-            f" promote {name} VERSION"
-        )
-    version = before[0]
-    promote(models, name, version)
-    return version
-
-
-def current(models: Path, name: str) -> Path:
-    """Return the folder of the current version of a model."""
-    _require_name(name)
-    known = _pointer(models, name)
-    if not known:
-        way_out = "train it with: lstm-strategy train EXPERIMENT.toml"
-        raise ArtefactError(f"no model {name!r} in {models}; {way_out}")
-    _require_name(known[0])
-    return models / name / known[0]
-
-
-def _pointer(models: Path, name: str) -> list[str]:
-    """Return the current version, and after it the one before, as far as there are any."""
-    try:
-        text = (models / name / _CURRENT).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return []
-    version, marked, before = text.partition(f"\n{_BEFORE}")
-    return [version, before] if marked else [text]
-
-
-def locate(models: Path, model: str) -> Path:
-    """Return the folder meant by a model's name (its current version), by ``name/version``, or by a path."""
-    name, slash, version = model.strip("/").partition("/")
-    if slash and (models / name / version / _MANIFEST).is_file():
-        return models / name / version
-    if slash and (models / name).is_dir() and not Path(model).exists() and not (models / name / version).exists():
-        raise _no_version(models, name, version)
-    if (Path(model) / _MANIFEST).is_file() or slash:
-        return Path(model)
-    return current(models, name)
-
-
 def _read(folder: Path, name: str) -> bytes:
     path = folder / name
     try:
@@ -293,7 +215,8 @@ def _read(folder: Path, name: str) -> bytes:
         raise ArtefactError(f"{path} cannot be read ({error.strerror}); no whole artefact is there") from None
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str) -> None:
+    """Refuse what is no name of a model or a version, and might lead out of the folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise ArtefactError(f"{name[:120]!r} is no name for a model; use letters, digits, '_', '-' and '.'")
 

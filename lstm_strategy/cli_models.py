@@ -10,7 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from lstm_strategy import artefact
+from lstm_strategy import artefact, registry
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 
@@ -31,14 +31,14 @@ def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = Fa
     [bold]Example[/bold]: lstm-strategy models list --json
     """
     rows: list[dict[str, Any]] = []
-    for name, version in artefact.versions(models):
+    for name, version in registry.versions(models):
         try:
             manifest = artefact.load(models / name / version).manifest
             instruments, timeframe = list(manifest.instruments), manifest.timeframe
             pinball, problem = manifest.scores.get("pinball_calibrate"), ""
         except LSTMStrategyError as error:
             instruments, timeframe, pinball, problem = [], "", None, str(error)
-        in_use = artefact.current(models, name).name == version if (models / name / "current").exists() else False
+        in_use = registry.current(models, name).name == version if (models / name / "current").exists() else False
         rows.append(
             {
                 "model": name,
@@ -77,7 +77,7 @@ def verify_command(
     """
     ok, reason = True, ""
     try:
-        loaded = artefact.load(artefact.locate(models, model))
+        loaded = artefact.load(registry.locate(models, model))
         console.print(f"[green]ok[/green] {loaded.label}")
     except LSTMStrategyError as error:
         ok, reason = False, str(error)
@@ -103,7 +103,7 @@ def promote_command(
         name, _, version = name.partition("/")
     if not version:
         raise LSTMStrategyError(f"which version of {name}? models list has them: models promote {name} VERSION")
-    artefact.promote(models, name, version)
+    registry.promote(models, name, version)
     _told_current(name, version, as_json=as_json)
 
 
@@ -117,7 +117,7 @@ def rollback_command(
 
     [bold]Example[/bold]: lstm-strategy models rollback btcusdt_1h
     """
-    _told_current(name, artefact.rollback(models, name), as_json=as_json)
+    _told_current(name, registry.rollback(models, name), as_json=as_json)
 
 
 def _told_current(name: str, version: str, *, as_json: bool) -> None:

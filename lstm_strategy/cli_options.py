@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from lstm_strategy import artefact
+from lstm_strategy import artefact, registry
 from lstm_strategy.console import console
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment
@@ -40,7 +40,7 @@ def instrument_of(setup: Experiment, wanted: str | None) -> str:
 
 def model_folder(setup: Experiment, models: Path, model: str | None) -> Path:
     """Return the folder of the model meant, the experiment's current one where none is named."""
-    return artefact.locate(models, model or setup.name)
+    return registry.locate(models, model or setup.name)
 
 
 def model_of(setup: Experiment, models: Path, model: str | None) -> artefact.Artefact:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lstm_strategy import artefact
+from lstm_strategy import artefact, registry
 from lstm_strategy.artefact import Artefact, ArtefactError, Manifest
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
@@ -177,7 +177,7 @@ def test_a_manifest_of_an_earlier_version_is_read_still(models: Path, tiny: Arte
     found = artefact.load(path.parent)
     assert (found.manifest.network.embedding, found.manifest.training.members) == (0, 1)
     assert msgspec.structs.replace(found.manifest, digest="") == msgspec.structs.replace(tiny.manifest, digest="")
-    artefact.promote(models, "tiny", "1")
+    registry.promote(models, "tiny", "1")
     content = path.read_bytes()
     for old, new in ((b"496", b"497"), (b"\n", b" "), (b'"tiny"', b'"tinY"')):
         path.write_bytes(content.replace(old, new, 1))
@@ -223,10 +223,10 @@ def test_names_cannot_leave_the_folder(tmp_path: Path, tiny: Artefact, name: str
         with pytest.raises(ArtefactError, match="is no name for a model"):
             save(models, tiny.manifest, **changes)
     with pytest.raises(ArtefactError, match="is no name for a model"):
-        artefact.current(models, name)
+        registry.current(models, name)
     for model, version in ((name, "1"), ("tiny", name)):
         with pytest.raises(ArtefactError, match="is no name for a model"):
-            artefact.promote(models, model, version)
+            registry.promote(models, model, version)
     assert all_below(tmp_path) == []
 
 
@@ -234,13 +234,13 @@ def test_a_pointer_cannot_leave_the_folder(models: Path) -> None:
     for content in ("../../elsewhere", "", "..", "1\n2"):
         (models / "tiny" / "current").write_text(content)
         with pytest.raises(ArtefactError, match="is no name for a model"):
-            artefact.current(models, "tiny")
+            registry.current(models, "tiny")
 
 
 def test_a_pointer_that_is_no_text_is_refused(models: Path) -> None:
     (models / "tiny" / "current").write_bytes(b"\xff\xff")
     with pytest.raises(ArtefactError):
-        artefact.current(models, "tiny")
+        registry.current(models, "tiny")
 
 
 @pytest.mark.parametrize("failing", FILES)
@@ -265,55 +265,55 @@ def test_a_full_disk_leaves_no_folder(
 
 def test_a_full_disk_keeps_the_current_version(models: Path, tiny: Artefact, monkeypatch: pytest.MonkeyPatch) -> None:
     save(models, tiny.manifest, version="2")
-    artefact.promote(models, "tiny", "1")
+    registry.promote(models, "tiny", "1")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(LSTMStrategyError, match="current: the disk is full; nothing was changed"):
-        artefact.promote(models, "tiny", "2")
-    assert artefact.current(models, "tiny").name == "1"
+        registry.promote(models, "tiny", "2")
+    assert registry.current(models, "tiny").name == "1"
 
 
 def test_the_promoted_version_is_current(models: Path, tiny: Artefact) -> None:
     with pytest.raises(ArtefactError, match=r"no model 'tiny' in .*; train it with: lstm-strategy train"):
-        artefact.current(models, "tiny")
+        registry.current(models, "tiny")
     save(models, tiny.manifest, version="2")
     save(models, tiny.manifest, name="another")
-    assert artefact.versions(models) == [("another", "1"), ("tiny", "1"), ("tiny", "2")]
-    artefact.promote(models, "tiny", "2")
-    assert artefact.current(models, "tiny") == models / "tiny" / "2"
-    artefact.promote(models, "tiny", "1")
-    assert artefact.current(models, "tiny") == models / "tiny" / "1"
+    assert registry.versions(models) == [("another", "1"), ("tiny", "1"), ("tiny", "2")]
+    registry.promote(models, "tiny", "2")
+    assert registry.current(models, "tiny") == models / "tiny" / "2"
+    registry.promote(models, "tiny", "1")
+    assert registry.current(models, "tiny") == models / "tiny" / "1"
 
 
 def test_what_does_not_verify_is_not_promoted(models: Path, tiny: Artefact) -> None:
-    artefact.promote(models, "tiny", "1")
+    registry.promote(models, "tiny", "1")
     broken = save(models, tiny.manifest, version="2")
     (broken / "model.onnx").write_bytes(b"grapH")
     for version, told in (("2", "sha256"), ("3", "model 'tiny' in .* has no version '3'; it has 1, 2$")):
         with pytest.raises(ArtefactError, match=told):
-            artefact.promote(models, "tiny", version)
-    assert artefact.current(models, "tiny").name == "1"
+            registry.promote(models, "tiny", version)
+    assert registry.current(models, "tiny").name == "1"
 
 
 def test_a_model_is_found_by_name_version_or_path(
     models: Path, tiny: Artefact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(models, tiny.manifest, version="2")
-    artefact.promote(models, "tiny", "2")
-    assert artefact.locate(models, "tiny") == models / "tiny" / "2"
-    assert artefact.locate(models, "tiny/1") == models / "tiny" / "1"
-    assert artefact.locate(models, str(models / "tiny" / "1")) == models / "tiny" / "1"
+    registry.promote(models, "tiny", "2")
+    assert registry.locate(models, "tiny") == models / "tiny" / "2"
+    assert registry.locate(models, "tiny/1") == models / "tiny" / "1"
+    assert registry.locate(models, str(models / "tiny" / "1")) == models / "tiny" / "1"
     monkeypatch.chdir(models.parent)
-    assert artefact.locate(Path("elsewhere"), "models/tiny/1") == Path("models/tiny/1")
+    assert registry.locate(Path("elsewhere"), "models/tiny/1") == Path("models/tiny/1")
     with pytest.raises(ArtefactError, match="no model 'nobody'"):
-        artefact.locate(models, "nobody")
+        registry.locate(models, "nobody")
     with pytest.raises(ArtefactError, match="has no version '9'; it has 1, 2"):
-        artefact.locate(models, "tiny/9")
+        registry.locate(models, "tiny/9")
     (models / "tiny" / "9").mkdir()
-    assert "cannot be read" in refusal(artefact.locate(models, "tiny/9"))
+    assert "cannot be read" in refusal(registry.locate(models, "tiny/9"))
 
 
 def test_a_model_for_other_use_is_refused(tiny: Artefact) -> None:
@@ -357,18 +357,18 @@ def test_a_manifest_whose_tables_do_not_fit_is_refused(changes, told, tiny_artef
 
 
 def test_a_rollback_makes_the_version_before_current_again(models: Path, tiny: Artefact) -> None:
-    artefact.promote(models, "tiny", "1")
+    registry.promote(models, "tiny", "1")
     with pytest.raises(ArtefactError, match="has no version before the current one; name one with: lstm-strategy"):
-        artefact.rollback(models, "tiny")
+        registry.rollback(models, "tiny")
     for version in ("2", "3"):
         save(models, tiny.manifest, version=version)
-        artefact.promote(models, "tiny", version)
-        artefact.promote(models, "tiny", version)  # twice is once
-    assert artefact.rollback(models, "tiny") == "2"
-    assert artefact.current(models, "tiny").name == "2"
-    assert artefact.rollback(models, "tiny") == "3"
+        registry.promote(models, "tiny", version)
+        registry.promote(models, "tiny", version)  # twice is once
+    assert registry.rollback(models, "tiny") == "2"
+    assert registry.current(models, "tiny").name == "2"
+    assert registry.rollback(models, "tiny") == "3"
     with pytest.raises(ArtefactError, match="no model 'nobody'"):
-        artefact.rollback(models, "nobody")
+        registry.rollback(models, "nobody")
 
 
 def test_the_commands_promote_and_roll_back(
@@ -391,7 +391,7 @@ def test_the_commands_promote_and_roll_back(
         assert called(*arguments, "--json") == 0
         assert msgspec.json.decode(capsys.readouterr().out) == {"model": "tiny", "current": told}
     assert called("promote", "tiny", "3") == 1
-    assert artefact.current(models, "tiny").name == "1"
+    assert registry.current(models, "tiny").name == "1"
     capsys.readouterr()
     assert called("verify", "nobody") == 1
     assert capsys.readouterr().err.startswith("error: no model 'nobody'")

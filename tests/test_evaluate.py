@@ -17,7 +17,7 @@ from command_support import run_cli
 from scipy.stats import spearmanr
 from sklearn.metrics import mean_pinball_loss
 
-from lstm_strategy import artefact
+from lstm_strategy import artefact, registry
 from lstm_strategy.bars import parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
@@ -103,8 +103,8 @@ def test_every_folds_model_is_kept_with_its_dates_and_none_is_current(done, fold
     for path, fold in zip(done.artefacts, done.folds, strict=True):
         assert path.name.startswith(f"fold{fold.number:02d}-seed0-")
         assert artefact.load(path).trained_until == fold.spans["calibrate"][1]
-    assert artefact.versions(folder / "models") == []
-    assert len(artefact.versions(folder / "models" / "pair" / "folds")) == 2
+    assert registry.versions(folder / "models") == []
+    assert len(registry.versions(folder / "models" / "pair" / "folds")) == 2
     assert not list((folder / "models").rglob("current"))
 
 

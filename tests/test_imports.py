@@ -69,6 +69,7 @@ FLOORS = {
     "sources": (2, 0),
     "replay": (3, 0),
     "artefact": (3, 0),
+    "registry": (3, 1),
     "fold_index": (3, 1),
     "forecaster": (3, 1),
     "network_step": (3, 0),

@@ -27,7 +27,7 @@ from tiny_support import EXPERIMENT
 from trading_support import KEY, new_secret, trading
 from typer.testing import CliRunner
 
-from lstm_strategy import artefact
+from lstm_strategy import artefact, registry
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.cli import app
 from lstm_strategy.cli_jobs import Places, job_of
@@ -437,13 +437,13 @@ def test_a_version_promoted_while_a_node_runs_takes_over(desk: Desk) -> None:
     name, version = first.manifest.name, first.manifest.version
     manifest = msgspec.structs.replace(first.manifest, version="later")
     artefact.save(models, manifest, first.graph, (desk.model / "weights.safetensors").read_bytes())
-    artefact.promote(models, name, version)
+    registry.promote(models, name, version)
     more = "[live]\nfollow = true\nfollow_poll = 0.1\nshadow_bars = 3"
     node = desk.start("paper", desk.experiment(more, name="follow"), "--replay", "--speed", "9000", "--json")
     told: list[str] = []
     try:
         read_until(node, " buy ", told)
-        artefact.promote(models, name, "later")
+        registry.promote(models, name, "later")
         found, until = "", time.monotonic() + 35.0
         while '"kind":"swap"' not in found and time.monotonic() < until:
             time.sleep(0.1)

@@ -15,7 +15,7 @@ from panel_support import COINS, SEPARATE, play, strategy
 from test_swap import Inline
 from tiny_support import make_tiny
 
-from lstm_strategy import artefact
+from lstm_strategy import artefact, registry
 from lstm_strategy.bars import Bars
 from lstm_strategy.decision import SizingConfig
 from lstm_strategy.decision_log_reader import read_logs, voice_at
@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def models(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, tmp_path / "models")
-    artefact.promote(tmp_path / "models", "tiny", "1")
+    registry.promote(tmp_path / "models", "tiny", "1")
     monkeypatch.setattr(swap, "Task", Inline)
     return tmp_path / "models"
 
@@ -117,7 +117,7 @@ def run(engines: list[BacktestEngine], one: Fed) -> None:
 def test_a_panels_models_are_swapped_between_two_closes_and_each_speaks_as_if_it_always_had(
     engines: list[BacktestEngine], models: Path, tmp_path: Path
 ) -> None:
-    one = fed(models, tmp_path, {785: lambda _: artefact.promote(models, "tiny", "2")})
+    one = fed(models, tmp_path, {785: lambda _: registry.promote(models, "tiny", "2")})
     run(engines, one)
     for name, log in read_logs(tmp_path / "log").items():
         assert one.seats[name].feed.swap.swaps == 1

@@ -13,7 +13,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from lstm_strategy import artefact, cli
+from lstm_strategy import artefact, cli, registry
 from lstm_strategy.bars import Bars, format_ns
 from lstm_strategy.forecast import mean_of
 from lstm_strategy.sources.simulate import SimulationConfig, simulate
@@ -123,7 +123,7 @@ def test_the_forecasts_decide_the_side(perp: Perp) -> None:
     forecasts = perp.table("forecasts", "ts_close", "levels", "quantiles")
     levels = tuple(forecasts["levels"][0])
     means = mean_of(np.array(forecasts["quantiles"].tolist())[:, None, :], levels)[:, 0]
-    (belief,) = artefact.load(artefact.current(perp.models, "perp")).manifest.shrinkage
+    (belief,) = artefact.load(registry.current(perp.models, "perp")).manifest.shrinkage
     mean_at = dict(zip(forecasts["ts_close"].tolist(), means.tolist(), strict=True))
     scale_at = dict(zip(decisions["ts_close"].tolist(), decisions["scale"].tolist(), strict=True))
     sent = [row for row, reason in enumerate(decisions["reason"]) if reason == "rebalance"]

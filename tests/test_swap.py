@@ -17,7 +17,7 @@ from engine_support import SPOT, random_bars
 from nautilus_trader.backtest.engine import BacktestEngine
 from test_strategy import LateHistory, config, engine_bars, engines, play  # noqa: F401 - engines is a fixture
 
-from lstm_strategy import artefact
+from lstm_strategy import artefact, registry
 from lstm_strategy.bars import Bar, Timeframe
 from lstm_strategy.conformal import CalibrationConfig
 from lstm_strategy.decision import SizingConfig
@@ -63,7 +63,7 @@ def models(tiny_artefact: Path, second: Path, tmp_path: Path) -> Path:
     """A registry with both versions, the first of them current."""
     for folder in (tiny_artefact, second):
         shutil.copytree(folder, tmp_path / "models" / "tiny" / folder.name)
-    artefact.promote(tmp_path / "models", "tiny", "1")
+    registry.promote(tmp_path / "models", "tiny", "1")
     return tmp_path / "models"
 
 
@@ -155,7 +155,7 @@ def test_a_new_version_takes_over_between_two_bars_as_if_it_had_run_all_along(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "log"
-    promote = {850: lambda: artefact.promote(models, "tiny", "2")}
+    promote = {850: lambda: registry.promote(models, "tiny", "2")}
     strategy = followed(models, promote, decision_log=str(log))
     drive(engines, strategy)
     first = next(row for row, (_, label, _, _) in enumerate(strategy.spoken, WARM) if label == "tiny/2")
@@ -185,11 +185,11 @@ def test_promoted_twice_in_a_row_rolled_back_and_promoted_again(
     graph, weights = ((models / "tiny" / "1" / name).read_bytes() for name in ("model.onnx", "weights.safetensors"))
     artefact.save(models, third, graph, weights)
     deeds = {
-        830: lambda: artefact.promote(models, "tiny", "2"),
-        836: lambda: artefact.promote(models, "tiny", "3"),  # while the second is in shadow
-        890: lambda: artefact.rollback(models, "tiny"),
-        940: lambda: artefact.promote(models, "tiny", "1"),
-        944: lambda: artefact.rollback(models, "tiny"),  # before it has spoken
+        830: lambda: registry.promote(models, "tiny", "2"),
+        836: lambda: registry.promote(models, "tiny", "3"),  # while the second is in shadow
+        890: lambda: registry.rollback(models, "tiny"),
+        940: lambda: registry.promote(models, "tiny", "1"),
+        944: lambda: registry.rollback(models, "tiny"),  # before it has spoken
     }
     strategy = followed(models, deeds)
     drive(engines, strategy)
@@ -212,7 +212,7 @@ def test_a_version_that_does_not_fit_is_refused_once_and_the_other_trades_on(
     manifest = loaded.manifest
 
     def spoil() -> None:
-        artefact.promote(models, "tiny", "2")
+        registry.promote(models, "tiny", "2")
         weights = (folder / "weights.safetensors").read_bytes()
         changes: dict[str, Any] = {}
         match flaw:
@@ -264,7 +264,7 @@ def test_a_refused_version_that_is_mended_takes_over(engines: list[BacktestEngin
     whole = path.read_bytes()
 
     def spoil() -> None:
-        artefact.promote(models, "tiny", "2")
+        registry.promote(models, "tiny", "2")
         path.write_bytes(b"?" + whole[1:])
 
     strategy = followed(models, {830: spoil, 850: lambda: path.write_bytes(whole)})
@@ -292,7 +292,7 @@ def test_one_that_forecasts_no_numbers_never_speaks(
             forecast.quantiles_HQ[0, 0] = np.nan
         return forecast
 
-    strategy = followed(models, {830: lambda: artefact.promote(models, "tiny", "2")})
+    strategy = followed(models, {830: lambda: registry.promote(models, "tiny", "2")})
     with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
         patch.setattr(Forecaster, "update", broken)
         drive(engines, strategy, 900)
@@ -317,7 +317,7 @@ def test_one_that_raises_at_any_step_stops_nothing(
         return kept(self, *given)
 
     monkeypatch.setattr(owner, where, broken)
-    strategy = followed(models, {805: lambda: artefact.promote(models, "tiny", "2")}, shadow_bars=1)
+    strategy = followed(models, {805: lambda: registry.promote(models, "tiny", "2")}, shadow_bars=1)
     drive(engines, strategy, 840)
     assert strategy.who() == {"tiny/1": 40}
     assert [strategy.swapper._registry.refused(models / "tiny" / version) for version in "12"] == [False, True]
@@ -427,7 +427,7 @@ def test_bars_mended_just_before_the_turn_are_taken_first_and_no_tick_is_lost(mo
 
     for bar in bars[780:800]:
         take(bar)
-    artefact.promote(models, "tiny", "2")
+    registry.promote(models, "tiny", "2")
     swapper._on_poll(None)
     assert clock.run() > 3  # the whole warm-up, without another look at the registry
     assert swapper._warm
@@ -473,7 +473,7 @@ def test_the_warm_up_goes_in_slices_and_waits_for_bars(
         warm_up(self, bars)
 
     monkeypatch.setattr(Forecaster, "warm_up", counted)
-    strategy = followed(models, {805: lambda: artefact.promote(models, "tiny", "2")})
+    strategy = followed(models, {805: lambda: registry.promote(models, "tiny", "2")})
     drive(engines, strategy, 940)
     first = next(row for row, (_, label, _, _) in enumerate(strategy.spoken, WARM) if label == "tiny/2")
     assert first >= 600 * 3 // 2 + SHADOW
@@ -489,7 +489,7 @@ def test_adaptive_calibration_of_the_new_version_has_learned_on_the_bars_held(
     models: Path,
 ) -> None:
     adaptive = CalibrationConfig(adaptive=True, rate=0.1)
-    promote = {850: lambda: artefact.promote(models, "tiny", "2")}
+    promote = {850: lambda: registry.promote(models, "tiny", "2")}
     strategy = followed(models, promote, calibration=adaptive)
     drive(engines, strategy, 900)
     wanted = Forecaster(artefact.load(models / "tiny" / "2"), SPOT.id, adaptive).run(BARS[:900])
@@ -499,7 +499,7 @@ def test_adaptive_calibration_of_the_new_version_has_learned_on_the_bars_held(
 
 
 def test_a_thread_verifies_while_bars_go_on(engines: list[BacktestEngine], models: Path) -> None:  # noqa: F811
-    strategy = followed(models, {810: lambda: artefact.promote(models, "tiny", "2")}, shadow_bars=1)
+    strategy = followed(models, {810: lambda: registry.promote(models, "tiny", "2")}, shadow_bars=1)
     drive(engines, strategy, 1_100)
     assert strategy.who().get("tiny/2", 0) > 0
 
@@ -514,7 +514,7 @@ def test_a_start_takes_the_current_version_or_the_one_named(
     engines: list[BacktestEngine],  # noqa: F811
     models: Path,
 ) -> None:
-    artefact.promote(models, "tiny", "2")
+    registry.promote(models, "tiny", "2")
     strategy = followed(models, {})
     drive(engines, strategy, 810)
     assert strategy.who() == {"tiny/2": 10}

@@ -14,7 +14,7 @@ from typing import Any
 from test_dashboard import hooks
 from test_live import Desk, desk, read_until  # noqa: F401 - desk is a fixture
 
-from lstm_strategy import artefact
+from lstm_strategy import registry
 
 FOLLOW = """
 [live]
@@ -44,7 +44,7 @@ def damaged(models: Path, model: Path, version: str) -> None:
     shutil.copytree(model, folder)
     (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-100])
     (model.parent / "current").write_text(f"{version}\n")
-    assert artefact.current(models, model.parent.name) == folder
+    assert registry.current(models, model.parent.name) == folder
 
 
 def test_refused_versions_are_told_to_all_who_watch(desk: Desk, tmp_path: Path) -> None:  # noqa: F811

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lstm_strategy import artefact
+from lstm_strategy import registry
+from lstm_strategy.artefact import FILES
 
 __all__ = ["Registry"]
 
@@ -32,7 +33,7 @@ class Registry:
         LSTMStrategyError, OSError
             Where the pointer cannot be read.
         """
-        return artefact.current(self._models, self._name)
+        return registry.current(self._models, self._name)
 
     def look_at(self, folder: Path) -> None:
         """Note a version's files as they are now, before they are read."""
@@ -49,7 +50,7 @@ class Registry:
 
 def _written(folder: Path) -> tuple[int, ...]:
     """Return when the files of a version were last written; 0 for those that are not there."""
-    return tuple(_stamp(folder / name) for name in ("manifest.json", "model.onnx", "weights.safetensors"))
+    return tuple(_stamp(folder / name) for name in FILES)
 
 
 def _stamp(path: Path) -> int:

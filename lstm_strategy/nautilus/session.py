@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstm_strategy.artefact import current
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.errors import LSTMStrategyError, first_line_of
 from lstm_strategy.forecast import Forecast
@@ -18,6 +17,7 @@ from lstm_strategy.nautilus.engine import AccountType
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.model import Model, ScheduledModel, open_model
 from lstm_strategy.network_step import NetworkStep
+from lstm_strategy.registry import current
 from lstm_strategy.sizing import SizingConfig
 from lstm_strategy.speakers import Recorded
 

@@ -19,7 +19,6 @@ from statsmodels.tools import add_constant
 
 from lstm_strategy import __version__
 from lstm_strategy.artefact import Artefact, FeatureRange, Manifest
-from lstm_strategy.artefact import promote as promote_artefact
 from lstm_strategy.artefact import save as save_artefact
 from lstm_strategy.bars import Bars, Stamps, format_ns
 from lstm_strategy.decision import Shrinkage
@@ -30,6 +29,7 @@ from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.hyperparameters import NetworkConfig, Spans, SplitConfig, TargetConfig, TrainConfig
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.network import Streaming
+from lstm_strategy.registry import promote
 from lstm_strategy.research.batches import sequences
 from lstm_strategy.research.export import export
 from lstm_strategy.research.labels import Sample, build_sample
@@ -89,7 +89,7 @@ def fit_model(
         on_epoch=on_epoch,
         tuned=tuned,
     )
-    promote_artefact(models, name, fitted.manifest.version)
+    promote(models, name, fitted.manifest.version)
     return fitted
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from proof_desk import BTC, HISTORY, Verdict, add_model, make_desk, offline, run
 
-from lstm_strategy import artefact
+from lstm_strategy import registry
 
 __all__ = ["prove"]
 
@@ -32,7 +32,7 @@ def prove(folder: Path, *, long: bool) -> Verdict:
         add_model(folder, (BTC,), seed=10 + version, version=str(version))
         if version in bad:
             _spoil(models / "tiny" / str(version), _SPOILT[len([b for b in bad if b < version]) % len(_SPOILT)])
-    artefact.promote(models, "tiny", "1")
+    registry.promote(models, "tiny", "1")
     due = list(range(2, swaps + 2))
     spoke: list[tuple[int, str]] = []
     settled: list[int] = []  # at which bars a version was known to speak, or to be refused
