@@ -216,11 +216,16 @@ def test_paper_on_a_replay_is_the_backtest_to_the_last_bit(desk: Desk, more: str
     assert (paper["ended"], paper["mode"], paper["decisions"]) == ("replay", "replay", BARS)
     for key in ("net_return", "fees", "fills", "pinball", "carry", "liquidated"):
         assert paper[key] == backtest[key], key
-    a, b = (pq.read_table(Path(run["run_path"]) / "fills.parquet") for run in (backtest, paper))
-    for column in ("ts_filled", "side", "quantity", "price", "fee", "exit", "decided_price", "shortfall"):
-        assert a[column].to_pylist() == b[column].to_pylist(), column
-    names = {path.name for path in Path(backtest["run_path"]).iterdir()} - {"tearsheet.html", "report.html"}
-    assert names <= {path.name for path in Path(paper["run_path"]).iterdir()}
+    columns = {
+        "fills": ("ts_filled", "side", "quantity", "price", "fee", "exit", "decided_price", "shortfall", "ts_sent"),
+        "orders": ("ts_sent", "ts_last", "side", "quantity", "filled", "average_price", "status"),
+    }
+    for table, names in columns.items():
+        a, b = (pq.read_table(Path(run["run_path"]) / f"{table}.parquet") for run in (backtest, paper))
+        for column in names:
+            assert a[column].to_pylist() == b[column].to_pylist(), (table, column)
+    files = {path.name for path in Path(backtest["run_path"]).iterdir()} - {"tearsheet.html", "report.html"}
+    assert files <= {path.name for path in Path(paper["run_path"]).iterdir()}
 
 
 def test_a_perpetual_and_a_panel_are_the_backtest_too(desk: Desk, tmp_path: Path) -> None:

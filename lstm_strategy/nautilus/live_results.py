@@ -65,7 +65,8 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
     markets = {member.instrument_id: _market(settings, member, cache, first_ns) for member in settings.members}
     older = settings.real or (run.built.venue is not None and run.built.venue.goes_on)
     cash = one.equities[0] if older or dropped else settings.shared.cash
-    orders = cache.orders()
+    orders, venue = cache.orders(), run.built.venue
+    sent = venue.exchange.sent if venue is not None and settings.rehearsal is not None else None
     decided = {order: price for record in records.values() for order, price in record.decided.items()}
     forecasts = {
         name: record.to_forecasts(markets[name].source.horizons, markets[name].source.levels)
@@ -74,8 +75,8 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
     costs = {name: market.charged.per_side for name, market in markets.items()}
     (first, market), *_ = markets.items()
     tables = {
-        "orders": orders_table(orders),
-        "fills": fills_table(orders, decided),
+        "orders": orders_table(orders, sent),
+        "fills": fills_table(orders, decided, sent),
         "positions": positions_table([*cache.positions(), *cache.position_snapshots()]),
         "equity": records[first].equity_table(cash, costs[first]) if single else account_table(records, cash, costs),
         "decisions": pa.concat_tables([record.decisions_table() for record in records.values()]),

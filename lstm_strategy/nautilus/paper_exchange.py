@@ -11,7 +11,9 @@ from nautilus_trader.backtest.engine import SimulatedExchange
 from nautilus_trader.backtest.models import LatencyModel
 from nautilus_trader.common.component import TestClock
 from nautilus_trader.common.config import ImportableActorConfig
-from nautilus_trader.execution.messages import SubmitOrder
+from nautilus_trader.execution.messages import CancelOrder, SubmitOrder
+
+from lstm_strategy.nautilus.tables import Sent
 
 __all__ = ["PaperExchange", "PaperVenueConfig", "Terms"]
 
@@ -67,6 +69,7 @@ class PaperExchange(SimulatedExchange):  # type: ignore[misc]
         self.told_ns = 0  # the strategy's time: the stamp of what it was told last
         self.now: Callable[[], int] = lambda: self.told_ns  # it goes on between what is told
         self.ordered: Callable[[], bool] = lambda: False  # whether somebody orders, between two bars, what is sent
+        self.sent = Sent({}, {})
         super().__init__(clock=clock, latency_model=LatencyModel(0), use_message_queue=False, **settings)
 
     def send(self, command: Any) -> None:
@@ -75,10 +78,15 @@ class PaperExchange(SimulatedExchange):  # type: ignore[misc]
         It counts as sent at the close that it answers. A halt that somebody orders answers none: the running bar's open
         is past, and not its price.
         """
-        if (held := self._held.get(command.instrument_id)) is not None:
-            held.append((max(self.now(), self.told_ns), command))
+        held = self._held.get(command.instrument_id)
+        since = self.told_ns if held is None and not self.ordered() else max(self.now(), self.told_ns)
+        if isinstance(command, SubmitOrder):
+            self.sent.orders[command.order.client_order_id.value] = since
+        elif isinstance(command, CancelOrder):
+            self.sent.cancels[command.client_order_id.value] = since
+        if held is not None:
+            held.append((since, command))
         else:
-            since = max(self.now(), self.told_ns) if self.ordered() else self.told_ns
             self.put(since + self._late_ns, command)
 
     def hold(self, instrument_id: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -11,13 +11,13 @@ from lstm_strategy.execution import shortfall
 from lstm_strategy.nautilus.account import is_exit
 from lstm_strategy.nautilus.engine import Order, fills_of, name_of_side, name_of_status
 
-__all__ = ["fills_table", "orders_table", "positions_table"]
+__all__ = ["Sent", "fills_table", "orders_table", "positions_table"]
 
 _STAMP = pa.timestamp("ns", "UTC")
 Columns = dict[str, tuple[pa.DataType, Callable[[Any], Any]]]
 
 _ORDERS: Columns = {
-    "ts_sent": (_STAMP, lambda order: order.ts_init),
+    "ts_sent": (_STAMP, lambda order: order.ts_init),  # of a replay see `orders_table`
     "order_id": (pa.string(), lambda order: order.client_order_id.value),
     "instrument": (pa.string(), lambda order: order.instrument_id.value),
     "side": (pa.string(), name_of_side),
@@ -51,15 +51,45 @@ _POSITIONS: Columns = {
 }
 
 
-def orders_table(orders: Iterable[Order]) -> pa.Table:
-    """Return one row per order, in the order they were sent."""
-    return _table(_ORDERS, sorted(orders, key=lambda order: order.ts_init))
+class Sent(NamedTuple):
+    """The market's time (ns) at which each order, and the end of one, was sent; by the order's identifier."""
+
+    orders: dict[str, int]
+    cancels: dict[str, int]
 
 
-def fills_table(orders: Iterable[Order], decided: dict[str, float]) -> pa.Table:
+def orders_table(orders: Iterable[Order], sent: Sent | None = None) -> pa.Table:
+    """Return one row per order, in the order they were sent.
+
+    ``sent``: of a replay, whose orders the engine stamps by the wall's clock. One that never reached the market has no
+    stamps, and comes last.
+    """
+    stamps: Columns = {
+        "ts_sent": (_STAMP, lambda order: _sent(order, sent)),
+        "ts_last": (_STAMP, lambda order: _last(order, sent)),
+    }
+    return _table(_ORDERS | stamps, sorted(orders, key=lambda order: _sent(order, sent) or order.ts_init))
+
+
+def _last(order: Order, sent: Sent | None) -> int | None:
+    """Return when something last became of an order; what it was asked itself the engine stamps by the wall's clock."""
+    if sent is not None and order.is_pending_cancel:
+        return sent.cancels.get(order.client_order_id.value)
+    return None if _sent(order, sent) is None else int(order.ts_last)
+
+
+def _sent(order: Order, sent: Sent | None) -> int | None:
+    """Return when an order was sent; the venue makes some itself, and stamps those by the market's time."""
+    if sent is not None and order.client_order_id.value in sent.orders:
+        return sent.orders[order.client_order_id.value]
+    return int(order.ts_init) if sent is None or order.venue_order_id is not None else None
+
+
+def fills_table(orders: Iterable[Order], decided: dict[str, float], sent: Sent | None = None) -> pa.Table:
     """Return one row per fill, by time, with what it cost against the price that its order was decided on at.
 
     ``decided`` holds those prices by order; an exit's is its own level. ``shortfall`` is a fraction, fees apart.
+    ``sent``: as for `orders_table`.
     """
     known = {order.client_order_id: order for order in orders}
     rows = sorted((fill for order in known.values() for fill in fills_of(order)), key=lambda fill: int(fill.ts_event))
@@ -73,7 +103,7 @@ def fills_table(orders: Iterable[Order], decided: dict[str, float]) -> pa.Table:
         return None if price is None else shortfall(float(fill.last_px), price, side)
 
     columns: Columns = {
-        "ts_sent": (_STAMP, lambda fill: known[fill.client_order_id].ts_init),
+        "ts_sent": (_STAMP, lambda fill: _sent(known[fill.client_order_id], sent)),
         "exit": (pa.bool_(), lambda fill: is_exit(known[fill.client_order_id])),
         "decided_price": (pa.float64(), price_of),
         "shortfall": (pa.float64(), cost_of),
