@@ -12,9 +12,10 @@ from rich.markup import escape
 from lstm_strategy.cli_options import RUNS, JsonOption, RunsOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.halt_files import one_line
 from lstm_strategy.resume import latched, lift, risks_of
 from lstm_strategy.state_file import Kept
-from lstm_strategy.state_folder import FolderHeldError, StateFolder, one_line
+from lstm_strategy.state_folder import FolderHeldError, StateFolder
 
 __all__ = ["resume_command"]
 
@@ -53,11 +54,11 @@ def resume_command(
 
 def _edit(folder: StateFolder, reason: str) -> dict[str, object]:
     """Lift in the state of a strategy that is stopped; first the reason is written down, so that none is lost."""
-    killed_ns = folder.killed_ns()
+    killed_ns = folder.halts.killed_ns()
     kept, lifted, kill = _halts(folder)
-    folder.drop_request()
-    folder.record(time.time_ns(), reason, lifted, kill)
-    folder.remove_kill(killed_ns + 1)  # the one that was told of, and no later one
+    folder.halts.drop_request()
+    folder.halts.record(time.time_ns(), reason, lifted, kill)
+    folder.halts.remove_kill(killed_ns + 1)  # the one that was told of, and no later one
     if kept is not None:
         folder.write(lift(kept, reason))
         folder.flush()
@@ -68,11 +69,11 @@ def _edit(folder: StateFolder, reason: str) -> dict[str, object]:
 def _ask(folder: StateFolder, reason: str, wait: float) -> dict[str, object]:
     """Leave a request to a strategy that runs, and wait for it to be taken up."""
     _, lifted, kill = _halts(folder)
-    folder.ask_to_resume(reason)
+    folder.halts.ask_to_resume(reason)
     until = time.monotonic() + wait
-    while folder.request() is not None and time.monotonic() < until:
+    while folder.halts.request() is not None and time.monotonic() < until:
         time.sleep(_POLL_S)
-    taken = folder.request() is None
+    taken = folder.halts.request() is None
     if taken:
         _tell("[green]lifted[/green]", lifted, kill, "The running strategy has taken it up.")
     else:
@@ -88,7 +89,7 @@ def _halts(folder: StateFolder) -> tuple[Kept | None, dict[str, list[str]], str 
         console.print(f"[yellow]warning[/yellow] {escape(problem)}", soft_wrap=True, highlight=False)
     risks = {} if kept is None else risks_of(kept)
     lifted = {} if kept is None else latched({name: risks.get(name) for name in kept.models}, kept.ordered)
-    kill = folder.kill_reason()
+    kill = folder.halts.kill_reason()
     daily = sorted(name for name, risk in risks.items() if risk.daily_halt)
     told = f"; {', '.join(daily)}: the loss of the day halts until the next UTC day" if daily else ""
     if not lifted and kill is None:
@@ -137,4 +138,4 @@ def _is_halted(folder: StateFolder) -> bool:
     except LSTMStrategyError:
         return True
     ordered = "" if kept is None else kept.ordered
-    return bool(latched(risks, ordered)) or bool(ordered) or folder.kill_reason() is not None
+    return bool(latched(risks, ordered)) or bool(ordered) or folder.halts.kill_reason() is not None

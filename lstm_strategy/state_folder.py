@@ -1,4 +1,4 @@
-"""A strategy's own state folder: what a restart must know, written whole, kept by one process, halted by a file.
+"""A strategy's own state folder: what a restart must know, written whole, kept by one process.
 
 ``state.0`` and ``state.1`` are written over in turn after every change (0.1 ms), before the venue can see what followed
 from it: a process that is killed at any moment leaves one of them whole, and what it was writing had no effect yet.
@@ -17,19 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.halt_files import KILL, HaltFiles, one_line
 from lstm_strategy.state_file import LARGEST_FILE, Change, Kept, Syncer, decode, digest_of, encode, encode_change
 
-__all__ = ["KILL", "FolderHeldError", "StateFolder", "one_line"]
+__all__ = ["FolderHeldError", "StateFolder"]
 
-KILL = "KILL"
-"""Name of the file that halts; its text is the reason."""
-_REQUEST, _AUDIT, _LOCK = "RESUME", "resumed.jsonl", "lock"
-_TURNS, _SYNCED = ("state.0", "state.1"), "state.synced"
-_LONGEST_REASON = 200
-_LARGEST_NOTE = 4096  # bytes read of a file that somebody wrote by hand
+_TURNS, _SYNCED, _LOCK = ("state.0", "state.1"), "state.synced", "lock"
+_LARGEST_LOCK = 4096  # bytes of it that are read
 _MOST_CHANGES = 1_000  # after one whole state
 
 
@@ -37,18 +33,18 @@ class FolderHeldError(LSTMStrategyError):
     """Another process holds the folder."""
 
 
-def one_line(text: str) -> str:
-    """Return a reason as one printable line of at most 200 characters."""
-    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return words[:_LONGEST_REASON]
-
-
 class StateFolder:
-    """The files of one strategy's state. Written by the process that holds its lock, and by no other."""
+    """The files of one strategy's state. Written by the process that holds its lock, and by no other.
+
+    Attributes
+    ----------
+    halts : HaltFiles
+        By which somebody halts the strategy, and lets it go on.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._kill, self._asked = str(path / KILL), str(path / _REQUEST)  # looked for all the time
+        self.halts = HaltFiles(path)
         self._lock: int | None = None
         self._number = 0
         self._turns: list[int] = []  # descriptors
@@ -87,7 +83,7 @@ class StateFolder:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = one_line(os.read(lock, _LARGEST_NOTE).decode("utf-8", "replace")) or "its name is not known"
+            holder = one_line(os.read(lock, _LARGEST_LOCK).decode("utf-8", "replace")) or "its name is not known"
             os.close(lock)
             raise FolderHeldError(
                 f"the state folder {self.path} is held by another process ({holder}): two nodes with one trader id;"
@@ -216,120 +212,8 @@ class StateFolder:
             return kept, ""
         return kept, f"{'; '.join(wrong)}; going on from the latest that is whole, of {format_ns(kept.saved_ns)}"
 
-    def kill_reason(self) -> str | None:
-        """Return why the strategy is to halt, None without a kill file; one that cannot be read halts, too."""
-        content = _note(self._kill)
-        if content is None:
-            return None
-        return one_line(content) or "no reason given"
-
-    def ask_to_resume(self, reason: str) -> None:
-        """Leave a request for the process that holds the lock.
-
-        Raises
-        ------
-        LSTMStrategyError
-            Where the system refuses.
-        """
-        try:
-            with atomic_write(self.path / _REQUEST) as temporary:
-                temporary.write_text(reason, encoding="utf-8")
-        except OSError as error:
-            raise LSTMStrategyError(f"cannot write {self.path / _REQUEST}: {error.strerror or error}") from None
-
-    def request(self) -> tuple[str, int] | None:
-        """Return the reason of a request to resume, empty for one that gives none, and when it was put there.
-
-        Raises
-        ------
-        LSTMStrategyError
-            Where there is one that cannot be read: nobody knows who asks for what.
-        """
-        file = self._asked
-        try:
-            content = _text(file)
-            return None if content is None else (one_line(content), os.stat(file).st_ctime_ns)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise LSTMStrategyError(
-                f"the request to resume {file} cannot be read ({error.strerror or error}), and is refused: halts stay;"
-                " remove it, then ask by `lstm-strategy resume`"
-            ) from None
-
-    def drop_request(self) -> None:
-        """Remove it, before anything is lifted: one that stays would lift the halts of tomorrow as well.
-
-        Raises
-        ------
-        LSTMStrategyError
-            Where the system refuses.
-        """
-        file = self.path / _REQUEST
-        try:
-            file.unlink(missing_ok=True)
-        except OSError as error:
-            raise LSTMStrategyError(
-                f"the request to resume {file} cannot be removed ({error.strerror or error}), and is refused: halts"
-                " stay; remove it, then ask by `lstm-strategy resume`"
-            ) from None
-
-    def record(self, when_ns: int, reason: str, lifted: dict[str, list[str]], kill: str | None) -> None:
-        """Add a line to ``resumed.jsonl``: when, why, and what was lifted."""
-        line = {"time": format_ns(when_ns), "reason": reason, "lifted": lifted, "kill_file": kill}
-        try:
-            with (self.path / _AUDIT).open("ab") as file:
-                file.write(msgspec.json.encode(line) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise LSTMStrategyError(f"cannot write {self.path / _AUDIT}: {error.strerror or error}") from None
-
-    def killed_ns(self) -> int:
-        """Return when the kill file was put there or changed last, by the file system; 0 without one."""
-        try:
-            return (self.path / KILL).stat().st_ctime_ns
-        except OSError:
-            return 0
-
-    def remove_kill(self, before_ns: int) -> None:
-        """Remove a kill file that was put there before ``before_ns``; a later one halts anew, and stays.
-
-        The file system's own time of the change counts, which no copy or move takes along from an older file.
-        """
-        kill = self.path / KILL
-        try:
-            if kill.stat().st_ctime_ns >= before_ns:
-                return
-            kill.unlink()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise LSTMStrategyError(
-                f"cannot remove {kill}: {error.strerror or error}; it halts until it is gone"
-            ) from None
-
 
 def _write(descriptor: int, content: bytes, start: int) -> None:
     written = 0
     while written < len(content):
         written += os.pwrite(descriptor, memoryview(content)[written:], start + written)
-
-
-def _note(file: str) -> str | None:
-    """Return the text of a file that somebody may have written by hand, None where there is none."""
-    try:
-        return _text(file)
-    except OSError as error:
-        return f"a file that cannot be read ({error.strerror or error})"
-
-
-def _text(file: str) -> str | None:
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    try:
-        return os.read(descriptor, _LARGEST_NOTE).decode("utf-8", "replace")
-    finally:
-        os.close(descriptor)

@@ -46,6 +46,7 @@ FLOORS = {
     "limits": (2, 1),
     "risk": (2, 2),
     "state_file": (2, 3),
+    "halt_files": (2, 3),
     "state_folder": (2, 4),
     "resume": (2, 4),
     "decision": (2, 3),

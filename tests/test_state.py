@@ -25,13 +25,14 @@ from lstm_strategy.cli import app
 from lstm_strategy.decision import RiskState, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig
+from lstm_strategy.halt_files import KILL, HaltFiles, one_line
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.backtest import BacktestRun
 from lstm_strategy.nautilus.engine import name_of_side, name_of_status
 from lstm_strategy.nautilus.strategy import LSTMStrategy
 from lstm_strategy.state_file import Change, Kept, decode, digest_of, encode, encode_change
-from lstm_strategy.state_folder import KILL, FolderHeldError, StateFolder, one_line
+from lstm_strategy.state_folder import FolderHeldError, StateFolder
 
 type Deed = Callable[[LSTMStrategy], None]
 KEPT = Kept("S-000", {SPOT.id: "told/1"}, 7, "", {"risk": RiskState.start(HOUR.ns, 100.0).encode(), "forecaster": b"x"})
@@ -303,10 +304,10 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_state_and_no_lock(tmp_p
     ],
 )
 def test_whatever_lies_there_under_that_name_halts(tmp_path: Path, make: Callable[[Path], None], told: str) -> None:
-    folder = StateFolder(tmp_path)
-    assert folder.kill_reason() is None
+    halts = HaltFiles(tmp_path)
+    assert halts.kill_reason() is None
     make(tmp_path / KILL)
-    reason = folder.kill_reason()
+    reason = halts.kill_reason()
     assert reason is not None
     assert told in reason
     assert len(reason) <= 200

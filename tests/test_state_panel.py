@@ -16,6 +16,7 @@ from lstm_strategy.cli import app
 from lstm_strategy.decision import RiskState, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig
+from lstm_strategy.halt_files import KILL
 from lstm_strategy.nautilus import portfolio_strategy as strategy_module
 from lstm_strategy.nautilus.engine import OrderFilled
 from lstm_strategy.nautilus.panel_backtest import PanelRun
@@ -23,7 +24,7 @@ from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
 from lstm_strategy.portfolio import PortfolioConfig
 from lstm_strategy.resume import risks_of
 from lstm_strategy.state_file import Kept, SeatState, unpack_seats
-from lstm_strategy.state_folder import KILL, StateFolder
+from lstm_strategy.state_folder import StateFolder
 
 type Deed = Callable[[LSTMPortfolioStrategy], None]
 NAMES = tuple(coin.id for coin in (AAA, BBB, CCC))

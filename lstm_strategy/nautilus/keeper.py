@@ -15,11 +15,12 @@ from typing import Any, Protocol
 
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.halt_files import KILL, HaltFiles, one_line
 from lstm_strategy.nautilus.engine import loud, on_loop
 from lstm_strategy.resume import latched
 from lstm_strategy.risk import RiskState, halt, resume
 from lstm_strategy.state_file import Kept
-from lstm_strategy.state_folder import KILL, StateFolder, one_line
+from lstm_strategy.state_folder import StateFolder
 
 __all__ = ["Holder", "Keeper", "any_ordered"]
 
@@ -126,8 +127,8 @@ class Keeper:
         """Hear a request to resume and a kill file; a halt that was ordered goes on until all is closed."""
         folder = self._folder
         if folder is not None and self._began:
-            self._hear(folder)
-            reason = folder.kill_reason()
+            self._hear(folder.halts)
+            reason = folder.halts.kill_reason()
             if reason is not None and not self.ordered:
                 self.order(f"{KILL}: {reason}")
         if self.ordered:
@@ -233,12 +234,12 @@ class Keeper:
         for holder in self._holders().values():
             holder.flatten()
 
-    def _hear(self, folder: StateFolder) -> None:
+    def _hear(self, halts: HaltFiles) -> None:
         """Take up a request to resume; what cannot be read or removed lifts nothing, and is said once."""
         try:
-            request = folder.request()
+            request = halts.request()
             if request is not None:
-                folder.drop_request()
+                halts.drop_request()
         except LSTMStrategyError as error:
             if str(error) != self._refused:
                 self._say(str(error))
@@ -246,17 +247,17 @@ class Keeper:
             return
         self._refused = ""
         if request is not None:
-            self._resume(folder, *request)
+            self._resume(halts, *request)
 
-    def _resume(self, folder: StateFolder, reason: str, asked_ns: int) -> None:
+    def _resume(self, halts: HaltFiles, reason: str, asked_ns: int) -> None:
         """Lift what is latched; written down first, so that no halt is lifted that nobody accounts for."""
         strategy, holders = self._strategy, self._holders()
         if not reason:
             strategy.log.error("A request to resume gave no reason, and is refused")
             return
         lifted = latched({name: holder.risk for name, holder in holders.items()}, self.ordered)
-        folder.record(strategy.clock.timestamp_ns(), reason, lifted, folder.kill_reason())
-        folder.remove_kill(asked_ns)
+        halts.record(strategy.clock.timestamp_ns(), reason, lifted, halts.kill_reason())
+        halts.remove_kill(asked_ns)
         self.ordered = ""
         for holder in holders.values():
             if holder.risk is not None and latched({"": holder.risk}):

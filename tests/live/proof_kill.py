@@ -23,8 +23,8 @@ from trading_support import new_secret
 
 from lstm_strategy.artefact import load
 from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.halt_files import KILL, HaltFiles
 from lstm_strategy.replay.server import ReplayServer
-from lstm_strategy.state_folder import KILL, StateFolder
 
 __all__ = ["prove"]
 
@@ -177,7 +177,7 @@ class _Proof:
             known = await settled(node, protected=False)
             assert known["risk"]["ordered_halt"], "the halt was lost"
         assert self._sent(server) == sent, "an order was sent while halted"
-        StateFolder(self.state).ask_to_resume("the proof goes on")
+        HaltFiles(self.state).ask_to_resume("the proof goes on")
         await self._until(node, lambda known: not known["ordered"] and not known["risk"]["ordered_halt"])
         self.halts += 1
 
