@@ -15,7 +15,7 @@ closed meanwhile, as far as the history tells them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from nautilus_trader.accounting.factory import AccountFactory
@@ -33,22 +33,15 @@ from nautilus_trader.model.identifiers import AccountId, ClientId
 from nautilus_trader.risk.engine import RiskEngine
 
 from lstm_strategy.bars import Bars, BarsError, Timeframe
-from lstm_strategy.nautilus.bar_path import path_quotes
-from lstm_strategy.nautilus.engine import (
-    AccountType,
-    EngineBar,
-    EngineInstrument,
-    InstrumentId,
-    QuoteTick,
-    Venue,
-)
-from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills, open_quotes
+from lstm_strategy.nautilus.engine import AccountType, EngineBar, InstrumentId, Venue
+from lstm_strategy.nautilus.fills import LATENCY_NS, StopLimitFills
 from lstm_strategy.nautilus.history import of_the_future, on_grid, to_bar
 from lstm_strategy.nautilus.keeper import any_ordered
 from lstm_strategy.nautilus.paper_absent import Absent
 from lstm_strategy.nautilus.paper_account import KeptAccount, open_book
 from lstm_strategy.nautilus.paper_exchange import PaperExchange, PaperVenueConfig
 from lstm_strategy.nautilus.paper_ledger import Ledger
+from lstm_strategy.nautilus.paper_market import PaperMarket, at_close
 from lstm_strategy.nautilus.paper_state import go_on, money_of
 from lstm_strategy.nautilus.simulation import RateFeeModel, RateFeeModelConfig
 
@@ -126,9 +119,10 @@ class PaperVenue(SandboxExecutionClient):
         self.told: dict[str, int] = {}
         self._settings, self._timeframe = config, Timeframe.parse(config.timeframe)
         self._kernel: Any = None
+        self._market = PaperMarket(self.exchange, time, config, self._tell)
         self._ledger = Ledger(book, self.exchange, clock)
         self._absent = Absent(loop, lambda: self._kernel.trader.strategies())
-        self._past = self._acting = self._soon = False
+        self._acting = self._soon = False
 
     def stand_before(self, kernel: Any) -> None:
         """Take the traded bars of a node (`NautilusKernel`) before its data engine does, and skip its queues."""
@@ -232,15 +226,15 @@ class PaperVenue(SandboxExecutionClient):
         """
         if name not in self._absent:
             return
-        self._past, now = True, self._now()
+        self._market.past, now = True, self._now()
         try:
             closed = [bar for bar in bars if (on_grid(bar.ts_event, self._timeframe) or 0) <= now]
             for bar in sorted([*closed, *self._absent.take(name)], key=lambda bar: int(bar.ts_event)):
                 if (read := self._read(bar, on_grid(bar.ts_event, self._timeframe))) is not None:
-                    self._show_bar(read, bar)
+                    self._market.show(read, bar)
                     self._settle(read, bar)
         finally:
-            self._past = False
+            self._market.past = False
             self.exchange.told_ns = max(self.exchange.told_ns, self.told[name])
             self.exchange.let_go(InstrumentId.from_str(name), self.told[name])
         self._ledger.write()
@@ -255,8 +249,8 @@ class PaperVenue(SandboxExecutionClient):
             self._absent.put_aside(name, bar, lambda: self._try(self._meet, name, []))
             bars = None
         if bars is not None:
-            self._show_bar(bars, bar)
-        DataEngine.process(self._kernel.data_engine, bar)
+            self._market.show(bars, bar)
+        self._tell(bar)
         if bars is not None:
             self._settle(bars, bar)
             if self._ledger.touched:
@@ -269,21 +263,14 @@ class PaperVenue(SandboxExecutionClient):
         self._soon = False
         self._ledger.write_changed()
 
-    def _show_bar(self, bars: Bars, bar: EngineBar) -> None:
-        instrument = self._cache.instrument(bar.bar_type.instrument_id)
-        if instrument is not None:
-            for quote in self._quotes(bars, instrument):
-                self._show(quote)
-            self._set_time(int(bars.ts_close[0]))
-            closed = _on_time(bar, int(bars.ts_close[0]))
-            for module in self.exchange.modules:
-                module.pre_process(closed)
+    def _tell(self, data: Any) -> None:
+        DataEngine.process(self._kernel.data_engine, data)
 
     def _settle(self, bars: Bars, bar: EngineBar) -> None:
         ts_close = int(bars.ts_close[0])
         self.exchange.process(ts_close)
         self.told[bars.instrument_id] = ts_close
-        self._ledger.told(_on_time(bar, ts_close))
+        self._ledger.told(at_close(bar, ts_close))
 
     def _read(self, bar: EngineBar, ts_close: int | None) -> Bars | None:
         name = bar.bar_type.instrument_id.value
@@ -300,40 +287,6 @@ class PaperVenue(SandboxExecutionClient):
         wall_ns = self._clock.timestamp_ns()
         return max((int(strategy.pace.now(wall_ns)) for strategy in self._kernel.trader.strategies()), default=wall_ns)
 
-    def _quotes(self, bars: Bars, instrument: EngineInstrument) -> Iterator[QuoteTick]:
-        terms = self._settings.terms[bars.instrument_id]
-        yield from open_quotes(
-            bars,
-            instrument,
-            spread=terms.spread,
-            slippage=terms.slippage,
-            volume_share=terms.volume_share,
-            least=terms.least,
-        )
-        if self._settings.inside_bars:
-            yield from path_quotes(bars, instrument, terms.volume_share)
-
-    def _set_time(self, now: int) -> None:
-        """Go on to an event's stamp; of several instruments those of one close overlap."""
-        if not self._past:
-            self.exchange.told_ns = now
-        self.test_clock.set_time(now)
-
-    def _show(self, quote: QuoteTick) -> None:
-        """Let the market be here, then let what was sent before arrive; in the backtest's order."""
-        now = int(quote.ts_init)
-        self._set_time(now)
-        self.exchange.shown = quote.instrument_id
-        self.exchange.process_quote_tick(quote)
-        DataEngine.process(self._kernel.data_engine, quote)
-        self.exchange.process(now)
-
 
 def _bound(method: Callable[[Any, Any], None], engine: Any) -> Callable[[Any], None]:
     return lambda message: method(engine, message)
-
-
-def _on_time(bar: EngineBar, ts_close: int) -> EngineBar:
-    """Return a bar with the stamp of its close; a venue's may lie a millisecond before."""
-    prices = bar.open, bar.high, bar.low, bar.close
-    return EngineBar(bar.bar_type, *prices, bar.volume, ts_close, ts_close)
