@@ -11,7 +11,6 @@ import msgspec
 from lstm_strategy.bars import Bar
 from lstm_strategy.decision import Decision, PortfolioState, RiskState, Seen, advance, count_order
 from lstm_strategy.decision_log import Entry
-from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.nautilus.account import Holdings
@@ -25,11 +24,11 @@ from lstm_strategy.nautilus.keeper import Keeper
 from lstm_strategy.nautilus.orders import Action
 from lstm_strategy.nautilus.record import RunRecord, open_journal, step_of
 from lstm_strategy.nautilus.rounds import Arrival, Speaker
+from lstm_strategy.nautilus.seat_memory import SeatMemory
 from lstm_strategy.nautilus.session import open_session
 from lstm_strategy.nautilus.turns import Turns
 from lstm_strategy.nautilus.view import View
 from lstm_strategy.panel import Member, Weighed
-from lstm_strategy.state_file import SeatState
 
 if TYPE_CHECKING:
     from lstm_strategy.nautilus.strategy import LSTMStrategy
@@ -73,7 +72,6 @@ class Seat:
         self.state: PortfolioState | None = None
         self.closing: Closing | None = None
         self._flows = Flows()
-        self._encoded: tuple[Any, bytes] = None, b""
         self._keeper: Keeper = strategy.keeper
         self._view = cast("LSTMStrategy", View(strategy, settings, self.record))
         self.session = open_session(self._view)
@@ -91,6 +89,7 @@ class Seat:
             turns=turns,
             phase=phase,
         )
+        self._memory = SeatMemory(self.name, self.session, self.feed, self._flows)
 
     @property
     def price(self) -> float:
@@ -257,7 +256,7 @@ class Seat:
 
     def light(self) -> tuple[Any, ...]:
         """What an event may change of its state."""
-        return self.risk, self._flows.value, self.desk.exits_state(), self.desk.uncounted
+        return self._memory.light(self.risk)
 
     def flatten(self) -> None:
         """Cancel and close, whether the strategy runs on or has been stopped."""
@@ -275,49 +274,13 @@ class Seat:
             self.closing = None
 
     def encode(self) -> bytes:
-        """Return what a restart must know; an event of one name changes nothing of the others'."""
-        forecaster, risk = self.session.model.forecaster, self.risk
-        parity = self.feed.monitor.parity
-        mended = 0 if parity is None else parity.mended
-        key = self.light(), id(forecaster), forecaster.last_ts, mended
-        if key == self._encoded[0]:
-            return self._encoded[1]
-        known = forecaster.last_ts is not None
-        desk = self.desk
-        content = msgspec.msgpack.encode(
-            SeatState(
-                forecaster.state() if known else None,
-                None if risk is None else risk.encode(),
-                desk.exits_state(),
-                self._flows.value,
-                desk.uncounted,
-                self._flows.left,
-            )
-        )
-        self._encoded = key, content
-        return content
+        """Return what a restart must know."""
+        return self._memory.encode(self.risk)
 
     def restore(self, content: bytes) -> bytes | None:
-        """Take back what `encode` gave; return the forecaster's part.
-
-        Raises
-        ------
-        LSTMStrategyError
-            Where it is damaged: going on without it might forget a halt.
-        """
-        try:
-            kept = msgspec.msgpack.decode(content, type=SeatState)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise LSTMStrategyError(
-                f"the saved state of {self.name} is damaged ({error}); a halt may be lost: look at the account, then"
-                " remove it"
-            ) from None
-        self.risk = None if kept.risk is None else RiskState.decode(kept.risk)
-        self._flows.restore(kept.flows, kept.left)
-        self.desk.count_as_sent(kept.uncounted)
-        if kept.exits is not None:
-            self.desk.restore_exits(kept.exits)
-        return kept.forecaster
+        """Take back what `encode` gave; return the forecaster's part."""
+        self.risk, forecaster = self._memory.restore(content)
+        return forecaster
 
     def _positions(self) -> list[Any]:
         view: Any = self._view
