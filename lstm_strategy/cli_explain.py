@@ -18,6 +18,7 @@ from lstm_strategy.decision_log import file_name
 from lstm_strategy.decision_log_reader import read_log, read_logs
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.formatting import percent
+from lstm_strategy.ordered import read_ordered
 from lstm_strategy.report.explain_diff import STAGES, Cell, Difference
 from lstm_strategy.report.explain_page import SHOWN, write_explanation
 from lstm_strategy.report.explain_panel import compare_panels, explain_panel, row_at
@@ -68,14 +69,16 @@ def explain_command(
     if len(runs) != 1:
         raise LSTMStrategyError(f"{len(runs)} runs are named; explain one, or compare two with --diff")
     logs = {instrument: read_log(runs[0], instrument)} if instrument else read_logs(runs[0])
+    ordered = read_ordered(runs[0]) if at is None else []
     ts = None if at is None else parse_ns(at)
     if len(logs) > 1:
         if page is not None:
             raise LSTMStrategyError(f"{runs[0]} is of {', '.join(logs)}; a picture shows one: name it by --instrument")
         panel = explain_panel(logs, ts)
         _print_panel(panel)
+        _print_ordered(ordered)
         if as_json:
-            emit_json({"instruments": panel})
+            emit_json({"instruments": panel} | ({"ordered": ordered} if at is None else {}))
         return
     (log,) = logs.values()
     row = row_at(log, ts)
@@ -83,8 +86,9 @@ def explain_command(
     summary = sum_up_log(log) if at is None else None
     if summary is not None:
         _print_summary(summary)
+        _print_ordered(ordered)
     _print_words(said)
-    told: dict[str, Any] = {"explained": said} | ({} if summary is None else {"summary": summary})
+    told: dict[str, Any] = {"explained": said} | ({} if summary is None else {"summary": summary, "ordered": ordered})
     if page is None and not has_extra():
         console.print("[yellow]note[/yellow] no picture: it needs pip install 'lstm-strategy\\[report]'")
     else:
@@ -127,11 +131,20 @@ def _print_summary(summary: dict[str, Any]) -> None:
         console.print(f"days halted: {len(summary['days_halted'])}, halts: {len(halts)}")
         for halt in halts:
             console.print(
-                f"  {halt['reason']}: {halt['first']} to {halt['last']}, {halt['bars']:,} bars", soft_wrap=True
+                f"  {halt['reason']}: {halt['first']} to {halt['last']}, {halt['bars']:,} bars"
+                + (f"; {escape(halt['told'])}" if halt["told"] else ""),
+                highlight=False,
+                soft_wrap=True,
             )
     if summary["gaps"]:
         last = summary["missing"][-1]
         console.print(f"bars are missing {summary['gaps']:,} times, last {last['bars']:,} after {last['after']}")
+
+
+def _print_ordered(ordered: list[str]) -> None:
+    """What the node told of halts that somebody ordered, as it happened."""
+    for text in ordered:
+        console.print(f"ordered: {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _print_panel(panel: dict[str, Any]) -> None:

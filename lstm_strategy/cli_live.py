@@ -29,7 +29,7 @@ from lstm_strategy.console import console, emit_json
 from lstm_strategy.decision import HALTS
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
-from lstm_strategy.formatting import percent
+from lstm_strategy.formatting import fixed, percent
 from lstm_strategy.state_folder import StateFolder
 
 if TYPE_CHECKING:
@@ -201,6 +201,11 @@ class _Teller:
     def __init__(self) -> None:
         self._halted: dict[str, str] = {}
         self._latched = ""
+        self._decimals: dict[str, int] = {}
+
+    def on_started(self, built: Any) -> None:
+        """Learn how many decimals each instrument's prices have."""
+        self._decimals = built.decimals
 
     def on_latched(self, reason: str, text: str) -> None:
         self._latched, before = reason, self._latched
@@ -218,13 +223,17 @@ class _Teller:
             what = f"halted: {halt}" if halt else "no longer halted"
             self.on_trouble(f"{format_ns(decision.ts_close)} {told.instrument} {what}; equity {told.equity:,.2f}")
         if told.quantity:
+            side, price = "buy" if told.quantity > 0 else "sell", fixed(told.price, self._decimals[told.instrument])
             console.print(
-                f"{format_ns(decision.ts_close)} {told.instrument} {'buy' if told.quantity > 0 else 'sell'}"
-                f" {abs(told.quantity):g} after {told.price:g}: exposure {decision.exposure:.3f} to"
-                f" {decision.target:.3f}, {decision.reason.value}; equity {told.equity:,.2f}",
+                f"{format_ns(decision.ts_close)} {told.instrument} {side} {abs(told.quantity):.10g} after {price}:"
+                f" exposure {decision.exposure:.3f} to {decision.target:.3f}, {decision.reason.value}; equity"
+                f" {told.equity:,.2f}",
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def on_ordered(self, text: str, instrument: str) -> None:
+        self.on_trouble(f"{instrument}: {text}" if instrument else text)
 
     def on_trouble(self, text: str) -> None:
         console.print(f"[yellow]![/yellow] {escape(text)}", highlight=False, soft_wrap=True)

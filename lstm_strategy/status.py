@@ -15,7 +15,7 @@ from lstm_strategy.risk import RiskState
 
 __all__ = ["Event", "Health", "Kind", "Latched", "Observed", "Point", "Snapshot"]
 
-type Kind = Literal["start", "stop", "step", "fill", "refusal", "trouble", "halt", "resumed", "swap"]
+type Kind = Literal["start", "stop", "step", "fill", "refusal", "trouble", "halt", "ordered", "resumed", "swap"]
 type Parity = Literal["proved", "unproved", "none"]
 
 

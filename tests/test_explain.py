@@ -274,7 +274,13 @@ def test_the_summary_tells_halts_and_firsts_and_lasts(
     folder = halting(tmp_path, monkeypatch)
     summary = sum_up_log(read_log(folder))
     assert summary["halts"] == [
-        {"reason": "halt_daily_loss", "first": "1970-01-02T07:00:00Z", "last": "1970-01-03T00:00:00Z", "bars": 18}
+        {
+            "reason": "halt_daily_loss",
+            "first": "1970-01-02T07:00:00Z",
+            "last": "1970-01-03T00:00:00Z",
+            "bars": 18,
+            "told": "",
+        }
     ]
     assert summary["days_halted"] == ["1970-01-02"]
     kinds = {kind["name"]: kind for kind in summary["reasons"]}

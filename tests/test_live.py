@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -423,8 +424,10 @@ def test_signals_halt_and_end_a_node_in_a_stated_time(desk: Desk) -> None:
         "account:",
         "history:",
     ]
+    told_price = told[-1].split(" after ")[1].split(":")[0]
+    assert re.fullmatch(r"\d{1,3}(,\d{3})*\.\d{2}", told_price), told_price  # to the tick, of six digits and more too
     node.send_signal(signal.SIGUSR1)
-    read_until(node, "halt_ordered", told)
+    read_until(node, "flat, result", told)
     began = time.monotonic()
     node.send_signal(signal.SIGTERM)
     rest, _ = node.communicate(timeout=20)
@@ -433,6 +436,18 @@ def test_signals_halt_and_end_a_node_in_a_stated_time(desk: Desk) -> None:
     summary = msgspec.json.decode(rest.strip().splitlines()[-1])
     assert summary["ended"] == "signal"
     assert summary["days_halted"] >= 1
+    ordered = [line.split("! ")[1].strip() for line in told if "a halt was ordered" in line or "halt by order" in line]
+    held = rf"(, closes [\d.]+ {BTC}|; no position is open)"  # the order may be on its way yet
+    assert re.fullmatch(rf"\S+Z a halt was ordered by signal \(SIGUSR1\): cancels orders{held}", ordered[0])
+    assert re.fullmatch(rf"{BTC}: \S+Z halt by order: [\d.]+ filled at [\d.]+; flat, result \S+ USDT", ordered[-1])
+    explained = CliRunner().invoke(app, ["explain", summary["run_path"], "--json"])
+    said = msgspec.json.decode(explained.stdout)["summary"], msgspec.json.decode(explained.stdout)["ordered"]
+    assert said[1] == ordered
+    assert said[0]["halts"][-1]["told"].startswith("ordered by signal (SIGUSR1); ")
+    closes = pq.read_table(Path(summary["run_path"]) / "decisions.parquet")["ts_close"].to_pylist()
+    for name in ("orders", "fills"):  # one time rule: nothing is of the wall's clock
+        table = pq.read_table(Path(summary["run_path"]) / f"{name}.parquet")
+        assert all(closes[0] <= stamp <= closes[-1] for stamp in table["ts_sent"].to_pylist()), name
     log = (Path(summary["run_path"]) / "node.jsonl").read_text().splitlines()
     assert all("message" in msgspec.json.decode(line) for line in log)
 

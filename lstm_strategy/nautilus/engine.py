@@ -14,7 +14,7 @@ from nautilus_trader.core.nautilus_pyo3 import FIXED_PRECISION
 from nautilus_trader.model.data import Bar as EngineBar
 from nautilus_trader.model.data import BarType, QuoteTick
 from nautilus_trader.model.enums import AccountType, OrderSide, OrderStatus, OrderType, TimeInForce
-from nautilus_trader.model.events import OrderAccepted, OrderDenied, OrderFilled, OrderRejected
+from nautilus_trader.model.events import OrderAccepted, OrderDenied, OrderFilled, OrderRejected, PositionEvent
 from nautilus_trader.model.identifiers import InstrumentId, StrategyId, Symbol, Venue
 from nautilus_trader.model.instruments import CryptoPerpetual, CurrencyPair, Equity
 from nautilus_trader.model.instruments import Instrument as EngineInstrument
@@ -45,6 +45,7 @@ __all__ = [
     "OrderSide",
     "OrderStatus",
     "OrderType",
+    "PositionEvent",
     "Price",
     "Quantity",
     "QuoteTick",

@@ -17,6 +17,7 @@ from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.halt_files import KILL, HaltFiles, one_line
 from lstm_strategy.nautilus.engine import loud, on_loop
+from lstm_strategy.ordered import HaltOrdered
 from lstm_strategy.resume import latched
 from lstm_strategy.risk import RiskState, halt, resume
 from lstm_strategy.state_file import Kept
@@ -139,6 +140,7 @@ class Keeper:
         if not self.ordered:
             self.ordered = one_line(reason) or "no reason given"
             self._strategy.log.warning(f"Halted by order ({self.ordered}): cancelling and closing")
+            self._strategy.hears(self._as_ordered())
         for holder in self._holders().values():
             if holder.risk is not None:
                 holder.risk = self.halted_by_order(holder.risk)
@@ -146,6 +148,12 @@ class Keeper:
             self.keep()
         finally:
             self._obey()
+
+    def _as_ordered(self) -> HaltOrdered:
+        strategy = self._strategy
+        open_ = strategy.cache.positions_open(strategy_id=strategy.id)
+        held = {one.instrument_id.value: f"{one.signed_decimal_qty().normalize():f}" for one in open_}
+        return HaltOrdered(strategy.pace.now(strategy.clock.timestamp_ns()), self.ordered, held)
 
     def halted_by_order(self, risk: RiskState) -> RiskState:
         """Return the limits' memory with the halt that was ordered, if one was."""

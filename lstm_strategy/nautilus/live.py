@@ -25,6 +25,7 @@ from lstm_strategy.nautilus.engine import InstrumentId, Venue
 from lstm_strategy.nautilus.lease import Lease, hold_lease
 from lstm_strategy.nautilus.node_build import Built, build_node
 from lstm_strategy.nautilus.node_settings import NodeSettings
+from lstm_strategy.nautilus.obeyed import Obeyed
 from lstm_strategy.nautilus.reach import last_error, wait_until_reached
 from lstm_strategy.nautilus.rehearsal import Stage, rehearse
 from lstm_strategy.nautilus.status import Observers
@@ -82,6 +83,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
             if stage is None:  # a replay ends with its bars
                 record.most = max(_MOST_ROWS // len(settings.names), _FEWEST_ROWS)
         observers.started(built)
+        built.strategy.hears = Obeyed(built.strategy, observers, built.strategy.hears).hear
         stop.on_halt(lambda: built.strategy.order_halt("signal SIGUSR1"))
         if lease is not None:
             built.strategy.adrift = lease.adrift

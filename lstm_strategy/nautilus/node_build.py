@@ -24,6 +24,7 @@ from nautilus_trader.trading.config import ImportableStrategyConfig, StrategyFac
 from lstm_strategy.nautilus.backtest import strategy_of
 from lstm_strategy.nautilus.bar_path import path_module
 from lstm_strategy.nautilus.cache_database import cache_config
+from lstm_strategy.nautilus.engine import InstrumentId
 from lstm_strategy.nautilus.fence import fence
 from lstm_strategy.nautilus.market import carry_modules, venue_modules
 from lstm_strategy.nautilus.node_settings import NodeSettings
@@ -57,6 +58,13 @@ class Built:
         if seats is None:
             return {self.strategy.record.instrument_id: self.strategy.record}
         return {name: seat.record for name, seat in seats.items()}
+
+    @property
+    def decimals(self) -> dict[str, int]:
+        """How many decimals the prices of each instrument have."""
+        cache = self.node.cache
+        ticks = {name: cache.instrument(InstrumentId.from_str(name)).price_increment for name in self.records}
+        return {name: max(-tick.as_decimal().normalize().as_tuple().exponent, 0) for name, tick in ticks.items()}
 
     def settled(self, close: int, names: Sequence[str]) -> bool:
         """Say whether all work on the bars of a close is done (paper)."""

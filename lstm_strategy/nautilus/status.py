@@ -37,7 +37,8 @@ class Observer(Protocol):
     """Is told; what it raises harms nothing, and is told to the others. It must not block.
 
     One with a method ``on_started`` is given the node (`Built`) when its strategy runs, on the node's loop. One with
-    ``on_latched(reason, text)`` is told within a second of a halt that is latched, and, with "", of its lifting.
+    ``on_latched(reason, text)`` is told within a second of a halt that is latched, and, with "", of its lifting; one
+    with ``on_ordered(text, instrument)`` at once of a halt that somebody orders, and of each fill that closes for it.
     """
 
     def on_step(self, step: str, text: str) -> None:
@@ -93,6 +94,10 @@ class Observers:
     def latched(self, reason: str, text: str) -> None:
         """Tell those who want it what is latched now, as `Latched`: between bars as well, and "" once it is lifted."""
         self._each("on_latched", reason, text)
+
+    def ordered(self, text: str, instrument: str = "") -> None:
+        """Tell those who want it of a halt that somebody ordered, and of what it closes."""
+        self._each("on_ordered", text, instrument)
 
     def trouble(self, text: str) -> None:
         """Tell of trouble."""

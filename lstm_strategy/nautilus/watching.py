@@ -56,6 +56,10 @@ class Watching:
         """Tell what is latched."""
         self._publish(Latched(reason=reason, text=text, ts=time.time_ns()))
 
+    def on_ordered(self, text: str, instrument: str) -> None:
+        """Tell of a halt that somebody ordered."""
+        self._tell("ordered", text, instrument)
+
     def on_trouble(self, text: str) -> None:
         """Tell of trouble."""
         self._tell("trouble", text)
@@ -106,7 +110,6 @@ class Watching:
             loop.call_soon_threadsafe(built.strategy.order_halt, reason)
         except RuntimeError:  # the loop has ended
             return False
-        self._tell("step", f"a halt was ordered ({reason})")
         return True
 
     def _of_model(self, name: str, holder: Any, feed: Feed) -> tuple[str, Yardstick, _Ranges | None]:

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lstm_strategy.bars import format_ns, utc_day
+from lstm_strategy.decision_again import decide_again, forecast_of, size_again, voice_at
 from lstm_strategy.decision_log import Header
-from lstm_strategy.decision_log_reader import Log, Row, decide_again, forecast_of, size_again, voice_at
+from lstm_strategy.decision_log_reader import Log, Row
 from lstm_strategy.formatting import fixed, percent, whole
+from lstm_strategy.ordered import orderer
 from lstm_strategy.reasons import HALTS, Reason
 from lstm_strategy.report.words import ACTIONS, REASONS
 from lstm_strategy.sizing import Sized
@@ -207,7 +209,8 @@ def sum_up_log(log: Log) -> dict[str, Any]:
         if reason in HALTS:
             held = list(rows)
             first, last = format_ns(int(ts[held[0]])), format_ns(int(ts[held[-1]]))
-            episodes.append({"reason": reason, "first": first, "last": last, "bars": len(held)})
+            told = _ordered(log, held[0]) if reason == Reason.HALT_ORDERED.value else ""
+            episodes.append({"reason": reason, "first": first, "last": last, "bars": len(held), "told": told})
     longest = max(log.timeframe.ns, log.header.closed_ns)
     gaps = np.flatnonzero(np.diff(ts) > longest)
     days = np.unique(utc_day(ts[halted])).tolist()
@@ -230,6 +233,17 @@ def sum_up_log(log: Log) -> dict[str, Any]:
         ],
         "gaps": len(gaps),
     }
+
+
+def _ordered(log: Log, first: int) -> str:
+    """Say who ordered a halt, and what became of the position; an order is carried out before the next bar closes."""
+    position_T = log.floats("position")
+    held, left = float(position_T[max(first - 1, 0)]), float(position_T[first])
+    who = f"ordered by {orderer(log.row(first)['risk']['halt_text'])}"
+    if not held:
+        return f"{who}; no position was held"
+    after = f"{left:.10g}" if left else "nothing"
+    return f"{who}; {held:.10g} was held at the close before it, {after} at the first in it"
 
 
 def _kinds(values: list[str], ts: Any) -> list[dict[str, Any]]:

@@ -206,7 +206,7 @@
 
   function showEvents() {
     const rows = state.events.map((event) => {
-      const row = node("li", "", ["halt", "trouble", "refusal"].includes(event.kind) ? "serious" : ""), when = node("time", time(event.ts, 5));
+      const row = node("li", "", ["halt", "ordered", "trouble", "refusal"].includes(event.kind) ? "serious" : ""), when = node("time", time(event.ts, 5));
       row.append(when, node("b", event.kind), ` ${event.instrument ? `${event.instrument} ` : ""}${event.text}`);
       return row;
     });
