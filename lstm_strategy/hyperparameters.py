@@ -194,10 +194,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     compile: bool = False
 
     def __post_init__(self) -> None:
-        most = {"epochs": 1_000_000, "patience": 1_000_000, "batch": 1_000_000, "chunk": 100_000_000, "threads": 256}
-        for name, high in most.items():  # more threads than a machine can start end it without a word
-            if not 1 <= getattr(self, name) <= high:
-                raise LSTMStrategyError(f"train.{name} is {getattr(self, name)}; it must be 1 to {high}")
+        most = {"epochs": 1_000_000, "patience": 1_000_000, "batch": 1_000_000, "chunk": 100_000_000, "members": 64}
+        most["threads"] = 256  # more than a machine can start end it without a word
+        bounds: dict[str, tuple[int, float]] = {name: (1, high) for name, high in most.items()}
+        bounds |= {"weight_decay": (0, 100), "ema": (0, 0.9999), "range_weight": (0, 100), "mirror": (0, 0.5)}
+        for name, (low, high) in bounds.items():
+            if not low <= getattr(self, name) <= high:
+                raise LSTMStrategyError(f"train.{name} is {getattr(self, name)}; it must be {low} to {high}")
         if not 0 <= self.seed < 2**63:
             raise LSTMStrategyError(f"train.seed is {self.seed}; it must be 0 to 2^63 - 1")
         if not 0 <= self.burn_in < self.chunk:
@@ -206,18 +209,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if not 0 < self.learning_rate < 1:
             raise LSTMStrategyError(f"train.learning_rate is {self.learning_rate}; it must be above 0 and below 1")
-        if not 0 <= self.weight_decay <= 100:
-            raise LSTMStrategyError(f"train.weight_decay is {self.weight_decay}; it must be 0 to 100")
         if not 0 < self.clip_norm <= 1e6:
             raise LSTMStrategyError(f"train.clip_norm is {self.clip_norm}; it must be above 0, at most 1e6")
-        if not 1 <= self.members <= 64:
-            raise LSTMStrategyError(f"train.members is {self.members}; it must be 1 to 64")
-        if not 0.0 <= self.ema <= 0.9999:
-            raise LSTMStrategyError(f"train.ema is {self.ema}; it must be 0 to 0.9999")
-        if not 0.0 <= self.range_weight <= 100.0:
-            raise LSTMStrategyError(f"train.range_weight is {self.range_weight}; it must be 0 to 100")
-        if not 0.0 <= self.mirror <= 0.5:
-            raise LSTMStrategyError(f"train.mirror is {self.mirror}; it must be 0 to 0.5")
         if not 0.0 <= (self.turnover_cost or 0.0) < 1.0:
             raise LSTMStrategyError(f"train.turnover_cost is {self.turnover_cost}; it must be a fraction such as 0.001")
         if not 0.0 < self.quantile_weight <= 1000.0:

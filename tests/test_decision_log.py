@@ -28,8 +28,9 @@ from lstm_strategy.decision import (
     Shrinkage,
     SizingConfig,
 )
+from lstm_strategy.decision_again import decide_again, forecast_of
 from lstm_strategy.decision_log import DECISIONS, DecisionLog, Entry, Header, Voice, gather, parts_of
-from lstm_strategy.decision_log_reader import decide_again, forecast_of, read_log
+from lstm_strategy.decision_log_reader import read_log
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.nautilus.record import Journal

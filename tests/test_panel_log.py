@@ -17,8 +17,9 @@ from lstm_strategy import cli
 from lstm_strategy.bars import format_ns
 from lstm_strategy.console import console
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
+from lstm_strategy.decision_again import decide_again
 from lstm_strategy.decision_log import DECISIONS
-from lstm_strategy.decision_log_reader import decide_again, read_log, read_logs
+from lstm_strategy.decision_log_reader import read_log, read_logs
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.panel_backtest import PanelRun
 from lstm_strategy.nautilus.seat import Seat

@@ -18,7 +18,8 @@ from tiny_support import make_tiny
 from lstm_strategy import artefact, registry
 from lstm_strategy.bars import Bars
 from lstm_strategy.decision import SizingConfig
-from lstm_strategy.decision_log_reader import read_logs, voice_at
+from lstm_strategy.decision_again import voice_at
+from lstm_strategy.decision_log_reader import read_logs
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus import swap
 from lstm_strategy.nautilus.catalog import bar_type

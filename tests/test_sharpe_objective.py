@@ -21,7 +21,8 @@ from lstm_strategy import artefact
 from lstm_strategy.bars import Bars
 from lstm_strategy.conformal import CalibrationConfig
 from lstm_strategy.decision import Costs, Decision, LimitsConfig, PortfolioState, Reason, SizingConfig, decide
-from lstm_strategy.decision_log_reader import decide_again, forecast_of, read_log
+from lstm_strategy.decision_again import decide_again, forecast_of
+from lstm_strategy.decision_log_reader import read_log
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment
 from lstm_strategy.features import FeatureConfig, FeaturesConfig

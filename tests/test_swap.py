@@ -21,7 +21,8 @@ from lstm_strategy import artefact, registry
 from lstm_strategy.bars import Bar, Timeframe
 from lstm_strategy.conformal import CalibrationConfig
 from lstm_strategy.decision import SizingConfig
-from lstm_strategy.decision_log_reader import read_log, voice_at
+from lstm_strategy.decision_again import voice_at
+from lstm_strategy.decision_log_reader import read_log
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.forecaster import Forecaster

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 
 from lstm_strategy.bars import Float, format_ns
+from lstm_strategy.decision_again import decide_again
 from lstm_strategy.decision_log import Header
-from lstm_strategy.decision_log_reader import decide_again
 from lstm_strategy.report.explain_pair import Pair
 
 __all__ = ["group_hints", "lag_hint", "likely_causes", "other_settings"]
