@@ -13,7 +13,7 @@ import typer
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.cli_jobs import Places, job_of, recorded_job
+from lstm_strategy.cli_jobs import Places, job_of, margin_told, recorded_job
 from lstm_strategy.cli_options import (
     CATALOG,
     MODELS,
@@ -88,6 +88,7 @@ def run_experiment(
         The summary as it stands in the run folder.
     """
     from lstm_strategy.nautilus.backtest import run_backtest
+    from lstm_strategy.nautilus.grid import members_of
     from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
 
     job, version = job_of(setup, instrument, places, in_sample=in_sample)
@@ -95,7 +96,8 @@ def run_experiment(
     job = msgspec.structs.replace(job, run_folder=folder)
     with console.status("the engine runs"):
         summary = run_panel(job).summary if isinstance(job, PanelSettings) else run_backtest(job).summary
-    told: dict[str, Any] = {}
+    names = [member.instrument_id for member in members_of(job)]
+    told: dict[str, Any] = {"margin": margin_told(setup, places.catalog, names)}
     if beside or sensitivity:
         job = recorded_job(job, folder / "forecasts.parquet")
     if beside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +11,7 @@ from lstm_strategy.bars import format_ns, parse_ns
 from lstm_strategy.cli_options import instrument_of, model_folder, model_of, warn_of_other_training
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment
-from lstm_strategy.margin import Maintenance
+from lstm_strategy.margin import Maintenance, words_of
 from lstm_strategy.schedule import Schedule, newest_evaluation, walk_forward_schedule
 from lstm_strategy.sources.margin_tiers import read_tiers
 from lstm_strategy.sources.store import RawStore
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lstm_strategy.nautilus.backtest import BacktestSettings
     from lstm_strategy.nautilus.grid import Job
 
-__all__ = ["Places", "job_of", "recorded_job", "settings_of"]
+__all__ = ["Places", "job_of", "margin_told", "recorded_job", "settings_of"]
 
 _MAINTENANCE = 0.05  # of a position's value, where nobody says what the venue asks for
 
@@ -104,6 +105,20 @@ def _maintenance(setup: Experiment, store: RawStore, instrument_id: str) -> Main
     if setup.backtest.maintenance is not None:
         return setup.backtest.maintenance
     return read_tiers(store, instrument_id) or _MAINTENANCE
+
+
+def margin_told(setup: Experiment, catalog: Path, instrument_ids: Sequence[str]) -> str:
+    """Say which rule of margin holds, and where it comes from; by instrument where it is not the same for all."""
+    if setup.backtest.account == "cash":
+        return "cash account: no loan, no shorts, nothing to liquidate"
+    store, given = RawStore(catalog), setup.backtest.maintenance is not None
+    rules: dict[str, list[str]] = {}
+    for name in instrument_ids:
+        kept = "the venue's, by data tiers" if read_tiers(store, name) else "default; data tiers keeps a venue's own"
+        rule = f"{words_of(_maintenance(setup, store, name))} ({'backtest.maintenance' if given else kept})"
+        rules.setdefault(rule, []).append(name)
+    told = (rule if len(rules) == 1 else f"{', '.join(names)}: {rule}" for rule, names in rules.items())
+    return f"margin account: {'; '.join(told)}"
 
 
 def _walk_forward(setup: Experiment, instrument_id: str, runs: Path) -> Schedule:

@@ -80,6 +80,8 @@ def print_backtest(summary: dict[str, Any]) -> None:
     table.add_row("fees", f"{summary['fees']:,.2f}", "")
     table.add_row("days halted", str(summary["days_halted"]), "")
     console.print(table)
+    if margin := summary.get("margin"):
+        console.print(f"margin: {escape(margin)}", highlight=False, soft_wrap=True)
     for rows, title in (
         (_beside(summary), "Beside simple rules"),
         (_sensitivity(summary), "Sharpe by costs and delay"),

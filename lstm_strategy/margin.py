@@ -9,7 +9,7 @@ import msgspec
 
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["Line", "Maintenance", "MarginTier", "lines_of", "margin_asked", "require_maintenance"]
+__all__ = ["Line", "Maintenance", "MarginTier", "lines_of", "margin_asked", "require_maintenance", "words_of"]
 
 _CENT = 0.01  # what a venue may have rounded its amounts by
 _ROUNDED = 1e-6  # or, of large ones, by this part
@@ -101,3 +101,18 @@ def lines_of(maintenance: Maintenance) -> tuple[Line, ...]:
 def margin_asked(value: float, lines: tuple[Line, ...]) -> float:
     """Return the maintenance margin of a position worth ``value`` (absolute), in the same currency."""
     return max(rate * value - amount for rate, amount in lines)
+
+
+def words_of(maintenance: Maintenance) -> str:
+    """Return in words when a venue liquidates."""
+    if isinstance(maintenance, (int, float)):
+        return f"one maintenance rate, {_rate(maintenance)} of a position's value" if maintenance else "no liquidation"
+    first, last = maintenance[0], maintenance[-1]
+    if len(maintenance) == 1:
+        return f"one tier, {_rate(first.rate)} of a position's value"
+    start, end = f"{_rate(first.rate)} of a position's value at first", f"{_rate(last.rate)} above {last.above:,.10g}"
+    return f"{len(maintenance)} tiers, {start}, {end}"
+
+
+def _rate(rate: float) -> str:
+    return f"{100.0 * rate:.6g}\N{NO-BREAK SPACE}%"

@@ -15,10 +15,10 @@ from test_liquidation import FLAT, fills, played
 from typer.testing import CliRunner
 
 from lstm_strategy.cli import app
-from lstm_strategy.cli_jobs import Places, settings_of
+from lstm_strategy.cli_jobs import Places, margin_told, settings_of
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import BacktestConfig
-from lstm_strategy.margin import MarginTier, lines_of, margin_asked, require_maintenance
+from lstm_strategy.margin import MarginTier, lines_of, margin_asked, require_maintenance, words_of
 from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.liquidation import liquidation_price
 from lstm_strategy.sources.margin_tiers import keep_tiers, read_tiers, tiers_from_file
@@ -73,6 +73,14 @@ def test_the_price_is_where_equity_is_what_the_tiers_ask_for(side: float) -> Non
         worse = price * (1.0 - side * 0.01)
         assert margin + position * (worse - 1000.0) < slices(abs(position) * worse, STEEP)
     assert hit == {1, 2, 3}  # every tier decided some
+
+
+def test_a_rule_is_told_in_words() -> None:
+    nbsp = "\N{NO-BREAK SPACE}"
+    assert words_of(0.0) == "no liquidation"
+    assert words_of(0.0125) == f"one maintenance rate, 1.25{nbsp}% of a position's value"
+    assert words_of((MarginTier(above=0.0, rate=0.1),)) == f"one tier, 10{nbsp}% of a position's value"
+    assert words_of(STEEP) == f"3 tiers, 0.4{nbsp}% of a position's value at first, 10{nbsp}% above 150,000"
 
 
 def test_a_run_liquidates_by_the_tier_that_the_position_falls_into(
@@ -239,18 +247,30 @@ def test_tiers_are_brought_in_and_used_unless_the_experiment_says_otherwise(
     def maintenance() -> Any:
         return settings_of(read_toml(toml, Experiment), PERPETUAL.id, places)[0].maintenance
 
+    def said() -> str:
+        nbsp = "\N{NO-BREAK SPACE}"
+        return margin_told(read_toml(toml, Experiment), tmp_path / "catalog", [PERPETUAL.id]).replace(nbsp, " ")
+
     assert maintenance() == 0.05
-    told = ["data", "tiers", str(file), "--instrument", PERPETUAL.id, "--catalog", str(tmp_path / "catalog")]
-    missing = CliRunner().invoke(app, told)
+    told = "one maintenance rate, 5 % of a position's value (default; data tiers keeps a venue's own)"
+    assert said() == f"margin account: {told}"
+    words = ["data", "tiers", str(file), "--instrument", PERPETUAL.id, "--catalog", str(tmp_path / "catalog")]
+    missing = CliRunner().invoke(app, words)
     assert missing.exit_code == 1
     assert isinstance(missing.exception, (SystemExit, LSTMStrategyError))
-    done = CliRunner().invoke(app, [*told, "--symbol", "BTCUSDT", "--json"])
+    done = CliRunner().invoke(app, [*words, "--symbol", "BTCUSDT", "--json"])
     assert done.exit_code == 0, done.output
     assert [tier.rate for tier in maintenance()] == [row["maintMarginRatio"] for row in BINANCE]
+    tiers = "5 tiers, 0.4 % of a position's value at first, 2 % above 12,000,000"
+    assert said() == f"margin account: {tiers} (the venue's, by data tiers)"
     toml.write_text(
         toml.read_text() + "maintenance = [{ above = 0, rate = 0.01 }, { above = 1_000_000, rate = 0.02 }]\n"
     )
     assert lines_of(maintenance()) == ((0.01, 0.0), (0.02, 10_000.0))
+    assert said().endswith("2 tiers, 1 % of a position's value at first, 2 % above 1,000,000 (backtest.maintenance)")
+    cash = read_toml(toml, Experiment)
+    cash = msgspec.structs.replace(cash, backtest=msgspec.structs.replace(cash.backtest, account="cash"))
+    assert margin_told(cash, tmp_path / "catalog", [PERPETUAL.id]).startswith("cash account: no loan")
     toml.write_text(toml.read_text().replace("rate = 0.02", "rate = 0.005"))
     with pytest.raises(LSTMStrategyError, match=r"x\.toml: .*maintenance: rate falls from 0\.01 to 0\.005"):
         maintenance()

@@ -177,6 +177,8 @@ def test_the_planted_signal_earns_on_both_sides_and_the_report_shows_it(perp: Pe
     assert {rule["name"] for rule in perp.summary["beside"]} == {"volatility target", "20-day momentum"}
     assert not any(rule["error"] for rule in perp.summary["beside"])
     page = (perp.run / "report.html").read_text(encoding="utf-8")
+    assert perp.summary["margin"].startswith("margin account: one maintenance rate, 5")
+    assert perp.summary["margin"].replace("'", "&#39;") in page
     assert f"Funding, {perp.summary['carry']['fundings']} times" in page
     assert '<table id="tails">' in page
     assert perp.summary["liquidations"] == []

@@ -162,6 +162,7 @@ def _facts(run: Run) -> Table:
         ("Decisions", whole(own.decisions)),
         ("Orders", whole(own.orders)),
         ("Fees", fixed(own.fees, 2) + (f" {own.currency}" if own.currency else "")),
+        *([("Margin", own.margin)] if own.margin else []),
         ("Days halted", whole(own.days_halted)),
         ("Run time", speed),
     ]

@@ -58,6 +58,7 @@ class Summary(msgspec.Struct, frozen=True):
     halts: tuple[HaltTold, ...] = ()
     instruments: tuple[Part, ...] = ()
     method: str | None = None
+    margin: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
