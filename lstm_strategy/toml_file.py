@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -37,7 +37,7 @@ def read_toml[Section: msgspec.Struct](path: Path, section: type[Section]) -> Se
     try:
         return msgspec.convert(_plain(document), section)
     except msgspec.ValidationError as error:
-        raise LSTMStrategyError(f"{path}: {_told(error, section)}") from None
+        raise LSTMStrategyError(f"{path}: {_told(error, section, document)}") from None
     except RecursionError:
         raise LSTMStrategyError(f"{path}: nested too deeply; nothing here needs that") from None
     except LSTMStrategyError as error:
@@ -66,12 +66,31 @@ def _require_known(path: Path, table: dict[str, Any], section: type[msgspec.Stru
             _require_known(path, value, kind, f"{prefix}{key}.")
 
 
-def _told(error: msgspec.ValidationError, section: type[msgspec.Struct]) -> str:
+def _told(error: msgspec.ValidationError, section: type[msgspec.Struct], document: dict[str, Any]) -> str:
     message, _, where = str(error).partition(" - at ")
     key = where.strip("`").removeprefix("$.").removeprefix("$")
+    if key.endswith("[...]"):
+        name, value = _wrong_value(key.removesuffix("[...]"), section, document)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        quoted = f'; write {name.rpartition(".")[2]} = "{value}"' if number and "`str`" in message else ""
+        return f"{name}: {message[:1].lower()}{message[1:]}{quoted}"
     choices = get_args(getattr(kind := _type_at(section, key), "__value__", kind)) if "enum value" in message else ()
     allowed = f"; it must be one of {', '.join(map(str, choices))}" if choices else ""
     return f"{key or 'the file'}: {message[:1].lower()}{message[1:]}{allowed}"
+
+
+def _wrong_value(key: str, section: type[msgspec.Struct], document: dict[str, Any]) -> tuple[str, Any]:
+    """Return the name and the value of the first entry of a table that is not of its kind; msgspec names neither."""
+    table: Any = document
+    for name in key.split("."):
+        table = table.get(name) if isinstance(table, dict) else None
+    kind = _type_at(section, key)
+    for name, value in table.items() if isinstance(table, dict) and get_origin(kind) is dict else ():
+        try:
+            msgspec.convert(_plain(value), get_args(kind)[1])
+        except msgspec.ValidationError:
+            return f"{key}.{name}", value
+    return f"{key}[...]", table
 
 
 def _type_at(section: Any, key: str) -> Any:

@@ -118,6 +118,8 @@ def test_sections_are_frozen() -> None:
         ("[network]\nhidden = 48.0", "network.hidden: expected `int`, got `float`"),
         ("[network]\nhidden = true", "network.hidden: expected `int`, got `bool`"),
         ("[target]\nhorizons = 4", "target.horizons: expected `array`, got `int`"),
+        ('[live.keep]\nETH = "1"\nBTC = 0.5', 'live.keep.BTC: expected `str`, got `float`; write BTC = "0.5"'),
+        ("[live.keep]\nETH = true", "live.keep.ETH: expected `str`, got `bool`"),
         ("[[limits]]\nside = 1", "limits: expected `object`, got `array`"),
         ('[limits]\nside = "lo\\nng"', r"limits.side: invalid enum value 'lo\nng'"),
         ("[sizing]\nhorizon = 2", "sizing.horizon is 2; it must be one of target.horizons [1, 4, 24]"),
