@@ -22,15 +22,14 @@ from nautilus_trader.adapters.binance.factories import (
 )
 from nautilus_trader.adapters.binance.http.error import BinanceError, BinanceServerError
 from nautilus_trader.adapters.binance.spot.execution import BinanceSpotExecutionClient
-from nautilus_trader.core.uuid import UUID4
 from nautilus_trader.execution.messages import GenerateOrderStatusReports, GeneratePositionStatusReports
-from nautilus_trader.execution.reports import ExecutionMassStatus, FillReport, OrderStatusReport, PositionStatusReport
+from nautilus_trader.execution.reports import ExecutionMassStatus, OrderStatusReport, PositionStatusReport
 from nautilus_trader.live.factories import LiveExecClientFactory
-from nautilus_trader.model.enums import LiquiditySide, OrderSide, OrderStatus, OrderType, TimeInForce
-from nautilus_trader.model.identifiers import ClientOrderId, TradeId, VenueOrderId
-from nautilus_trader.model.objects import Money, Quantity
+from nautilus_trader.model.identifiers import VenueOrderId
+from nautilus_trader.model.objects import Quantity
 
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.nautilus.adoption import adopt, position_of
 from lstm_strategy.nautilus.binance_coins import SpotExecConfig
 
 __all__ = ["SPOT_ENGINE", "BinanceSpotExecClientFactory", "CarefulSpotClient", "OutcomeUnknownError"]
@@ -181,43 +180,11 @@ class CarefulSpotClient(BinanceSpotExecutionClient):
 
     async def _adopt(self, status: ExecutionMassStatus, instrument: Any, held: Decimal) -> None:
         """Add the trade that brings the position that the reports make to what the account holds, at the last price."""
-        change = held - _position(status, instrument, self._cache)
-        quantity = Quantity(abs(change), instrument.size_precision)
-        if not quantity.as_decimal():
+        change = held - position_of(status, instrument, self._cache)
+        if not Quantity(abs(change), instrument.size_precision).as_decimal():
             return
         (ticker,) = await self._http_market.query_ticker_price(symbol=instrument.id.symbol.value)
-        price, now = instrument.make_price(Decimal(str(ticker.price))), self._clock.timestamp_ns()
-        shared = {
-            "account_id": self.account_id,
-            "instrument_id": instrument.id,
-            "venue_order_id": VenueOrderId(f"adopted-{now}"),
-            "order_side": OrderSide.BUY if change > 0 else OrderSide.SELL,
-            "report_id": UUID4(),
-            "ts_init": now,
-        }
-        order = OrderStatusReport(
-            **shared,
-            order_type=OrderType.LIMIT,
-            time_in_force=TimeInForce.GTC,
-            order_status=OrderStatus.FILLED,
-            price=price,
-            quantity=quantity,
-            filled_qty=quantity,
-            avg_px=price.as_decimal(),
-            ts_accepted=now,
-            ts_last=now,
-        )
-        fill = FillReport(
-            **shared,
-            trade_id=TradeId(f"adopted-{now}"),
-            last_qty=quantity,
-            last_px=price,
-            commission=Money(0, instrument.quote_currency),
-            liquidity_side=LiquiditySide.NO_LIQUIDITY_SIDE,
-            ts_event=now,
-        )
-        status.add_order_reports([order])
-        status.add_fill_reports([fill])
+        adopt(status, instrument, change, Decimal(str(ticker.price)), self.account_id, self._clock.timestamp_ns())
         self._log.warning(f"{instrument.id}: {change:+} that no order accounts for is taken into the position")
 
 
@@ -263,30 +230,6 @@ class BinanceSpotExecClientFactory(LiveExecClientFactory):
             api_key=key,
             api_secret=secret,
         )
-
-
-def _position(status: ExecutionMassStatus, instrument: Any, cache: Any) -> Decimal:
-    """Return the position that the engine makes of reports: trades less commission in coins, or orders without them.
-
-    They come on top of what a database has kept of an earlier process, which may lack any of it: the last write before
-    a kill, or all while it was down.
-    """
-    kept = cache.positions_open(instrument_id=instrument.id)
-    position = sum((held.signed_decimal_qty() for held in kept), Decimal(0))
-    for identity, order in status.order_reports.items():
-        if order.instrument_id != instrument.id:
-            continue
-        sign = 1 if order.order_side == OrderSide.BUY else -1
-        known = cache.order(order.client_order_id or cache.client_order_id(identity) or ClientOrderId(identity.value))
-        counted = set() if known is None else set(known.trade_ids)
-        fills = [fill for fill in status.fill_reports.get(identity, []) if fill.trade_id not in counted]
-        traded = sum((fill.last_qty.as_decimal() for fill in fills), Decimal(0))
-        in_coins = [fill.commission for fill in fills if fill.commission.currency == instrument.base_currency]
-        if order.order_status in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED):
-            before = Decimal(0) if known is None else known.filled_qty.as_decimal()
-            traded = max(traded, order.filled_qty.as_decimal() - before)
-        position += sign * traded - sum((amount.as_decimal() for amount in in_coins), Decimal(0))
-    return position
 
 
 def _certain(method: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
