@@ -104,7 +104,7 @@ def promote_command(
     if not version:
         raise LSTMStrategyError(f"which version of {name}? models list has them: models promote {name} VERSION")
     registry.promote(models, name, version)
-    _told_current(name, version, as_json=as_json)
+    _told_current(models, name, version, as_json=as_json)
 
 
 @models_app.command("rollback")
@@ -113,14 +113,18 @@ def rollback_command(
     models: ModelsOption = Path("models"),
     as_json: JsonOption = False,
 ) -> None:
-    """Make the version current again that was so before the last promotion; it is verified first.
+    """Make the version current again that was so before; it is verified first. Once more goes one further back.
+
+    What is rolled back is left behind: to have it again, promote it.
 
     [bold]Example[/bold]: lstm-strategy models rollback btcusdt_1h
     """
-    _told_current(name, registry.rollback(models, name), as_json=as_json)
+    _told_current(models, name, registry.rollback(models, name), as_json=as_json)
 
 
-def _told_current(name: str, version: str, *, as_json: bool) -> None:
-    console.print(f"[green]ok[/green] {name} is {version} now")
+def _told_current(models: Path, name: str, version: str, *, as_json: bool) -> None:
+    earlier = registry.before(models, name)
+    told = f"a rollback leads to {earlier[0]}" if earlier else "there is none before it"
+    console.print(f"[green]ok[/green] {name} is {version} now; {told}", soft_wrap=True)
     if as_json:
-        emit_json({"model": name, "current": version})
+        emit_json({"model": name, "current": version, "before": earlier})

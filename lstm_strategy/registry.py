@@ -7,10 +7,11 @@ from pathlib import Path
 from lstm_strategy.artefact import FILES, ArtefactError, load, require_name
 from lstm_strategy.atomic import atomic_write
 
-__all__ = ["current", "locate", "promote", "rollback", "versions"]
+__all__ = ["before", "current", "locate", "promote", "rollback", "versions"]
 
 _MANIFEST, _CURRENT = FILES[0], "current"
 _BEFORE = "before: "
+_MOST = 100  # promotions remembered
 _TOLD = 10  # versions named where another was asked for
 
 
@@ -21,30 +22,45 @@ def versions(models: Path) -> list[tuple[str, str]]:
 
 
 def promote(models: Path, name: str, version: str) -> None:
-    """Make a version the one that ``current`` names, and remember which one was."""
+    """Make a version the one that ``current`` names, and remember those that were; what is current already stays so."""
     require_name(name)
     require_name(version)
     if not (models / name / version).is_dir():
         raise _no_version(models, name, version)
     load(models / name / version)
-    known = [other for other in _pointer(models, name) if other != version]
-    before = f"{_BEFORE}{known[0]}\n" if known else ""
-    with atomic_write(models / name / _CURRENT) as path:
-        path.write_text(f"{version}\n{before}", encoding="utf-8")
+    known = _pointer(models, name)
+    if known[:1] != [version]:
+        _point(models, name, [version, *known])
 
 
 def rollback(models: Path, name: str) -> str:
-    """Make the version current that was so before the last `promote`; return it. Done twice, nothing has changed."""
+    """Make the version current that was so before it was promoted; return it. Done again it goes one further back.
+
+    What is rolled back is in no history any more: to have it again, promote it.
+
+    Raises
+    ------
+    ArtefactError
+        Where there was none before, or that one is not whole any more.
+    """
     current(models, name)
-    _, *before = _pointer(models, name)
-    if not before:
+    known = _pointer(models, name)[1:]
+    if not known:
         raise ArtefactError(
             f"model {name!r} in {models} has no version before the current one; name one with: lstm-strategy models"
             f" promote {name} VERSION"
         )
-    version = before[0]
-    promote(models, name, version)
-    return version
+    require_name(known[0])
+    if not (models / name / known[0]).is_dir():
+        raise _no_version(models, name, known[0])
+    load(models / name / known[0])
+    _point(models, name, known)
+    return known[0]
+
+
+def before(models: Path, name: str) -> list[str]:
+    """Return what `rollback` would go back to, time after time."""
+    return _pointer(models, name)[1:]
 
 
 def current(models: Path, name: str) -> Path:
@@ -71,13 +87,18 @@ def locate(models: Path, model: str) -> Path:
 
 
 def _pointer(models: Path, name: str) -> list[str]:
-    """Return the current version, and after it the one before, as far as there are any."""
+    """Return the current version, and after it those that were so before, the latest first."""
     try:
         text = (models / name / _CURRENT).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return []
-    version, marked, before = text.partition(f"\n{_BEFORE}")
-    return [version, before] if marked else [text]
+    return text.split(f"\n{_BEFORE}")
+
+
+def _point(models: Path, name: str, known: list[str]) -> None:
+    version, *earlier = known[:_MOST]
+    with atomic_write(models / name / _CURRENT) as path:
+        path.write_text(f"{version}\n{''.join(f'{_BEFORE}{one}\n' for one in earlier)}", encoding="utf-8")
 
 
 def _no_version(models: Path, name: str, version: str) -> ArtefactError:

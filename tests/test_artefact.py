@@ -191,7 +191,7 @@ def test_a_manifest_of_an_earlier_version_is_read_still(models: Path, tiny: Arte
 def test_an_instrument_has_the_number_of_its_name(tiny: Artefact) -> None:
     fit = tiny.manifest.instruments["BTCUSDT.BINANCE"]
     panel = dict.fromkeys(("ETHUSDT.BINANCE", "ADAUSDT.BINANCE", "BTCUSDT.BINANCE"), fit)
-    model = Artefact(msgspec.structs.replace(tiny.manifest, instruments=panel), tiny.graph)
+    model = Artefact(msgspec.structs.replace(tiny.manifest, instruments=panel), tiny.graph, tiny.weights)
     assert [model.instrument_number(name) for name in sorted(panel)] == [0, 1, 2]
     with pytest.raises(ArtefactError, match="was not trained on SOLUSDT"):
         model.instrument_number("SOLUSDT.BINANCE")
@@ -366,7 +366,17 @@ def test_a_rollback_makes_the_version_before_current_again(models: Path, tiny: A
         registry.promote(models, "tiny", version)  # twice is once
     assert registry.rollback(models, "tiny") == "2"
     assert registry.current(models, "tiny").name == "2"
-    assert registry.rollback(models, "tiny") == "3"
+    assert registry.rollback(models, "tiny") == "1"  # one further back, never forward again
+    with pytest.raises(ArtefactError, match="has no version before the current one"):
+        registry.rollback(models, "tiny")
+    assert registry.current(models, "tiny").name == "1"
+    for version in ("3", "2", "3"):
+        registry.promote(models, "tiny", version)
+    assert registry.before(models, "tiny") == ["2", "3", "1"]
+    shutil.rmtree(models / "tiny" / "2")
+    with pytest.raises(ArtefactError, match="has no version '2'; it has 1, 3"):
+        registry.rollback(models, "tiny")
+    assert registry.current(models, "tiny").name == "3"
     with pytest.raises(ArtefactError, match="no model 'nobody'"):
         registry.rollback(models, "nobody")
 
@@ -383,13 +393,17 @@ def test_the_commands_promote_and_roll_back(
         return int(ended.value.code or 0)
 
     save(models, tiny.manifest, version="2")
-    for arguments, told in (
-        (["promote", "tiny", "1"], "1"),
-        (["promote", "tiny/2"], "2"),
-        (["rollback", "tiny"], "1"),
+    for arguments, told, before in (
+        (["promote", "tiny", "1"], "1", []),
+        (["promote", "tiny/2"], "2", ["1"]),
+        (["rollback", "tiny"], "1", []),
     ):
         assert called(*arguments, "--json") == 0
-        assert msgspec.json.decode(capsys.readouterr().out) == {"model": "tiny", "current": told}
+        out, err = capsys.readouterr()
+        assert msgspec.json.decode(out) == {"model": "tiny", "current": told, "before": before}
+        assert ("a rollback leads to 1" if before else "there is none before it") in err
+    assert called("rollback", "tiny") == 1
+    assert "has no version before the current one" in capsys.readouterr().err
     assert called("promote", "tiny", "3") == 1
     assert registry.current(models, "tiny").name == "1"
     capsys.readouterr()
