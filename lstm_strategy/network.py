@@ -140,7 +140,7 @@ class StreamingLSTM(Streaming):
         z = torch.tanh(z)
         if self.config.kind == "cnn_lstm":
             z, *rest = self.convolutions(z, *rest)
-        z, (h, c) = self._recur(self.dropout(z), h, c)
+        z, (h, c) = self.lstm(self.dropout(z), (h, c))
         if self.config.layer_norm:
             z = self.norm_out(z)
         if self.config.kind == "attention_lstm":
@@ -164,12 +164,6 @@ class StreamingLSTM(Streaming):
         ranges = self.range_head(z)[..., 0] if hasattr(self, "range_head") else z.new_empty(0)
         position = self._position(z)
         return self.quantiles(self.head(z)), ranges, position[0][..., 0] if position else z.new_empty(0)
-
-    # cuDNN's own is fast as it is; compiled, it would be unrolled over a chunk for minutes.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _recur(self, z_TBD: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        found: tuple[Tensor, tuple[Tensor, Tensor]] = self.lstm(z_TBD, (h, c))
-        return found
 
     def quantiles(self, raw: Tensor) -> Tensor:
         """Return quantiles [..., H * Q] of what the head said: levels in order, whatever it was."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -260,3 +262,47 @@ def test_settings_that_do_not_go_together_are_one_line(settings, told):
         kind(**settings)
     assert told in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+# The compiler
+
+
+@torch.no_grad()
+def test_compiled_the_lstm_is_called_as_it_is(x_TBF: torch.Tensor) -> None:
+    """cuDNN's own is fast; unrolled over a chunk it would be compiled for minutes. Torch leaves it out by itself."""
+    network = network_of(KINDS["lstm"])
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _given: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    number_B = network.numbers_of(["A.SIM", "C.SIM"])
+    made = (torch.compile(network, backend=keep), network)
+    found, wanted = (one(x_TBF, *one.initial_state(2), instrument_B=number_B) for one in made)
+    torch.testing.assert_close(found, wanted, rtol=0.0, atol=0.0)
+    nodes = [str(node.target) for graph in graphs for node in graph.graph.nodes]
+    assert any("linear" in name for name in nodes)
+    assert not any("lstm" in name for name in nodes)
+    assert len(nodes) < 100  # of 40 bars
+
+
+ALL_MODULES = """
+import importlib, pkgutil, sys
+import torch
+if "torch._dynamo" in sys.modules:
+    raise SystemExit
+import lstm_strategy.research as room
+for found in pkgutil.iter_modules(room.__path__, "lstm_strategy.research."):
+    importlib.import_module(found.name)
+    assert "torch._dynamo" not in sys.modules, found.name
+assert "lstm_strategy.network" in sys.modules
+print("all")
+"""
+
+
+def test_nothing_loads_torchs_compiler_before_it_is_needed() -> None:
+    """Two seconds of CPU time in each process, for nothing."""
+    done = subprocess.run([sys.executable, "-c", ALL_MODULES], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("all", "")
