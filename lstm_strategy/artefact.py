@@ -111,10 +111,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A verified model: its manifest and its ONNX graph as bytes."""
+    """A verified model: its manifest, and as bytes its ONNX graph and its weights."""
 
     manifest: Manifest
     graph: bytes
+    weights: bytes
 
     def require_instrument(self, instrument_id: str) -> InstrumentFit:
         """Return the fit of an instrument the model was trained on."""
@@ -202,7 +203,7 @@ def load(folder: Path) -> Artefact:
     for name, data in contents.items():
         if _sha256(data) != manifest.files.get(name):
             raise ArtefactError(f"{folder / name} does not match its sha256 in the manifest; restore it or train again")
-    return Artefact(manifest, contents[_GRAPH])
+    return Artefact(manifest, contents[_GRAPH], contents[_WEIGHTS])
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -15,7 +15,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import EMPTY_CONTEXT, Context, FeatureMatrix, Features
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
 from lstm_strategy.forecast_kernel import calibrate
-from lstm_strategy.network_step import NetworkStep
+from lstm_strategy.network_step import open_network
 
 __all__ = ["Forecaster"]
 
@@ -57,8 +57,7 @@ class Forecaster:
         self._lowest_F, self._highest_F, self._std_F = np.array(rows, np.float64).T
         self._x_F: Float32 | None = None
         self._raw_HQ: Float32 | None = None
-        number = artefact.instrument_number(instrument_id)
-        self._network = NetworkStep(artefact.graph, len(manifest.features.features), number)
+        self._network = open_network(artefact, instrument_id)
 
     @property
     def last_ts(self) -> int | None:

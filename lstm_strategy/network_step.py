@@ -1,19 +1,95 @@
-"""The network's step: an ONNX session whose state stays between bars; the same for one bar and for many."""
+"""The network's step, its state kept between bars: an LSTM's compiled from its weights, any other's by its graph."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 
+from lstm_strategy.artefact import Artefact, ArtefactError
+from lstm_strategy.errors import first_line_of
 from lstm_strategy.forecast import Float32
+from lstm_strategy.lstm_step import LSTMStep
 
-__all__ = ["NetworkStep"]
+__all__ = ["GraphStep", "NetworkStep", "open_network"]
 
+_AGREEMENT = 1e-4  # of an LSTM's weights with its graph, in σ√h; 1e-6 in fact, and 1 where they are another network's
+_TRIED = 16  # bars
 _SLICE, _SLICE_OF_ATTENTION = 8192, 256  # bars at once, so that a long history needs no more memory than a short one
 
 
-class NetworkStep:
-    """A network with its state: an input row, and two hidden states taking turns, bound once for copy-free steps.
+class NetworkStep(Protocol):
+    """A network with its state."""
+
+    has_position: bool
+
+    @property
+    def position(self) -> float:
+        """What the last step said of it; NaN where the network says nothing."""
+
+    def reset(self) -> None:
+        """Begin from rest."""
+
+    def step(self, x_F: Float32) -> Float32:
+        """Take one bar's features; return the quantiles [..., H · Q], which the next step overwrites."""
+
+    def run(self, x_TF: Float32, stepped: bool) -> tuple[Float32, Float32]:
+        """Take many bars, one after the other where ``stepped``; return quantiles [T, H · Q] and positions [T]."""
+
+    def state(self) -> bytes:
+        """The hidden state."""
+
+    def restore(self, state: bytes) -> None:
+        """Take back what `state` gave."""
+
+
+def open_network(artefact: Artefact, instrument_id: str) -> NetworkStep:
+    """Return the step of an artefact's network for one of its instruments, after trying it: a right hash does not say
+    that a graph can step.
+
+    Raises
+    ------
+    ArtefactError
+        Where it does not know the instrument; its graph does not step, says what its manifest does not, or no numbers;
+        or its weights are another network's.
+    """
+    manifest, number, label = artefact.manifest, artefact.instrument_number(instrument_id), artefact.label
+    mean_F, std_F = np.array([(row.mean, row.std) for row in manifest.feature_ranges]).T
+    deviations = np.random.default_rng(0).standard_normal((_TRIED, len(mean_F)))
+    x_TF = (mean_F + std_F * deviations).astype(np.float32)
+    try:
+        graph = GraphStep(artefact.graph, len(mean_F), number)
+        graph.run(x_TF[:2], stepped=True)
+        graph.reset()
+        found, position_T = graph.run(x_TF, stepped=False)
+    except Exception as error:  # onnxruntime has many
+        raise ArtefactError(
+            f"the graph of model {label} does not step: {type(error).__name__}: {first_line_of(error)}"
+        ) from None
+    n_horizons, n_levels = len(manifest.horizons), len(manifest.levels)
+    problem = ""
+    if graph.has_position != manifest.has_position:
+        problem = f"says {'a' if graph.has_position else 'no'} position, and its manifest otherwise"
+    elif found.shape[1] != n_horizons * n_levels:
+        problem = f"says {found.shape[1]} quantiles, and its manifest {n_horizons} horizons by {n_levels} levels"
+    elif not np.isfinite(found).all() or (graph.has_position and not np.isfinite(position_T).all()):
+        problem = "forecasts no numbers"
+    if problem:
+        raise ArtefactError(f"the graph of model {label} {problem}")
+    graph.reset()
+    if manifest.network.kind != "lstm":
+        return graph
+    step = LSTMStep(artefact, number)
+    told = zip(step.run(x_TF), (found, position_T), strict=True)
+    if not all(np.allclose(ours, theirs, rtol=0.0, atol=_AGREEMENT, equal_nan=True) for ours, theirs in told):
+        raise ArtefactError(f"the weights and the graph of model {label} are not of one network; train it again")
+    step.reset()
+    return step
+
+
+class GraphStep:
+    """A graph with its state: an input row, and two hidden states taking turns, bound once for copy-free steps.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ def quick(tiny: Artefact) -> Artefact:
     features = FeaturesConfig(scale_span=5, max_gap_bars=3, features=short)
     ranges = [FeatureRange(name, 0.0, 1.0, -8.0, 8.0) for name in features.names]
     quick = msgspec.structs.replace(tiny.manifest, features=features, feature_ranges=ranges, warmup_bars=40)
-    return Artefact(quick, tiny.graph)
+    return Artefact(quick, tiny.graph, tiny.weights)
 
 
 @pytest.fixture(scope="module")
@@ -245,8 +245,8 @@ def test_quantiles_are_returns_in_order(tiny: Artefact, whole: Forecasts) -> Non
 
 def test_calibration_is_added_in_units_of_the_scale(tiny: Artefact) -> None:
     manifest = tiny.manifest
-    still = Artefact(msgspec.structs.replace(manifest, calibration=[[0.0] * 7] * 2), tiny.graph)
-    lifted = Artefact(msgspec.structs.replace(manifest, calibration=[[0.25] * 7, [-0.5] * 7]), tiny.graph)
+    still = Artefact(msgspec.structs.replace(manifest, calibration=[[0.0] * 7] * 2), tiny.graph, tiny.weights)
+    lifted = Artefact(msgspec.structs.replace(manifest, calibration=[[0.25] * 7, [-0.5] * 7]), tiny.graph, tiny.weights)
     bars = BARS[:600]
     before, after = (Forecaster(model, BTC).run(bars) for model in (still, lifted))
     shift = (after.quantiles_THQ - before.quantiles_THQ)[WARMUP:] / before.scale_T[WARMUP:, None, None]
@@ -256,7 +256,7 @@ def test_calibration_is_added_in_units_of_the_scale(tiny: Artefact) -> None:
 
 def test_calibration_cannot_make_quantiles_cross(tiny: Artefact) -> None:
     wild = [[3.0, -3.0, 0.0, 2.0, -2.0, 0.0, -9.0]] * 2
-    crossing = Artefact(msgspec.structs.replace(tiny.manifest, calibration=wild), tiny.graph)
+    crossing = Artefact(msgspec.structs.replace(tiny.manifest, calibration=wild), tiny.graph, tiny.weights)
     forecaster = Forecaster(crossing, BTC)
     found = forecaster.run(BARS[:600]).quantiles_THQ[WARMUP:]
     assert (np.diff(found, axis=-1) >= 0).all()
@@ -381,7 +381,7 @@ def test_a_foreign_snapshot_is_refused(tiny: Artefact, quick: Artefact, snapshot
     forecaster.warm_up(BARS[:10])
 
     def other(artefact_: Artefact, **changes: Any) -> bytes:
-        model = Artefact(msgspec.structs.replace(artefact_.manifest, **changes), artefact_.graph)
+        model = Artefact(msgspec.structs.replace(artefact_.manifest, **changes), artefact_.graph, artefact_.weights)
         instrument_id = next(iter(model.manifest.instruments))
         return Forecaster(model, instrument_id).state()
 

@@ -6,17 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.errors import LSTMStrategyError, first_line_of
+from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig, require_consistent
 from lstm_strategy.nautilus.desk import Desk
 from lstm_strategy.nautilus.engine import AccountType
 from lstm_strategy.nautilus.history import timeframe_of
 from lstm_strategy.nautilus.model import Model, ScheduledModel, open_model
-from lstm_strategy.network_step import NetworkStep
 from lstm_strategy.registry import current
 from lstm_strategy.sizing import SizingConfig
 from lstm_strategy.speakers import Recorded
@@ -114,7 +111,7 @@ def open_successor(settings: Any, folder: Path, running: Model) -> Model:
     ------
     LSTMStrategyError
         Where its files are not what was saved, or it is of another instrument or timeframe, or has other features,
-        horizons or levels, or its graph does not step, or says what the manifest does not.
+        horizons or levels.
     """
     sizing: SizingConfig | None = getattr(settings, "sizing", None)
     timeframe = timeframe_of(settings.bar_type)
@@ -129,30 +126,7 @@ def open_successor(settings: Any, folder: Path, running: Model) -> Model:
             raise LSTMStrategyError(f"it has other {what} than {running.label}; start the node with it")
     if sizing is not None:
         require_consistent(sizing, settings.limits, settings.costs, model.levels)
-    _require_steps(model)
     return model
-
-
-def _require_steps(model: Model) -> None:
-    """Step a graph of its own over zeros, one bar and several at once: a right hash does not say that it can."""
-    artefact = model.forecaster.artefact
-    manifest, number = artefact.manifest, artefact.instrument_number(model.forecaster.instrument_id)
-    shape = (len(manifest.horizons), len(manifest.levels))
-    x_TF = np.zeros((3, len(manifest.features.names)), np.float32)
-    try:
-        network = NetworkStep(artefact.graph, x_TF.shape[1], number)
-        steps = [network.run(x_TF, stepped) for stepped in (True, False)]
-    except Exception as error:  # onnxruntime has many
-        raise LSTMStrategyError(f"its graph does not step: {type(error).__name__}: {first_line_of(error)}") from None
-    if network.has_position != manifest.has_position:
-        said = "a position" if network.has_position else "no position"
-        raise LSTMStrategyError(f"its graph says {said}, and its manifest otherwise")
-    for raw_TN, position_T in steps:
-        if raw_TN.shape[1] != shape[0] * shape[1]:
-            told = f"{raw_TN.shape[1]} quantiles, and its manifest {shape[0]} horizons by {shape[1]} levels"
-            raise LSTMStrategyError(f"its graph says {told}")
-        if not np.isfinite(raw_TN).all() or (network.has_position and not np.isfinite(position_T).all()):
-            raise LSTMStrategyError("its graph forecasts no numbers")
 
 
 def open_session(strategy: LSTMStrategy) -> Session:

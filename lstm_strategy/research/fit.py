@@ -158,7 +158,7 @@ def fit_spans(
         study=tuned.study,
         trials_pinball_std=tuned.pinball_std,
     )
-    artefact = Artefact(manifest, export(trained.network))
+    artefact = Artefact(manifest, export(trained.network), weights)
     warmup = max(measure_warmup(artefact, sample.bars.between(None, spans["calibrate"][1])) for sample in samples)
     manifest = msgspec.structs.replace(manifest, warmup_bars=warmup)
     path = save_artefact(models, manifest, artefact.graph, weights)
