@@ -18,12 +18,12 @@ from lstm_strategy.decision_log import file_name
 from lstm_strategy.decision_log_reader import read_log, read_logs
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.formatting import percent
-from lstm_strategy.ordered import read_ordered
 from lstm_strategy.report.explain_diff import STAGES, Cell, Difference
 from lstm_strategy.report.explain_page import SHOWN, write_explanation
 from lstm_strategy.report.explain_panel import compare_panels, explain_panel, row_at
 from lstm_strategy.report.explain_words import count_words, explain_row, sum_up_log
 from lstm_strategy.report.html import has_extra
+from lstm_strategy.run_events import read_ordered
 
 __all__ = ["explain_command"]
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from lstm_strategy.bars import Float, Stamps, Timeframe, format_ns
 from lstm_strategy.decision_log import HEADER, Header, parts_of
 from lstm_strategy.errors import LSTMStrategyError, first_line_of
+from lstm_strategy.run_events import read_ending
 
 __all__ = ["Log", "Row", "read_log", "read_logs"]
 
@@ -160,6 +161,9 @@ def _find(run: Path) -> dict[str, list[Path]]:
         found |= {unquote(path.parent.name): parts_of(path.parent) for path in folder.glob("*/part-*.parquet")}
         if found:
             return dict(sorted(found.items()))
+    if (why := read_ending(run)) is not None:
+        log = f"; see {run / 'node.jsonl'}" if (run / "node.jsonl").is_file() else ""
+        raise LSTMStrategyError(f"{run}: the node ended before its first decision: {why or 'it was stopped'}{log}")
     if (run / "decisions").is_dir() or left.is_dir():
         raise LSTMStrategyError(f"{run} holds no decision yet; the first is written after the first bar closes")
     raise LSTMStrategyError(f"{run} holds no decision log; backtest again, or set decision_log where it trades live")

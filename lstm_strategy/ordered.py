@@ -1,15 +1,12 @@
-"""Halts that somebody ordered: who did, in words, and what a run's event log tells of them."""
+"""A halt that somebody ordered: who did, when, and what was held; in words."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
-
-import msgspec
 
 from lstm_strategy.bars import format_ns
 
-__all__ = ["HaltOrdered", "orderer", "read_ordered"]
+__all__ = ["HaltOrdered", "orderer"]
 
 _SIGNAL, _KILL, _DASHBOARD = "signal ", "KILL: ", "dashboard: "
 _SECOND_NS = 1_000_000_000
@@ -40,29 +37,3 @@ def orderer(reason: str) -> str:
         if reason.startswith(begins):
             return f"{who} ({reason.removeprefix(begins)})"
     return f"order_halt ({reason})"
-
-
-class _Line(msgspec.Struct):
-    """What is read of a line of an event log."""
-
-    kind: str
-    text: str = ""
-    instrument: str | None = None
-
-
-def read_ordered(run: Path) -> list[str]:
-    """Return what a run's ``events.jsonl`` tells of ordered halts, oldest first; nothing where there is no such file.
-
-    A line that cannot be read is left out: a node that is killed may leave half of one.
-    """
-    files = sorted(run.glob("events.jsonl*"), key=lambda path: path.name, reverse=True)  # .3, .2, .1, then the newest
-    found = []
-    for file in files:
-        for content in file.read_bytes().splitlines():
-            try:
-                line = msgspec.json.decode(content, type=_Line)
-            except msgspec.MsgspecError:
-                continue
-            if line.kind == "ordered":
-                found.append(f"{line.instrument}: {line.text}" if line.instrument else line.text)
-    return found

@@ -94,7 +94,7 @@ def test_venue_unreachable(
     for verb, more in (("paper", []), ("live", [AGREED])):
         experiment = desk.experiment(LIVE.replace("start_timeout = 1\n", ""))
         error, said = told(capsys, monkeypatch, desk.words(verb, experiment, *more, *words))
-        assert "error: binance cannot be reached (" in error
+        assert "error: binance cannot be reached: http" in error
         assert "see live.start_timeout" in error
         assert "trying again" in said
 

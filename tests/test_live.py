@@ -38,7 +38,7 @@ from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import load_experiment
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.live_config import VENUES, LiveConfig
-from lstm_strategy.nautilus import live
+from lstm_strategy.nautilus import lookout
 from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.adapters import ADAPTERS, adapter_for, require_keys, require_offered
 from lstm_strategy.nautilus.backtest import run_backtest
@@ -46,6 +46,7 @@ from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.node_settings import hold_trader
 from lstm_strategy.nautilus.pace import REAL_TIME, Pace
 from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
+from lstm_strategy.nautilus.reach import wait_until_reached
 from lstm_strategy.nautilus.record import RunRecord
 from lstm_strategy.nautilus.rehearsal import Rehearsal, rehearse
 from lstm_strategy.nautilus.stamps import require_stamped_at_close
@@ -162,7 +163,7 @@ def exchange(desk: Desk, **options: Any) -> Iterator[Any]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
 
     class Handle:
         url = found["server"].http_url
@@ -170,13 +171,13 @@ def exchange(desk: Desk, **options: Any) -> Iterator[Any]:
 
         @staticmethod
         def step(bars: int = 1) -> None:
-            asyncio.run_coroutine_threadsafe(found["server"].step(bars), loop).result(20)
+            asyncio.run_coroutine_threadsafe(found["server"].step(bars), loop).result(60)
 
     try:
         yield Handle
     finally:
         loop.call_soon_threadsafe(found["stop"].set)
-        thread.join(20)
+        thread.join(60)
         loop.close()
 
 
@@ -351,7 +352,7 @@ def test_what_stops_the_strategy_ends_the_node_loudly_and_leaves_its_results(
 
 
 def test_silence_is_told_once_and_its_end_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "_SILENT_S", 1.0)
+    monkeypatch.setattr(lookout, "_SILENT_S", 1.0)
     record = SimpleNamespace(total=0)
     told: list[str] = []
     strategy = SimpleNamespace(pace=Pace(speed=3600.0 * 40.0))  # a bar of an hour lasts a 40th of a second
@@ -360,7 +361,7 @@ def test_silence_is_told_once_and_its_end_as_well(monkeypatch: pytest.MonkeyPatc
     observers = SimpleNamespace(trouble=told.append)
 
     async def watch() -> None:
-        watching = asyncio.ensure_future(live._watch(settings, built, observers))  # type: ignore[arg-type]
+        watching = asyncio.ensure_future(lookout.tell_of_silence(settings, built, observers))  # type: ignore[arg-type]
         await asyncio.sleep(2.0)
         assert told == []  # a replay has not begun
         for _ in range(5):
@@ -379,7 +380,7 @@ def test_silence_is_told_once_and_its_end_as_well(monkeypatch: pytest.MonkeyPatc
 
 
 def test_halts_between_bars_and_bars_of_the_future_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "_LOOK_S", 0.01)
+    monkeypatch.setattr(lookout, "_LOOK_S", 0.01)
     told: list[Any] = []
     feed, keeper = SimpleNamespace(ignored="", swap=None), SimpleNamespace(ordered="")
     holder = SimpleNamespace(risk=None, feed=feed)
@@ -389,7 +390,7 @@ def test_halts_between_bars_and_bars_of_the_future_are_told_once(monkeypatch: py
     observers = SimpleNamespace(trouble=told.append, latched=lambda *latched: told.append(latched))
 
     async def look() -> None:
-        looking = asyncio.ensure_future(live._look(built, observers, None))  # type: ignore[arg-type]
+        looking = asyncio.ensure_future(lookout.tell_of_trouble(built, observers, None))  # type: ignore[arg-type]
         for _ in range(2):
             await asyncio.sleep(0.1)
             feed.ignored += "Ignored a bar"
@@ -430,7 +431,7 @@ def test_signals_halt_and_end_a_node_in_a_stated_time(desk: Desk) -> None:
     read_until(node, "flat, result", told)
     began = time.monotonic()
     node.send_signal(signal.SIGTERM)
-    rest, _ = node.communicate(timeout=20)
+    rest, _ = node.communicate(timeout=60)
     assert time.monotonic() - began < 5.0
     assert node.returncode == 0, rest
     summary = msgspec.json.decode(rest.strip().splitlines()[-1])
@@ -464,13 +465,13 @@ def test_a_version_promoted_while_a_node_runs_takes_over(desk: Desk) -> None:
     try:
         read_until(node, " buy ", told)
         registry.promote(models, name, "later")
-        found, until = "", time.monotonic() + 35.0
+        found, until = "", time.monotonic() + 120.0
         while '"kind":"swap"' not in found and time.monotonic() < until:
             time.sleep(0.1)
             found = "".join(path.read_text() for path in (desk.folder / "runs").rglob("events.jsonl"))
     finally:
         node.send_signal(signal.SIGTERM)
-        rest, _ = node.communicate(timeout=20)
+        rest, _ = node.communicate(timeout=60)
     summary = msgspec.json.decode(rest.strip().splitlines()[-1])
     models_told = pq.read_table(Path(summary["run_path"]) / "decisions.parquet")["model"].to_pylist()
     assert list(dict.fromkeys(models_told)) == [f"{name}/{version}", f"{name}/later"]
@@ -510,7 +511,7 @@ def test_live_orders_reach_the_venue_and_a_stop_closes_the_position(desk: Desk) 
                 break
         assert bought > 0, "".join(told)
         node.send_signal(signal.SIGTERM)
-        rest, _ = node.communicate(timeout=30)
+        rest, _ = node.communicate(timeout=60)
         assert node.returncode == 0, rest
         assert account.of("BTC").free < Decimal("0.001")  # a lot: fees are taken from the coins
         summary = msgspec.json.decode(rest.strip().splitlines()[-1])
@@ -546,8 +547,39 @@ def test_real_money_needs_two_words_and_keys(desk: Desk, monkeypatch: pytest.Mon
 
 def test_a_venue_that_is_down_is_waited_for_and_then_given_up(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(desk, "paper", desk.experiment(), "--base-url", "http://127.0.0.1:9", "--start-timeout", "0.5")
-    assert "binance cannot be reached" in told
-    assert "live.start_timeout" in told
+    why = "binance cannot be reached: http://127.0.0.1:9/api/v3/ping (connection refused), for "
+    assert told.startswith(why)
+    assert told.endswith(
+        "start that exchange (`lstm-strategy replay`), or mend --base-url, or wait longer (live.start_timeout)"
+    )
+    (run,) = (path.parent for path in desk.folder.rglob("events.jsonl") if "connection refused" in path.read_text())
+    done = CliRunner().invoke(app, ["explain", str(run)])
+    assert f"the node ended before its first decision: {why}" in str(done.exception)
+
+
+def test_a_local_exchange_whose_bars_are_years_old_is_told_at_the_start(desk: Desk) -> None:
+    market = market_from_catalog(desk.folder / "catalog", BTC, Timeframe.parse("1h"))
+
+    async def said(*, shift: bool) -> list[str]:
+        told: list[str] = []
+        config = ReplayConfig(markets=(market,), step=True, shift=shift, start=str(HISTORY))
+        async with serve(config) as server:
+            settings = SimpleNamespace(
+                ping=f"{server.http_url}/api/v3/ping",
+                base_url=server.http_url,
+                live=LiveConfig(),
+                adapter=SimpleNamespace(name="binance"),
+                names=(BTC,),
+                timeframe=Timeframe.parse("1h"),
+            )
+            observers = SimpleNamespace(step=lambda *_: None, trouble=told.append)
+            await wait_until_reached(settings, observers)  # type: ignore[arg-type]
+        return told
+
+    (told,) = asyncio.run(said(shift=False))
+    assert re.match(r"the newest bar at http://127\.0\.0\.1:\d+ is [\d,]{4,} days old \(2022-02-\d\dT", told)
+    assert "`lstm-strategy replay --shift`" in told
+    assert asyncio.run(said(shift=True)) == []
 
 
 def test_what_does_not_fit_is_one_line_before_anything_is_connected(desk: Desk, tmp_path: Path) -> None:

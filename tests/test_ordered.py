@@ -1,4 +1,4 @@
-"""Halts that somebody ordered, as console and `explain` tell them."""
+"""What a node leaves for whoever asks later: halts that somebody ordered, and why it ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lstm_strategy.ordered import HaltOrdered, orderer, read_ordered
+from lstm_strategy.decision_log_reader import read_log
+from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.ordered import HaltOrdered, orderer
+from lstm_strategy.run_events import read_ending, read_ordered
 
 NS = 1_000_000_000
 
@@ -34,3 +37,21 @@ def test_an_event_log_is_read_oldest_first_and_half_a_line_does_no_harm(tmp_path
         '{"kind":"step","text":"a"}\n{"kind":"ordered","instrument":"A.X","text":"second"}\n{"kind":"orde'
     )
     assert read_ordered(tmp_path) == ["first", "A.X: second"]
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (
+            '{"kind":"stop","text":"ended: the venue is gone"}',
+            "the node ended before its first decision: the venue is gone",
+        ),
+        ('{"kind":"stop","text":"ended"}', "the node ended before its first decision: it was stopped"),
+        ('{"kind":"step","text":"model: verified"}', "holds no decision log"),  # killed, or under way
+    ],
+)
+def test_a_start_that_failed_says_why_when_it_is_to_be_explained(tmp_path: Path, last: str, told: str) -> None:
+    (tmp_path / "events.jsonl").write_text(f'{{"kind":"start","text":"BTC"}}\n{last}\n')
+    with pytest.raises(LSTMStrategyError, match=told):
+        read_log(tmp_path)
+    assert (read_ending(tmp_path) is None) == ("step" in last)
