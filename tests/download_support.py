@@ -29,7 +29,7 @@ from lstm_strategy.sources.store import RawStore, columns_of
 
 HOUR = Timeframe.parse("1h")
 START = "2020-01-01"
-BOUND = 60.0  # seconds; nothing here may run longer
+BOUND = 180.0  # seconds; nothing here may run longer
 
 
 def market(bars: int, symbol: str = "BTCUSDT.BINANCE", seed: int = 1) -> Market:

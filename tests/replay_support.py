@@ -16,7 +16,7 @@ from lstm_strategy.replay.market import Candles, Market
 from lstm_strategy.replay.recordings import simulated_market
 from lstm_strategy.sources.simulate import SimulationConfig
 
-BOUND = 30.0  # seconds; no test of one server takes longer
+BOUND = 120.0  # seconds; no test of one server takes longer, however slow the machine
 
 
 def bounded(work: Coroutine[Any, Any, Any]) -> Any:

@@ -103,7 +103,7 @@ def told(kind: Any = "trouble", text: str = "something") -> Event:
     return Event(kind=kind, text=text, ts=time.time_ns(), instrument=BTC)
 
 
-def until(true: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
     late = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < late, "never true"
@@ -279,7 +279,7 @@ def test_whoever_watches_keeps_nobody_waiting_and_holds_no_more_than_so_many() -
         began = time.monotonic()
         for number in range(1_000):
             station.put(observed(number))
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 8.0  # the slow one takes one in 10 s
         assert len(station._waiting) <= 50
         assert station.dropped >= 900
         slow.go.set()
@@ -439,7 +439,7 @@ def test_a_slow_and_a_failing_service_hold_up_nobody_and_tell_no_secret() -> Non
             began = time.monotonic()
             for number in range(3):
                 station.put(told(text=str(number)))
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - began < 0.5  # the slow one would take three attempts of .2 s for each
             until(lambda: len(server.at("/fine")) == 3)
             until(lambda: alerts.counts["discord"]["lost"] == 3)
             server.broken = False
@@ -465,7 +465,7 @@ def test_a_stop_waits_for_no_webhook() -> None:
             station.put(told("stop"))
             until(lambda: server.at("/slow"))
             began = time.monotonic()
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 30.0
 
 
 def test_each_service_gets_its_own_words() -> None:
@@ -569,7 +569,7 @@ class Shown:
         self.port, self.web, self.station, self.halts = port, web, station, halts
 
     def ask(self, method: str, path: str, body: str = "", **headers: str) -> tuple[int, dict[str, str], str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body or None, named)
@@ -656,7 +656,7 @@ def test_only_the_page_itself_with_its_token_may_halt(shown: Shown) -> None:
 
 
 def test_a_page_hears_everything_once_then_what_is_new_and_that_it_is_over(shown: Shown) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", shown.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", shown.port, timeout=60)
     connection.request("GET", "/events")
     reply = connection.getresponse()
     assert reply.getheader("content-type", "").startswith("text/event-stream")
@@ -691,7 +691,7 @@ def test_a_page_hears_everything_once_then_what_is_new_and_that_it_is_over(shown
 
 
 def test_no_more_pages_than_so_many(shown: Shown) -> None:
-    pages = [http.client.HTTPConnection("127.0.0.1", shown.port, timeout=10) for _ in range(17)]
+    pages = [http.client.HTTPConnection("127.0.0.1", shown.port, timeout=60) for _ in range(17)]
     for page in pages:
         page.request("GET", "/events")
     replies = [page.getresponse() for page in pages]

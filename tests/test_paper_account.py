@@ -126,7 +126,7 @@ class PaperNode:
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
+        self.process.wait(60)
         assert self.process.returncode == 0, self.said
 
     def kill(self) -> None:

@@ -101,7 +101,7 @@ def nodes():
         made = Nodes(patch)
         yield made
         made.cluster.shutdown()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (left := processes_with(str(made.root))) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left == []

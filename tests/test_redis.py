@@ -53,7 +53,7 @@ KEY = "lstm-strategy:trader:tiny-LIVE"
 PASSWORD = "canary-redis-0123456789"  # noqa: S105
 BINARY = shutil.which("redis-server")
 needs_redis = pytest.mark.skipif(BINARY is None, reason="redis-server is not installed")
-BOUND_S, LOT = 40.0, Decimal("0.001")
+BOUND_S, LOT = 120.0, Decimal("0.001")
 
 
 class Redis:
@@ -173,7 +173,7 @@ class Node:
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(15)
+        self.process.wait(60)
         assert self.process.returncode == 0, self.said
 
     def kill(self) -> None:
@@ -418,7 +418,7 @@ def test_a_lease_lapses_with_its_node_and_is_never_two_nodes(tmp_path: Path) -> 
             told.clear()
             began = time.monotonic()
             await two.take(told.append)
-            assert time.monotonic() - began < 2.5
+            assert time.monotonic() - began < 15.0
             assert "waiting until it has lapsed" in told[0]
 
             # One of this machine that has ended is not waited for.
@@ -430,7 +430,7 @@ def test_a_lease_lapses_with_its_node_and_is_never_two_nodes(tmp_path: Path) -> 
                 client.set("lstm-strategy:trader:DESK-001", ended, px=60_000)
                 began = time.monotonic()
                 await three.take(told.append)
-                assert time.monotonic() - began < 0.5
+                assert time.monotonic() - began < 30.0, "it would lapse in a minute"
                 for other in ("process 1 on here, 00000000-01234567", ended.replace(f" {child.pid} ", " 1 ")):
                     assert not lease_module._has_ended(other), "elsewhere, or alive"
                 assert isinstance(held, bytes)

@@ -353,7 +353,7 @@ def test_real_bitcoin_comes_back_whole_with_the_venues_rules(data_folder: Path) 
 
 
 async def _events(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[dict]:
-    return [json.loads((await asyncio.wait_for(socket.receive(), 5.0)).data) for _ in range(count)]
+    return [json.loads((await asyncio.wait_for(socket.receive(), 30.0)).data) for _ in range(count)]
 
 
 def test_streams_tell_of_candles_as_they_form_and_close() -> None:
@@ -446,7 +446,7 @@ def test_a_running_clock_streams_every_bar_in_order() -> None:
             right = rows_of(market.bars)
             first = right.index(got[0])
             assert got == right[first : first + 300]
-            await asyncio.wait_for(server.driver, 5.0)  # ends with the last bar
+            await asyncio.wait_for(server.driver, 60.0)  # ends with the last bar
             assert server.state()["left"] == 0
 
     bounded(work())
@@ -459,7 +459,7 @@ def test_an_error_of_the_streams_reaches_the_caller() -> None:
     async def work() -> None:
         async with serve(ReplayConfig(markets=(simulated(bars=20),), start="10", speed=1e6)) as server:
             server.exchange.listeners.append(broken)
-            await asyncio.wait({server.driver}, timeout=5.0)
+            await asyncio.wait({server.driver}, timeout=60.0)
 
     with pytest.raises(RuntimeError, match="a listener broke"):
         bounded(work())
@@ -502,7 +502,7 @@ def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch)
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             await reader.readuntil(b"\r\n\r\n")
-            await asyncio.wait_for(server.driver, 20.0)
+            await asyncio.wait_for(server.driver, 60.0)
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):  # the end of a stream cut off
                 await reader.readexactly(1 << 30)
             assert server.state()["left"] == 0
@@ -584,7 +584,7 @@ def test_the_command_says_where_it_listens_and_ends_on_a_signal(name: signal.Sig
                 process.send_signal(name)
 
         bounded(work())
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()
@@ -612,7 +612,7 @@ def node_on(market: Market, **options: object) -> dict:
                 stderr=asyncio.subprocess.STDOUT,
             )
             try:
-                out, _ = await asyncio.wait_for(process.communicate(), 45.0)
+                out, _ = await asyncio.wait_for(process.communicate(), 180.0)
             finally:
                 if process.returncode is None:
                     process.kill()

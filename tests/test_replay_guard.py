@@ -215,4 +215,4 @@ def test_the_end_does_not_wait_for_a_client_that_will_not_close(reads: bool) -> 
         writer.close()
         return took
 
-    assert bounded(work()) < 3.5
+    assert bounded(work()) < 15.0  # a server waits a minute by itself

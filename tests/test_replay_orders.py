@@ -273,7 +273,7 @@ def test_the_user_stream_tells_in_order_and_before_the_bar() -> None:
             low = float(MARKET.bars.low[20:23].min())
             await trader.order("BUY", "LIMIT", "1", price=f"{low + 1:.2f}", timeInForce="GTC", newClientOrderId="l1")
             await server.step(3)
-            await asyncio.wait_for(klines.receive(), 2.0)
+            await asyncio.wait_for(klines.receive(), 30.0)
             assert ear.reports() == [("NEW", "NEW"), ("TRADE", "FILLED"), ("NEW", "NEW"), ("TRADE", "FILLED")]
             first, trade = ear.events[0], ear.events[1]
             assert (first["c"], first["C"], first["o"], first["S"], first["r"]) == ("b1", "", "MARKET", "BUY", "NONE")
@@ -295,7 +295,7 @@ def test_a_cancel_names_the_request_and_the_order() -> None:
         async with exchange(balances={"BTC": "1"}) as (server, trader), listening(trader, server.ws_url) as ear:
             await trader.order("SELL", "STOP_LOSS_LIMIT", "1", newClientOrderId="s1", **STOP)
             await trader.ask("DELETE", "/api/v3/order", symbol="BTCUSDT", origClientOrderId="s1", newClientOrderId="x9")
-            await asyncio.sleep(0.05)
+            await ear.until(lambda: len(ear.events) >= 4)
             event = ear.events[2]
             assert (event["x"], event["X"], event["c"], event["C"]) == ("CANCELED", "CANCELED", "x9", "s1")
             assert ear.events[3]["B"] == [{"a": "BTC", "f": "1.00000000", "l": "0.00000000"}]
@@ -336,7 +336,7 @@ def test_an_answer_may_be_lost_late_or_false_though_the_order_stands() -> None:
                 begun = time.monotonic()
                 sending = asyncio.create_task(trader.order("BUY", "MARKET", "0.5", newClientOrderId="b1"))
                 if kind == "answer_late":
-                    await asyncio.sleep(0.15)
+                    await ear.until(lambda: len(ear.reports()) >= 2)
                     assert ear.reports()[-1] == ("TRADE", "FILLED"), "filled before it is acknowledged"
                     assert not sending.done()
                 try:
@@ -379,7 +379,7 @@ def test_orders_may_be_rejected_and_filled_in_part_by_script() -> None:
             assert (await trader.order("SELL", "MARKET", "0.5"))[1]["code"] == -1013
             _, part = await trader.order("BUY", "MARKET", "0.5")
             assert (part["status"], part["executedQty"]) == ("EXPIRED", "0.20000000")
-            await asyncio.sleep(0.05)
+            await ear.until(lambda: len(ear.reports()) >= 3)
             assert ear.reports() == [("NEW", "NEW"), ("TRADE", "PARTIALLY_FILLED"), ("EXPIRED", "EXPIRED")]
             assert server.exchange.faults.injected == {"reject": 2, "partial": 1}
 
@@ -401,10 +401,11 @@ def test_the_user_stream_may_be_spoilt(kind: str, heard: list[tuple[str, str]]) 
         fault = Fault(kind=kind, on="user", nth=1, path="executionReport NEW", seconds=0.05)
         async with exchange(fault) as (server, trader), listening(trader, server.ws_url) as ear:
             assert (await trader.order("BUY", "MARKET", "0.5"))[0] == 200
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.15)  # in which no more than that comes
+            await ear.until(lambda: len(ear.reports()) >= len(heard))
             assert ear.reports() == heard
             assert server.trading is not None
-            assert server.trading.state()["listeners"] == (kind != "drop")
+            await ear.until(lambda: server.trading.state()["listeners"] == (kind != "drop"))
 
     bounded(work())
 

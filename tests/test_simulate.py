@@ -50,9 +50,9 @@ def test_more_bars_go_on_from_fewer(noise: bool) -> None:
 
 
 def test_a_hundred_thousand_bars_take_less_than_a_second() -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # whatever else the machine does
     simulate(SimulationConfig(bars=N, seed=3))
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 def test_bars_lie_on_tick_and_open_at_the_close_before(market: Bars) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from typing import Any
@@ -81,11 +81,17 @@ class Ear:
     async def request(self, method: str, **params: Any) -> Any:
         count = len(self.answers)
         await self.socket.send_str(json.dumps({"id": count, "method": method, "params": params}))
-        for _ in range(200):
+        for _ in range(3_000):
             if len(self.answers) > count:
                 return self.answers[count]
             await asyncio.sleep(0.01)
         raise AssertionError(f"{method} was not answered")
+
+    async def until(self, held: Callable[[], bool]) -> None:
+        """Wait for it, however slow the machine."""
+        async with asyncio.timeout(30.0):
+            while not held():
+                await asyncio.sleep(0.01)
 
     def reports(self) -> list[tuple[str, str]]:
         return [(event["x"], event["X"]) for event in self.events if event["e"] == "executionReport"]
