@@ -1,8 +1,8 @@
 """The node: an experiment's strategy on NautilusTrader's `TradingNode`, on paper, on a replay, or with real money.
 
 Beside it: `node_settings` (what it runs), `node_build` (how it is put together), `adapters` (the venues), `paper_venue`
-(the simulated venue), `rehearsal` (the local exchange), `live_results` (the run folder), `status` (what it tells
-whoever watches: give `run_node` an observer).
+(the simulated venue), `rehearsal` (the local exchange), `lookout` (what is told while it runs), `live_results` (the run
+folder), `status` (what it tells whoever watches: give `run_node` an observer).
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from nautilus_trader.common.component import flush_logger
 from nautilus_trader.live.node import TradingNode
 
-from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.cache_database import cache_answers, require_cache, told_of_cache, watch_cache
 from lstm_strategy.nautilus.engine import InstrumentId, Venue
 from lstm_strategy.nautilus.lease import Lease, hold_lease
+from lstm_strategy.nautilus.lookout import tell_of_silence, tell_of_trouble, told_of_history
 from lstm_strategy.nautilus.node_build import Built, build_node
 from lstm_strategy.nautilus.node_settings import NodeSettings
 from lstm_strategy.nautilus.obeyed import Obeyed
@@ -30,12 +29,11 @@ from lstm_strategy.nautilus.reach import last_error, wait_until_reached
 from lstm_strategy.nautilus.rehearsal import Stage, rehearse
 from lstm_strategy.nautilus.status import Observers
 from lstm_strategy.nautilus.stop_signals import StopSignals, until_stopped
-from lstm_strategy.nautilus.watching import ignored_by, latched_by, said_of_models, short, short_money
+from lstm_strategy.nautilus.watching import short, short_money
 
 __all__ = ["NodeRun", "run_node"]
 
 _POLL_S, _LOOK_S, _CALM_S = 0.02, 1.0, 2.5
-_SILENT_S = 10.0  # no replay is so fast that the machine is told to be silent any sooner
 _MOST_ROWS, _FEWEST_ROWS = 500_000, 20_000  # kept in memory of all instruments (0.1 GB), and of each
 
 type Ended = Literal["signal", "replay", "engine", "failure"]
@@ -176,9 +174,9 @@ async def _trade(
 ) -> Ended:
     """Wait for the history, then for an end."""
     strategy, kernel = built.strategy, built.node.kernel
-    watch = asyncio.ensure_future(_watch(settings, built, observers))
+    silence = asyncio.ensure_future(tell_of_silence(settings, built, observers))
     cache = asyncio.ensure_future(watch_cache(settings, observers))
-    look = asyncio.ensure_future(_look(built, observers, lease))
+    trouble = asyncio.ensure_future(tell_of_trouble(built, observers, lease))
     playing: asyncio.Future[int] | None = None
     waiting = True
     try:
@@ -192,83 +190,16 @@ async def _trade(
                 waiting = False
                 gc.collect()
                 gc.freeze()  # what a start has made stays, and is not to be looked through between two bars
-                for text in _told_of_history(strategy):
+                for text in told_of_history(strategy):
                     observers.step("history", text)
                 if stage is not None:
                     playing = asyncio.ensure_future(stage.play(built.settled))
             await asyncio.sleep(_POLL_S)
         return "engine" if strategy.failure is None else "failure"
     finally:
-        for task in (watch, cache, look, playing):
+        for task in (silence, cache, trouble, playing):
             if task is not None:
                 task.cancel()
-
-
-async def _watch(settings: NodeSettings, built: Built, observers: Observers) -> None:
-    """Tell of silence: no bar where several should have come. Reconnecting is the adapter's."""
-    bar_s, pace = settings.timeframe.ns / 1e9, built.strategy.pace
-    longest = pace.wall_s(bar_s * settings.live.silence, _SILENT_S)
-    replayed = settings.rehearsal is not None  # its first bar comes when all is ready
-    seen, since, told = 0, time.monotonic(), False
-    while True:
-        await asyncio.sleep(min(longest / 4.0, 5.0))
-        flush_logger()  # so that the log of a node that is killed lacks little
-        rows = sum(record.total for record in built.records.values())
-        if rows != seen or (replayed and not rows):
-            if told:
-                observers.trouble("bars come again")
-            seen, since, told = rows, time.monotonic(), False
-        elif not told and time.monotonic() - since > longest + (0.0 if seen else pace.wall_s(bar_s)):
-            told = True
-            observers.trouble(f"no bar for {settings.live.silence:g} times {settings.timeframe}: is the venue up?")
-
-
-async def _look(built: Built, observers: Observers, lease: Lease | None) -> None:
-    """Tell of what is latched or lifted between bars, models refused, and once of bars of the future and of coins."""
-    strategy = built.strategy
-    clients = [client for client in built.node.kernel.exec_engine._clients.values() if hasattr(client, "said")]
-    known, told, models, adrift = "", set[str](), dict[str, int](), False
-
-    def look() -> None:
-        nonlocal known, adrift
-        if lease is not None and adrift != lease.adrift():
-            adrift = not adrift
-            said = lease.told(adrift=adrift)
-            observers.trouble(said)
-            if adrift:
-                strategy.recall(said)
-        reason, text = latched_by(strategy)
-        if reason != known:
-            known = reason
-            observers.latched(reason, text)
-        for name, said in ignored_by(strategy).items():
-            if name not in told:
-                told.add(name)
-                observers.trouble(f"{name}: {said}")
-        for text in said_of_models(strategy, models):
-            observers.trouble(text)
-        for client in clients:
-            while client.said:
-                observers.trouble(client.said.pop(0))
-
-    try:
-        while True:
-            look()
-            await asyncio.sleep(_LOOK_S)
-    finally:
-        look()
-
-
-def _told_of_history(strategy: Any) -> list[str]:
-    """Say of each instrument how far its history reaches, and how long it will take where that is too short."""
-    found = []
-    feeds = {"": strategy} if not hasattr(strategy, "seats") else {f"{n}: ": s.feed for n, s in strategy.seats.items()}
-    for name, feed in feeds.items():
-        last, needed, missing = feed.progress
-        text = "none" if last is None else f"up to {format_ns(last)}"
-        ready = "the model is ready" if not missing else f"too short: ready in {missing} of {needed} bars"
-        found.append(f"{name}{text}; {ready}")
-    return found
 
 
 async def _stop(settings: NodeSettings, built: Built) -> None:
