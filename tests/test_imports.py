@@ -13,7 +13,8 @@ import pytest
 import lstm_strategy
 
 ROOT = Path(lstm_strategy.__file__).parent
-LONGEST = 340  # lines; aim at 300
+LONGEST = 310  # lines; aim at 300
+LONGER = {"nautilus.desk": 340}
 
 # A room is a folder, or a module of the top level. It imports itself and rooms on lower floors (design, section 3); a
 # floor's rooms stand in the order in which they may use each other. A new room is given its place here.
@@ -195,7 +196,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 @EACH
 def test_modules_open_with_their_duty_and_their_names(module: str) -> None:
     source = MODULES[module].read_text(encoding="utf-8")
-    assert source.count("\n") <= LONGEST
+    assert source.count("\n") <= LONGER.get(module, LONGEST)
     if not source:  # a folder's __init__
         return
     tree = TREES[module]
