@@ -27,7 +27,7 @@ from lstm_strategy.cli_options import (
 from lstm_strategy.cli_watch import DASHBOARD_PORT, DashboardOption, DashboardPortOption, watching
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.decision import HALTS
-from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.errors import LSTMStrategyError, StateError
 from lstm_strategy.experiment import load_experiment
 from lstm_strategy.formatting import fixed, percent
 from lstm_strategy.state_folder import StateFolder
@@ -166,7 +166,12 @@ def _run(
         observers = Observers([_Teller(), watcher])
         for member in settings.members:
             observers.step("model", f"{member.instrument_id}: {_label(member.model)}, verified")
-        asyncio.run(run_node(settings, observers, on_end))
+        try:
+            asyncio.run(run_node(settings, observers, on_end))
+        except StateError as error:
+            if settings.real:
+                raise
+            raise StateError(f"{error}; or put account and state aside, and begin with new ones: --anew") from None
 
 
 def _require_free(state: Path, *, anew: bool) -> None:

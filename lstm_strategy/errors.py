@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["LSTMStrategyError", "first_line_of"]
+__all__ = ["LSTMStrategyError", "StateError", "first_line_of"]
 
 
 class LSTMStrategyError(Exception):
     """A mistake in the input, the data or the configuration, told in one line."""
+
+
+class StateError(LSTMStrategyError):
+    """What an earlier process kept cannot be gone on with; whether it may be left behind is a person's to say."""
 
 
 def first_line_of(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from lstm_strategy.bars import format_ns, utc_day
-from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.errors import LSTMStrategyError, StateError
 from lstm_strategy.formatting import percent
 from lstm_strategy.limits import LimitsConfig
 
@@ -122,7 +122,7 @@ class RiskState(msgspec.Struct, frozen=True):
         try:
             return msgspec.msgpack.decode(content, type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise LSTMStrategyError(
+            raise StateError(
                 f"the saved risk state is damaged ({error}); a halt may be lost: look at the account, then remove it"
             ) from None
 

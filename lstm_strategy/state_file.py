@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from lstm_strategy.atomic import atomic_write
-from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.errors import LSTMStrategyError, StateError
 
 __all__ = [
     "LARGEST_FILE",
@@ -192,7 +192,7 @@ def unpack_seats(content: bytes) -> dict[str, bytes]:
     try:
         return msgspec.msgpack.decode(content, type=dict[str, bytes])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LSTMStrategyError(
+        raise StateError(
             f"the saved state of the portfolio is damaged ({error}); a halt may be lost: look at the account, then"
             " remove it"
         ) from None

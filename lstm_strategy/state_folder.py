@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from lstm_strategy.bars import format_ns
-from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.errors import LSTMStrategyError, StateError
 from lstm_strategy.halt_files import KILL, HaltFiles, one_line
 from lstm_strategy.state_file import LARGEST_FILE, Change, Kept, Syncer, decode, digest_of, encode, encode_change
 
@@ -27,6 +28,7 @@ __all__ = ["FolderHeldError", "StateFolder"]
 _TURNS, _SYNCED, _LOCK = ("state.0", "state.1"), "state.synced", "lock"
 _LARGEST_LOCK = 4096  # bytes of it that are read
 _MOST_CHANGES = 1_000  # after one whole state
+_AGAIN_S = 0.01, 0.05, 0.25  # until another look at what another process may be writing
 
 
 class FolderHeldError(LSTMStrategyError):
@@ -172,11 +174,23 @@ class StateFolder:
     def read(self) -> tuple[Kept | None, str]:
         """Return the latest of the states that are whole, None without any file, and what was wrong with the others.
 
+        Without the lock another process may be writing just now: what seems torn is looked at again for a third of a
+        second.
+
         Raises
         ------
         LSTMStrategyError
             Where none is whole.
         """
+        for pause in () if self.held else _AGAIN_S:
+            with suppress(StateError):
+                kept, wrong = self._look()
+                if not wrong:
+                    return kept, ""
+            time.sleep(pause)
+        return self._look()
+
+    def _look(self) -> tuple[Kept | None, str]:
         found: list[Kept] = []
         wrong: list[str] = []
         blank: list[str] = []
@@ -200,7 +214,7 @@ class StateFolder:
         if found:  # a turn that was never written is no damage; where nothing else is left nobody can tell
             wrong = [told for told in wrong if told not in blank]
         elif wrong:
-            raise LSTMStrategyError(
+            raise StateError(
                 f"{'; '.join(wrong)}; no other is left, and a halt may be lost: look at the account, then remove"
                 f" {self.path}"
             )

@@ -95,7 +95,7 @@ def test_venue_unreachable(
         experiment = desk.experiment(LIVE.replace("start_timeout = 1\n", ""))
         error, said = told(capsys, monkeypatch, desk.words(verb, experiment, *more, *words))
         assert "error: binance cannot be reached: http" in error
-        assert "see live.start_timeout" in error
+        assert "(live.start_timeout)" in error
         assert "trying again" in said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ from lstm_strategy import artefact
 from lstm_strategy.bars import Timeframe
 from lstm_strategy.cli import app
 from lstm_strategy.decision import Shrinkage
-from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.errors import LSTMStrategyError, StateError
 from lstm_strategy.nautilus.carry import CarryModule, CarryModuleConfig
 from lstm_strategy.nautilus.engine import AccountType, BarType, EngineBar, OrderFilled, OrderSide, QuoteTick
 from lstm_strategy.nautilus.engine import Venue as EngineVenue
@@ -388,6 +389,22 @@ def write(path: Path, content: bytes) -> None:
     folder.acquire("a test")
     folder.write(Kept("paper account", {}, 1, "", {"account": content}))
     folder.release()
+
+
+def test_a_state_that_is_torn_is_refused_with_anew_as_the_way_out(desk: Desk, tmp_path: Path) -> None:  # noqa: F811
+    own = own_runs(desk, tmp_path / "own")
+    state = own.folder / "runs" / "tiny" / "paper" / "state"
+    with venue(own) as exchange:
+        words = own.words("paper", own.experiment(SPOT), "--base-url", exchange.server.http_url)
+        for place in (state / "account", state):
+            place.mkdir(parents=True)
+            (place / "state.0").write_bytes(b"rubbish")
+            refused = CliRunner().invoke(app, words)
+            assert isinstance(refused.exception, StateError)
+            told = str(refused.exception)
+            assert f"{place / 'state.0'} " in told
+            assert told.endswith("; or put account and state aside, and begin with new ones: --anew")
+            shutil.rmtree(state)
 
 
 def test_a_replay_keeps_none(desk: Desk) -> None:  # noqa: F811

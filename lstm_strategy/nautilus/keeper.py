@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lstm_strategy.bars import format_ns
-from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.errors import LSTMStrategyError, StateError
 from lstm_strategy.halt_files import KILL, HaltFiles, one_line
 from lstm_strategy.nautilus.engine import loud, on_loop
 from lstm_strategy.ordered import HaltOrdered
@@ -288,6 +288,6 @@ class Keeper:
             if not changed:
                 return
             told = f"of model {kept.models[changed[0]]} on {changed[0]}, not of {ours[changed[0]]}"
-        raise LSTMStrategyError(
+        raise StateError(
             f"the state in {folder.path} is {told}; give each a state_dir of its own, or remove what is out of date"
         )

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from lstm_strategy.decision import RiskState
-from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.errors import StateError
 from lstm_strategy.nautilus.feed import Feed
 from lstm_strategy.nautilus.flows import Flows
 from lstm_strategy.nautilus.session import Session
@@ -61,7 +61,7 @@ class SeatMemory:
         try:
             kept = msgspec.msgpack.decode(content, type=SeatState)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise LSTMStrategyError(
+            raise StateError(
                 f"the saved state of {self._name} is damaged ({error}); a halt may be lost: look at the account, then"
                 " remove it"
             ) from None
