@@ -20,7 +20,7 @@ from nautilus_trader.persistence.catalog import ParquetDataCatalog
 from lstm_strategy.bars import Bars, Timeframe
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument
-from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_instrument, require_catalog, write_catalog
+from lstm_strategy.nautilus.catalog import bar_type, read_catalog, read_instrument, write_catalog
 from lstm_strategy.nautilus.fixed import decode, encode, precision_of, to_steps
 from lstm_strategy.nautilus.instruments import from_engine, to_engine
 
@@ -62,7 +62,6 @@ def test_round_trip(tmp_path: Path, instrument: Instrument) -> None:
     write_catalog(tmp_path, bars, instrument)
     assert_same(read_catalog(tmp_path, instrument.id, HOUR), bars)
     assert read_instrument(tmp_path, instrument.id) == instrument
-    require_catalog(tmp_path, instrument.id, HOUR)
 
 
 def test_equity_round_trip() -> None:
@@ -206,7 +205,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(LSTMStrategyError, match="no instrument ETHUSDT"):
         read_instrument(tmp_path, "ETHUSDT.BINANCE")
     with pytest.raises(LSTMStrategyError, match=r"no bars BTCUSDT\.BINANCE-5-MINUTE"):
-        require_catalog(tmp_path, SPOT.id, Timeframe.parse("5m"))
+        read_catalog(tmp_path, SPOT.id, Timeframe.parse("5m"))
     with pytest.raises(LSTMStrategyError, match="do not belong"):
         write_catalog(tmp_path, bars, PERPETUAL)
     with pytest.raises(LSTMStrategyError, match="no bars to write"):

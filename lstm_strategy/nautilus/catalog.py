@@ -35,7 +35,6 @@ __all__ = [
     "read_catalog",
     "read_engine_instrument",
     "read_instrument",
-    "require_catalog",
     "write_catalog",
 ]
 
@@ -145,14 +144,6 @@ def read_engine_instrument(root: Path, instrument_id: str) -> EngineInstrument:
 def read_instrument(root: Path, instrument_id: str) -> Instrument:
     """Return the neutral instrument; raises `LSTMStrategyError` where it is missing."""
     return from_engine(read_engine_instrument(root, instrument_id))
-
-
-def require_catalog(root: Path, instrument_id: str, timeframe: Timeframe) -> None:
-    """Raise `LSTMStrategyError` unless the catalog holds this instrument and bars of this timeframe."""
-    read_engine_instrument(root, instrument_id)
-    folder = _folder(root, str(bar_type(instrument_id, timeframe)))
-    if not any(folder.glob("*.parquet")):
-        raise LSTMStrategyError(f"{root} has no bars {folder.name}; import them with 'lstm-strategy data import'")
 
 
 def files_of(root: Path, instrument_id: str, timeframe: Timeframe) -> list[Path]:

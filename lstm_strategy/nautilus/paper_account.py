@@ -150,7 +150,7 @@ class AccountBook:
         LSTMStrategyError
             Where another process holds it, nothing in it is whole, or it is an account that cannot go on here.
         """
-        self._folder, self._trader, self._kind = StateFolder(path), trader, kind
+        self._folder, self._kind = StateFolder(path), kind
         self._last, self._balances = b"", dict[str, str]()
         self._folder.acquire(f"{_WHO} of {trader}")
         try:

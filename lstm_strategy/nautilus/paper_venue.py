@@ -66,7 +66,7 @@ class PaperVenue(SandboxExecutionClient):
     ) -> None:
         venue, cash = Venue(config.venue), config.account_type == "CASH"
         account = AccountType.CASH if cash else AccountType.MARGIN
-        self.test_clock = time = TestClock()
+        time = TestClock()
         # Not the sandbox's own: it would make an exchange with models of its own.
         LiveExecutionClient.__init__(
             self,
