@@ -16,6 +16,7 @@ from lstm_strategy.cli_catalog import write_entry
 from lstm_strategy.cli_data_check import check_catalog, check_file, summary_of
 from lstm_strategy.cli_data_compare import check_against, is_file
 from lstm_strategy.cli_data_show import print_checked
+from lstm_strategy.cli_options import CATALOG, CatalogOption, JsonOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument
@@ -38,8 +39,6 @@ data_app = typer.Typer(
 
 _DEFAULTS = ("maker_fee", "taker_fee", "inverse", "multiplier", "settlement")
 
-CatalogOption = Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 StampOption = Annotated[
     Literal["open", "close"],
     typer.Option(help="What the file's stamps mean. Exchanges and CCXT stamp a bar at its open."),
@@ -69,7 +68,7 @@ def import_command(
         Path | None, typer.Option(metavar="FILE", help="Funding rates of a perpetual, as fractions.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite bars held with other values.")] = False,
-    catalog: CatalogOption = Path("catalog"),
+    catalog: CatalogOption = CATALOG,
     as_json: JsonOption = False,
 ) -> None:
     """Bring one file of bars into the catalog; the same file twice changes nothing.
@@ -129,7 +128,7 @@ def check_command(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Draw the coverage, month by month, on a page.")
     ] = None,
-    catalog: CatalogOption = Path("catalog"),
+    catalog: CatalogOption = CATALOG,
     as_json: JsonOption = False,
 ) -> None:
     """List gaps, stale and impossible prices, silent bars, outliers, unadjusted splits, and what sources disagree on.
@@ -184,7 +183,7 @@ def simulate_command(
     tick: Annotated[str, typer.Option(help="Price step.")] = "0.01",
     volatility: Annotated[float, typer.Option(help="Yearly volatility: 0.6 is 60 %.")] = 0.6,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite bars held with other values.")] = False,
-    catalog: CatalogOption = Path("catalog"),
+    catalog: CatalogOption = CATALOG,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a market and bring it into the catalog.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lstm_strategy.cli_catalog import is_current, write_entry
+from lstm_strategy.cli_options import CATALOG, CatalogOption, JsonOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.sources.lock import hold_catalog
@@ -35,8 +35,8 @@ def download_command(
     retries: Annotated[int, typer.Option(min=0, max=100, help="In a row, before giving up.")] = 8,
     backoff: Annotated[float, typer.Option(min=0.0, max=60.0, help="Seconds before the first retry.")] = 0.5,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked for, and ask nothing.")] = False,
-    catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")] = Path("catalog"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    catalog: CatalogOption = CATALOG,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring an exchange's history into the catalog; what is held is not asked for, and any stop can be resumed.
 
@@ -92,8 +92,8 @@ def download_command(
 
 def rebuild_command(
     instrument: Annotated[str | None, typer.Argument(help="SYMBOL.VENUE; nothing: all there is.")] = None,
-    catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")] = Path("catalog"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    catalog: CatalogOption = CATALOG,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the engine's catalog anew from the raw bars.
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import Timeframe
+from lstm_strategy.cli_options import CATALOG, MODELS, RUNS, CatalogOption, ExperimentArgument, JsonOption, ModelsOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
@@ -23,7 +24,6 @@ from lstm_strategy.sources.store import RawStore
 
 __all__ = ["RayOption", "WorkersOption", "evaluate_command"]
 
-ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file.", show_default=False)]
 BaselinesOption = Annotated[
     str | None, typer.Option(help="Names with commas between them, or none; all that are installed where not given.")
 ]
@@ -50,13 +50,13 @@ def evaluate_command(
     workers: WorkersOption = None,
     ray: RayOption = None,
     baselines: BaselinesOption = None,
-    catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")] = Path("catalog"),
-    models: Annotated[Path, typer.Option("--models", help="Folder of the models.")] = Path("models"),
-    runs: Annotated[Path, typer.Option("--runs", help="Folder that gets the evaluations.")] = Path("backtests/runs"),
+    catalog: CatalogOption = CATALOG,
+    models: ModelsOption = MODELS,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder that gets the evaluations.")] = RUNS,
     importance: Annotated[
         int, typer.Option(min=0, max=1000, help="Shufflings of each feature to tell what it is worth; 0 for none.")
     ] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Judge the experiment's network out of sample, fold by fold, beside simpler methods on the same bars.
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lstm_strategy import artefact, registry
+from lstm_strategy.cli_options import MODELS, JsonOption, ModelsOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 
@@ -20,12 +21,9 @@ models_app = typer.Typer(
     name="models", help="List, verify and promote trained models.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-ModelsOption = Annotated[Path, typer.Option("--models", help="Folder of the models.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-
 
 @models_app.command("list")
-def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = False) -> None:
+def list_command(models: ModelsOption = MODELS, as_json: JsonOption = False) -> None:
     """List every model version with its pinball loss, held out; an asterisk marks the one in use.
 
     [bold]Example[/bold]: lstm-strategy models list --json
@@ -68,7 +66,7 @@ def list_command(models: ModelsOption = Path("models"), as_json: JsonOption = Fa
 @models_app.command("verify")
 def verify_command(
     model: Annotated[str, typer.Argument(help="A model's name, name/version, or an artefact's folder.")],
-    models: ModelsOption = Path("models"),
+    models: ModelsOption = MODELS,
     as_json: JsonOption = False,
 ) -> None:
     """Check that an artefact is whole, of this schema, and byte for byte what was saved.
@@ -92,7 +90,7 @@ def verify_command(
 def promote_command(
     name: Annotated[str, typer.Argument(help="The model's name, or name/version.")],
     version: Annotated[str, typer.Argument(help="The version to use from now on.")] = "",
-    models: ModelsOption = Path("models"),
+    models: ModelsOption = MODELS,
     as_json: JsonOption = False,
 ) -> None:
     """Make a version the current one; it is verified first. Strategies that follow the model take it up as they run.
@@ -110,7 +108,7 @@ def promote_command(
 @models_app.command("rollback")
 def rollback_command(
     name: Annotated[str, typer.Argument(help="The model's name.")],
-    models: ModelsOption = Path("models"),
+    models: ModelsOption = MODELS,
     as_json: JsonOption = False,
 ) -> None:
     """Make the version current again that was so before; it is verified first. Once more goes one further back.

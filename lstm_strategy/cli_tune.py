@@ -17,6 +17,7 @@ from rich.table import Table
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import Timeframe, format_ns
 from lstm_strategy.cli_evaluate import RayOption, WorkersOption
+from lstm_strategy.cli_options import CATALOG, RUNS, CatalogOption, ExperimentArgument, JsonOption
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
@@ -30,7 +31,6 @@ __all__ = ["tune_command", "write_tuned"]
 
 _SHOWN = 10  # trials in the table
 
-ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's TOML file.", show_default=False)]
 TrialsOption = Annotated[
     int, typer.Option(min=1, max=100_000, help="Trials wanted in all, those made before included.")
 ]
@@ -50,9 +50,9 @@ def tune_command(
     ray: RayOption = None,
     storage: StorageOption = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the search; each trial draws from it.")] = 0,
-    catalog: Annotated[Path, typer.Option("--catalog", help="Folder of the catalog.")] = Path("catalog"),
-    runs: Annotated[Path, typer.Option("--runs", help="Folder that gets the studies.")] = Path("backtests/runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    catalog: CatalogOption = CATALOG,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder that gets the studies.")] = RUNS,
+    as_json: JsonOption = False,
 ) -> None:
     """Search the settings that the experiment's \\[tune] section lets vary, by pinball loss out of sample.
 
