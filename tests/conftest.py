@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from tiny_support import make_tiny
+
+if TYPE_CHECKING:
+    from nautilus_trader.backtest.engine import BacktestEngine
 
 settings.register_profile("ours", deadline=None)  # how long an example takes tells of the machine, not of the code
 settings.load_profile("ours")
@@ -27,3 +32,12 @@ def data_folder() -> Path:
 def tiny_artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a whole artefact: untrained, on the default features, BTCUSDT.BINANCE at 1h, horizons 1 and 4."""
     return make_tiny(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def engines() -> Iterator[list[BacktestEngine]]:
+    """Engines that a test adds are disposed of when it is over."""
+    made: list[BacktestEngine] = []
+    yield made
+    for engine in made:
+        engine.dispose()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +45,6 @@ class Listener(Actor):
     def on_data(self, data: Any) -> None:
         assert isinstance(data, ForecastData)
         self.heard.append(data)
-
-
-@pytest.fixture
-def engines() -> Iterator[list[BacktestEngine]]:
-    made: list[BacktestEngine] = []
-    yield made
-    for engine in made:
-        engine.dispose()
 
 
 def play(engines: list[BacktestEngine], actors: list[Actor], bars: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +17,6 @@ from lstm_strategy.panel import Member
 from lstm_strategy.portfolio import PortfolioConfig
 
 SECOND = 10**9
-
-
-@pytest.fixture
-def engines() -> Iterator[list[BacktestEngine]]:
-    made: list[BacktestEngine] = []
-    yield made
-    for engine in made:
-        engine.dispose()
 
 
 def reasons(made: LSTMPortfolioStrategy, name: str) -> dict[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,6 @@ from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
 WARM, SHADOW, END = 770, 6, 840
 NAMES = sorted(COINS)
 SIZING = SizingConfig(mode="volatility_target", horizon=1, target_volatility=0.1, tilt=0.0, no_trade_band=0.0)
-
-
-@pytest.fixture
-def engines() -> Iterator[list[BacktestEngine]]:
-    made: list[BacktestEngine] = []
-    yield made
-    for engine in made:
-        engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -78,14 +77,6 @@ def engine_bars(bars: Bars, early_ns: int = 0) -> list[EngineBar]:
         )
         for bar in bars
     ]
-
-
-@pytest.fixture
-def engines() -> Iterator[list[BacktestEngine]]:
-    made: list[BacktestEngine] = []
-    yield made
-    for engine in made:
-        engine.dispose()
 
 
 def play(

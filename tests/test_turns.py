@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
@@ -19,14 +18,6 @@ from lstm_strategy.nautilus import turns as room
 from lstm_strategy.nautilus.portfolio_strategy import LSTMPortfolioStrategy
 from lstm_strategy.nautilus.turns import Turns
 from lstm_strategy.replay.server import ReplayConfig, serve
-
-
-@pytest.fixture
-def engines() -> Iterator[list[BacktestEngine]]:
-    made: list[BacktestEngine] = []
-    yield made
-    for engine in made:
-        engine.dispose()
 
 
 def test_no_more_than_so_many_have_a_turn_and_each_gets_one() -> None:
