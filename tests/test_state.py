@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ import pytest
 from engine_support import HOUR, LOOSE, PERPETUAL, SIGN, SPOT, make_bars, random_bars, run, tell
 from typer.testing import CliRunner
 
+from lstm_strategy import state_folder
 from lstm_strategy.bars import Bars
 from lstm_strategy.cli import app
 from lstm_strategy.decision import RiskState, SizingConfig
@@ -227,6 +229,37 @@ def test_changes_of_a_whole_that_was_torn_are_not_taken_for_those_of_the_next_wi
     second.release()
     (tmp_path / "state.synced").unlink()  # killed before it was there
     assert StateFolder(tmp_path).read()[0] == msgspec.structs.replace(halted, number=2)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_who_reads_while_another_writes_is_told_of_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """Else `resume` would say of a node that has just begun that its state is to be removed."""
+    node = StateFolder(tmp_path)
+    node.acquire("node")
+    if before:
+        node.write(KEPT)
+        node.flush()
+    for name in ("state.0", "state.1"):
+        with (tmp_path / name).open("ab") as file:
+            file.truncate(10)
+
+    def go_on(_: float) -> None:
+        for _ in ("state.0", "state.1"):
+            node.write(msgspec.structs.replace(KEPT, ordered="enough"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_folder, "time", SimpleNamespace(sleep=go_on))
+        kept, problem = StateFolder(tmp_path).read()
+    node.release()
+    assert kept is not None
+    assert (kept.ordered, problem) == ("enough", "")
+
+    for name in ("state.0", "state.1", "state.synced"):
+        (tmp_path / name).write_bytes(b"lstm")
+    with pytest.raises(LSTMStrategyError, match="no other is left"):
+        StateFolder(tmp_path).read()
 
 
 def test_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
