@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from catalog_support import bring_in
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_support import EXPERIMENT
 
@@ -35,9 +36,7 @@ from lstm_strategy.decision import Decision, LimitsConfig, Reason, RiskState, Sh
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.headroom import Headroom, Shared, Yardstick
-from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
-from lstm_strategy.sources.store import RawStore
 from lstm_strategy.status import Event, Health, Latched, Observed
 from lstm_strategy.watch.alerts import Alerts, Bucket, targets_of
 from lstm_strategy.watch.event_log import EventLog
@@ -739,10 +738,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Path:
     artefact.save(folder, manifest, tiny.graph, (tiny_artefact / "weights.safetensors").read_bytes())
     config = SimulationConfig(instrument_id=BTC, timeframe="1h", bars=HISTORY + BARS, seed=5, start="2022-01-01")
     bars, described = simulate(config), simulated_instrument(config)
-    store = RawStore(folder / "catalog")
-    store.write_instrument(described)
-    store.merge(bars, replace=True)
-    write_catalog(folder / "catalog", bars, described)
+    bring_in(folder / "catalog", bars, described)
     (folder / "experiment.toml").write_text(EXPERIMENT + WATCHED)
     return folder
 
@@ -803,6 +799,10 @@ def test_the_page_shows_a_running_node_and_its_button_halts_it(desk: Path, tmp_p
         named = {"max exposure", "daily loss", "max drawdown", "orders per day", "max volatility", "feature range"}
         assert named <= set(limits)
         assert page.ask("document.querySelector('#decisions tbody').rows.length") > 5
+        prices = page.ask("[...document.querySelectorAll('#decisions td:nth-child(2)')].map(one => one.textContent)")
+        assert all(re.fullmatch(r"\d{1,3}(,\d{3})*\.\d{2}", price) for price in prices), prices
+        heads = page.ask("[...document.querySelectorAll('#coverage th')].map(one => one.textContent)")
+        assert heads == ["Interval", "1 bar", "4 bars"]
         page.wait("[...document.querySelectorAll('#events b')].some(kind => kind.textContent === 'fill')")
         page.screenshot(shots / "dashboard-1280.png")
         origin = link.split("/#")[0]
@@ -835,6 +835,8 @@ def test_the_page_shows_a_running_node_and_its_button_halts_it(desk: Path, tmp_p
             page.wait(after)
         assert "dashboard: a test says so" in page.ask("document.getElementById('banner').textContent")
         page.wait("document.getElementById('side').textContent === 'flat'")
+        happened = page.ask("document.getElementById('events').textContent")
+        assert "a halt was ordered by the dashboard's button (a test says so)" in happened
         page.screenshot(shots / "dashboard-halted.png")
         assert [error for error in page.errors if "403" not in error] == []
         process.send_signal(signal.SIGTERM)

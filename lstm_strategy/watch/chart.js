@@ -97,7 +97,7 @@ const Chart = (() => {
     if (middle >= 0) make(parent, "path", { class: "median", d: path(side(middle)) });
   }
 
-  function drawPrice(element, points, latest, barMs) {
+  function drawPrice(element, points, latest, barMs, decimals) {
     const area_ = frame(element, "Price of the last bars with the forecast's fan");
     const at = latest.ts_close / 1e6, ahead = latest.horizons.length ? Math.max(...latest.horizons) * barMs : 0;
     const fanned = latest.quantiles.flat().map((value) => latest.price * Math.exp(value));
@@ -111,7 +111,7 @@ const Chart = (() => {
       const x = scale.x(point.at), y = scale.y(point.price), up = point.filled > 0 ? 1 : -1;
       make(area_.svg, "path", { class: up > 0 ? "buy" : "sell", d: `M${x} ${y + up * 4}l-4 ${up * 7}h8Z` });
     }
-    make(area_.svg, "text", { class: "now", x: area_.width - PAD.right + 8, y: scale.y(latest.price) + 4 }, number(latest.price, Math.max(digits, 2)));
+    make(area_.svg, "text", { class: "now", x: area_.width - PAD.right + 8, y: scale.y(latest.price) + 4 }, number(latest.price, Math.max(digits, decimals)));
     element.replaceChildren(area_.svg);
   }
 

@@ -24,7 +24,8 @@
     return (value < 0 && !none ? "−" : signed && !none ? "+" : "") + text;
   }
   const percent = (value, digits = 1, signed = false) => (isNumber(value) ? `${fixed(100 * value, digits, signed)} %` : "–");
-  const brief = (value) => (isNumber(value) ? String(+value.toPrecision(6)).replace("-", "−") : "–");
+  const brief = (value) => (isNumber(value) ? value.toLocaleString("en-US", { maximumSignificantDigits: 10 }).replace("-", "−") : "–");
+  const decimals = (value) => (isNumber(value) ? value.toLocaleString("en-US", { useGrouping: false, maximumSignificantDigits: 12 }).split(".")[1]?.length || 0 : 0);
   const time = (ns, from = 0) => new Date(ns / 1e6).toISOString().slice(from, 16).replace("T", " ");
   const words = (code) => state.words[code] || code.replaceAll("_", " ");
 
@@ -89,12 +90,15 @@
     el("price").dataset.bars = String(state.drawn += 1);
   }
 
+  // As many decimals as any of these prices has: the tick's, with hardly an exception.
+  const finest = (points) => Math.max(0, ...points.map((point) => decimals(point.price)));
+
   function draw(kept) {
     const points = kept.points.slice(-160), { latest } = kept;
     el("price-note").textContent = latest.horizons.length
       ? `Closes; behind them the ${Math.round(100 * state.run.interval)} % interval said one bar before. Fan: ${latest.horizons.join(", ")} bars ahead. ▲ bought, ▼ sold.`
       : "Closes. There is no forecast yet.";
-    Chart.drawPrice(el("price"), points, latest, state.run.bar_s * 1000);
+    Chart.drawPrice(el("price"), points, latest, state.run.bar_s * 1000, finest(points));
     Chart.drawEquity(el("equity-chart"), points);
     el("equity-note").textContent = `Marked to market at the last ${points.length} closes, net of costs.`;
   }
@@ -174,21 +178,24 @@
   }
 
   function showCoverage(latest) {
-    const rows = latest.coverage.map((one) => {
-      const row = node("tr");
-      for (const text of [String(one.horizon), percent(one.interval, 0), percent(one.share), fixed(one.outcomes, 0)]) row.append(node("td", text));
-      return row;
-    });
-    el("coverage").tBodies[0].replaceChildren(...rows);
+    const horizons = [...new Set(latest.coverage.map((one) => one.horizon))], intervals = [...new Set(latest.coverage.map((one) => one.interval))];
+    const cells = (name, texts, kind = "td") => [name, ...texts].map((text) => node(kind, text));
+    const find = (horizon, interval) => latest.coverage.find((one) => one.horizon === horizon && one.interval === interval);
+    const rows = intervals.map((interval) => cells(percent(interval, 0), horizons.map((horizon) => percent(find(horizon, interval)?.share))));
+    if (horizons.length) rows.push(cells("outcomes", horizons.map((horizon) => fixed(Math.max(...latest.coverage.filter((one) => one.horizon === horizon).map((one) => one.outcomes)), 0))));
+    const table = el("coverage"), head = horizons.length ? cells("Interval", horizons.map((horizon) => `${horizon} bar${horizon > 1 ? "s" : ""}`), "th") : [];
+    table.tHead.rows[0].replaceChildren(...head);
+    table.tBodies[0].replaceChildren(...rows.map((row) => { const made = node("tr"); made.append(...row); return made; }));
   }
 
   function showDecisions(points) {
+    const digits = finest(points);
     const rows = points.slice(-SHOWN).reverse().map((point) => {
       const row = node("tr", "", point.quantity || point.filled ? "traded" : ""), why = node("td", words(point.reason));
       why.append(node("small", point.reason));
       const moved = Math.abs(point.target - point.exposure) < 5e-5 ? percent(point.exposure) : `${percent(point.exposure)} → ${percent(point.target)}`;
       const order = point.quantity ? `${point.quantity > 0 ? "buy" : "sell"} ${brief(Math.abs(point.quantity))}` : point.filled ? `${point.filled > 0 ? "bought" : "sold"} ${brief(Math.abs(point.filled))}` : point.action === "held" ? "" : words(point.action);
-      row.append(node("td", time(point.ts, 5)), node("td", brief(point.price)), node("td", moved), why, node("td", order));
+      row.append(node("td", time(point.ts, 5)), node("td", fixed(point.price, digits)), node("td", moved), why, node("td", order));
       return row;
     });
     el("decisions").tBodies[0].replaceChildren(...rows);
@@ -222,7 +229,7 @@
     state.ordered = ordered;
     banner.hidden = !halted && latest.parity !== "unproved";
     banner.className = halted ? "banner" : "banner mild";
-    banner.textContent = halted ? `Halted: ${words(reason)}. ${text}` : `Parity is not proved: no new risk is taken. ${latest.problem}`;
+    banner.textContent = halted ? `Halted: ${words(reason)}${text ? ` (${text})` : ""}.` : `Parity is not proved: no new risk is taken. ${latest.problem}`;
   }
 
   function listen() {
