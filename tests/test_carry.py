@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from catalog_support import bring_in
 from engine_support import FREE, HOUR, PERPETUAL, SIGN, SPOT, make_bars, run, tell
 
 from lstm_strategy.bars import Bars
 from lstm_strategy.decision import LimitsConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.nautilus.backtest import BacktestRun
-from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.sources.funding import keep_funding
-from lstm_strategy.sources.store import RawStore
 
 LONG_SHORT = LimitsConfig(side="long_short", daily_loss=1.0, max_drawdown=1.0, max_step=2.0, drift_tolerance=10.0)
 
@@ -30,10 +29,7 @@ def run_with_rates(
     """Long until bar 20 closes, short from then on; one order each time."""
     tell(monkeypatch, lambda stamp: 0.001 if stamp < 20 * HOUR.ns else -0.001)
     bars = rising_bars(60)
-    store = RawStore(tmp_path / "catalog")
-    store.write_instrument(PERPETUAL)
-    store.merge(bars, replace=True)
-    write_catalog(tmp_path / "catalog", bars, PERPETUAL)
+    store = bring_in(tmp_path / "catalog", bars, PERPETUAL)
     if ts:
         keep_funding(store, PERPETUAL.id, np.array(ts), np.array(rates))
     options = {"limits": LONG_SHORT, "account": "margin", "costs": FREE, **changes}

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from catalog_support import bring_in
 from engine_support import FREE, HOUR, PERPETUAL, SIGN, make_bars, run, tell
 from panel_support import AAA, BBB, run_on, tell_each
 
@@ -16,13 +17,11 @@ from lstm_strategy.bars import Bars, Timeframe, parse_ns
 from lstm_strategy.decision import Costs, LimitsConfig, SizingConfig
 from lstm_strategy.halts import Charges, Fills, find_halts
 from lstm_strategy.instrument import Instrument
-from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.report.halts_section import halts_section
 from lstm_strategy.report.page import write_report
 from lstm_strategy.report.summary_types import HaltTold
 from lstm_strategy.sources.files import read_file
 from lstm_strategy.sources.funding import keep_funding
-from lstm_strategy.sources.store import RawStore
 
 DAY = 24
 LIMITS = LimitsConfig(daily_loss=0.03, max_drawdown=0.1)
@@ -184,10 +183,7 @@ def test_halts_of_a_run_hold_and_add_up(
     bars = make_bars(np.concatenate([[1000.0], closes[:-1]]), closes, PERPETUAL)
     bars = Bars(*(getattr(bars, name) for name in ("instrument_id", "timeframe", "ts_close", "open", "high", "low")),
                 bars.close, np.full(40, 200.0))  # fmt: skip
-    store = RawStore(tmp_path / "catalog")
-    store.write_instrument(PERPETUAL)
-    store.merge(bars, replace=True)
-    write_catalog(tmp_path / "catalog", bars, PERPETUAL)
+    store = bring_in(tmp_path / "catalog", bars, PERPETUAL)
     keep_funding(store, PERPETUAL.id, np.arange(1, 40) * HOUR.ns, np.full(39, 1e-4))
     limits = LimitsConfig(daily_loss=0.03, max_drawdown=0.06, max_step=2.0)
     finished = run(

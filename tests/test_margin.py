@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from catalog_support import bring_in
 from engine_support import PERPETUAL, make_bars
 from test_liquidation import FLAT, fills, played
 from typer.testing import CliRunner
@@ -19,7 +20,6 @@ from lstm_strategy.cli_jobs import Places, margin_told, settings_of
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import BacktestConfig
 from lstm_strategy.margin import MarginTier, lines_of, margin_asked, require_maintenance, words_of
-from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.liquidation import liquidation_price
 from lstm_strategy.sources.margin_tiers import keep_tiers, read_tiers, tiers_from_file
 from lstm_strategy.sources.store import RawStore
@@ -226,10 +226,7 @@ def test_tiers_are_brought_in_and_used_unless_the_experiment_says_otherwise(
     from lstm_strategy.experiment import Experiment
     from lstm_strategy.toml_file import read_toml
 
-    store = RawStore(tmp_path / "catalog")
-    store.write_instrument(PERPETUAL)
-    store.merge(PERPETUAL_BARS, replace=True)
-    write_catalog(tmp_path / "catalog", PERPETUAL_BARS, PERPETUAL)
+    bring_in(tmp_path / "catalog", PERPETUAL_BARS, PERPETUAL)
     (file := tmp_path / "brackets.json").write_text(json.dumps([{"symbol": "BTCUSDT", "brackets": BINANCE}]))
     (toml := tmp_path / "x.toml").write_text(
         'name = "x"\n[data]\ninstruments = ["BTCUSDT_PERP.BINANCE"]\ntimeframe = "1h"\n'

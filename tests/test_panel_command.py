@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from baseline_support import Constant
+from catalog_support import bring_in
 from chromium import browse, find_chromium
 from command_support import run_cli
 
@@ -23,13 +24,11 @@ from lstm_strategy.experiment import load_experiment
 from lstm_strategy.features import FeaturesConfig
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, WalkForwardConfig
 from lstm_strategy.nautilus import grid
-from lstm_strategy.nautilus.catalog import write_catalog
 from lstm_strategy.nautilus.parcel import pack, run_away
 from lstm_strategy.research import parallel
 from lstm_strategy.research.evaluate import evaluate
 from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
-from lstm_strategy.sources.store import RawStore
 
 EXPERIMENT = """
 name = "two"
@@ -71,10 +70,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for row, name in enumerate(("A.SIM", "B.SIM")):
         market = SimulationConfig(instrument_id=name, bars=2_900, seed=4 + row, edge=0.2)
         bars, instrument = simulate(market), simulated_instrument(market)
-        store = RawStore(folder / "catalog")
-        store.write_instrument(instrument)
-        store.merge(bars, replace=True)
-        write_catalog(folder / "catalog", bars, instrument)
+        bring_in(folder / "catalog", bars, instrument)
         history.append((bars, instrument))
     plan = Plan(
         name="two",

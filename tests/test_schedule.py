@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from baseline_support import Constant
+from catalog_support import bring_in
 from command_support import run_cli
 
 from lstm_strategy import artefact
@@ -34,7 +35,6 @@ from lstm_strategy.research.evaluate import evaluate
 from lstm_strategy.research.fold_run import Plan
 from lstm_strategy.schedule import Schedule, Turn, newest_evaluation, recording, walk_forward_schedule
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
-from lstm_strategy.sources.store import RawStore
 from lstm_strategy.speakers import Recorded, Switching
 
 HOUR = 3_600_000_000_000
@@ -78,10 +78,7 @@ def make_evaluation(folder: Path) -> Evaluation:
         bars.timeframe,
         *(getattr(bars, name)[keep] for name in ("ts_close", "open", "high", "low", "close", "volume")),
     )
-    store = RawStore(folder / "catalog")
-    store.write_instrument(instrument)
-    store.merge(bars, replace=True)
-    write_catalog(folder / "catalog", bars, instrument)
+    bring_in(folder / "catalog", bars, instrument)
     plan = Plan(
         name="pair",
         history=((bars, instrument),),

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from catalog_support import bring_in
 
 from lstm_strategy import artefact
 from lstm_strategy.bars import Bars
@@ -51,7 +52,6 @@ from lstm_strategy.risk import RiskState
 from lstm_strategy.schedule import Schedule, recording, walk_forward_schedule
 from lstm_strategy.sizing import Shrinkage, Trained
 from lstm_strategy.sources.simulate import SimulationConfig, simulate, simulated_instrument
-from lstm_strategy.sources.store import RawStore
 
 TARGET = TargetConfig(horizons=(1, 4))
 FEATURES = FeaturesConfig(
@@ -392,10 +392,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("positions")
     market = SimulationConfig(instrument_id="A.SIM", bars=5_000, seed=2, edge=0.3)
     bars, instrument = simulate(market), simulated_instrument(market)
-    store = RawStore(folder / "catalog")
-    store.write_instrument(instrument)
-    store.merge(bars, replace=True)
-    write_catalog(folder / "catalog", bars, instrument)
+    bring_in(folder / "catalog", bars, instrument)
     plan = Plan(
         name="own",
         history=((bars, instrument),),
