@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from engine_support import SPOT, random_bars
-from test_strategy import LateHistory, config, engine_bars, engines, play  # noqa: F401 - engines is a fixture
+from test_strategy import LateHistory, config, engine_bars, play
 
 from lstm_strategy import artefact
 from lstm_strategy.artefact import Artefact

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from engine_support import SPOT, random_bars
 from nautilus_trader.backtest.engine import BacktestEngine
-from test_strategy import LateHistory, config, engine_bars, engines, play  # noqa: F401 - engines is a fixture
+from test_strategy import LateHistory, config, engine_bars, play
 
 from lstm_strategy import artefact, registry
 from lstm_strategy.bars import Bar, Timeframe
