@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from catalog_support import bring_in
 from tiny_support import EXPERIMENT
 from trading_support import KEY, new_secret, trading
 from typer.testing import CliRunner
@@ -137,10 +138,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Desk:
     model = artefact.save(folder, manifest, tiny.graph, (tiny_artefact / "weights.safetensors").read_bytes())
     config = SimulationConfig(instrument_id=BTC, timeframe="1h", bars=HISTORY + BARS, seed=5, start="2022-01-01")
     bars, described = simulate(config), simulated_instrument(config)
-    store = RawStore(folder / "catalog")
-    store.write_instrument(described)
-    store.merge(bars, replace=True)
-    write_catalog(folder / "catalog", bars, described)
+    bring_in(folder / "catalog", bars, described)
     return Desk(folder, model)
 
 
@@ -246,10 +244,7 @@ def test_a_perpetual_and_a_panel_are_the_backtest_too(desk: Desk, tmp_path: Path
     for row, name in enumerate(fits):
         bars = simulate(SimulationConfig(instrument_id=name, bars=HISTORY + 50, seed=row, start="2022-01-01"))
         described = infer_instrument(bars)
-        store = RawStore(tmp_path / "catalog")
-        store.write_instrument(described)
-        store.merge(bars, replace=True)
-        write_catalog(tmp_path / "catalog", bars, described)
+        bring_in(tmp_path / "catalog", bars, described)
     alone = other.experiment('side = "long_short"\n[backtest]\naccount = "margin"\n', names=perpetual)
     backtest = other.backtest(alone)
     paper = other.run("paper", alone, "--replay", "--speed", "1e9")
