@@ -387,7 +387,7 @@ def watched(model: Path, **changes: Any) -> Watched:
 
 
 def test_a_gap_that_is_refilled_leaves_the_forecasts_of_a_run_without_one(
-    engines: list[Any],  # noqa: F811
+    engines: list[Any],
     tiny_artefact: Path,
     tiny: Artefact,
 ) -> None:
@@ -407,7 +407,7 @@ def test_a_gap_that_is_refilled_leaves_the_forecasts_of_a_run_without_one(
 
 
 def test_a_gap_that_nobody_answers_for_halts_and_an_answer_later_heals_it(
-    engines: list[Any],  # noqa: F811
+    engines: list[Any],
     tiny_artefact: Path,
     tiny: Artefact,
 ) -> None:
@@ -430,7 +430,7 @@ def test_a_gap_that_nobody_answers_for_halts_and_an_answer_later_heals_it(
 
 
 def test_a_bar_that_the_venue_revises_is_found_when_it_is_asked_again(
-    engines: list[Any],  # noqa: F811
+    engines: list[Any],
     tiny_artefact: Path,
 ) -> None:
     strategy, data = watched(tiny_artefact), engine_bars(BARS)
@@ -447,7 +447,7 @@ def test_a_bar_that_the_venue_revises_is_found_when_it_is_asked_again(
 
 
 def test_a_correction_that_was_lost_comes_with_the_bars_that_were_missed(
-    engines: list[Any],  # noqa: F811
+    engines: list[Any],
     tiny_artefact: Path,
     tiny: Artefact,
 ) -> None:
@@ -472,7 +472,7 @@ def test_a_correction_that_was_lost_comes_with_the_bars_that_were_missed(
 
 
 def test_what_the_venue_did_not_answer_is_asked_for_again(
-    engines: list[Any],  # noqa: F811
+    engines: list[Any],
     tiny_artefact: Path,
     tiny: Artefact,
 ) -> None:

@@ -131,7 +131,7 @@ def followed(models: Path, deeds: dict[int, Callable[[], Any]], **changes: Any) 
     return strategy
 
 
-def drive(engines: list[BacktestEngine], strategy: Followed, end: int = 1_000) -> None:  # noqa: F811
+def drive(engines: list[BacktestEngine], strategy: Followed, end: int = 1_000) -> None:
     data = engine_bars(BARS[:end])
     strategy.answer = tuple(data[:WARM])
     play(engines, strategy, data[WARM:])
@@ -151,7 +151,7 @@ def forecasts_of(folder: Path, end: int) -> np.ndarray:
 
 @pytest.mark.usefixtures("inline")
 def test_a_new_version_takes_over_between_two_bars_as_if_it_had_run_all_along(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
     tmp_path: Path,
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_new_version_takes_over_between_two_bars_as_if_it_had_run_all_along(
 
 @pytest.mark.usefixtures("inline")
 def test_promoted_twice_in_a_row_rolled_back_and_promoted_again(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
 ) -> None:
     third = msgspec.structs.replace(artefact.load(models / "tiny" / "1").manifest, version="3")
@@ -204,7 +204,7 @@ def test_promoted_twice_in_a_row_rolled_back_and_promoted_again(
     "flaw", ["graph", "manifest", "missing", "timeframe", "instrument", "features", "levels", "renamed", "gone"]
 )
 def test_a_version_that_does_not_fit_is_refused_once_and_the_other_trades_on(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
     flaw: str,
 ) -> None:
@@ -260,7 +260,7 @@ def test_a_version_that_does_not_fit_is_refused_once_and_the_other_trades_on(
 
 
 @pytest.mark.usefixtures("inline")
-def test_a_refused_version_that_is_mended_takes_over(engines: list[BacktestEngine], models: Path) -> None:  # noqa: F811
+def test_a_refused_version_that_is_mended_takes_over(engines: list[BacktestEngine], models: Path) -> None:
     path = models / "tiny" / "2" / "model.onnx"
     whole = path.read_bytes()
 
@@ -276,7 +276,7 @@ def test_a_refused_version_that_is_mended_takes_over(engines: list[BacktestEngin
 
 @pytest.mark.usefixtures("inline")
 def test_one_that_forecasts_no_numbers_never_speaks(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
 ) -> None:
     folder = models / "tiny" / "2"
@@ -303,7 +303,7 @@ def test_one_that_forecasts_no_numbers_never_speaks(
 @pytest.mark.usefixtures("inline")
 @pytest.mark.parametrize("where", ["warm_up", "update", "restored"])
 def test_one_that_raises_at_any_step_stops_nothing(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
     where: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -455,7 +455,7 @@ def test_bars_mended_just_before_the_turn_are_taken_first_and_no_tick_is_lost(mo
 
 @pytest.mark.usefixtures("inline")
 def test_the_warm_up_goes_in_slices_and_waits_for_bars(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -486,7 +486,7 @@ def test_the_warm_up_goes_in_slices_and_waits_for_bars(
 
 @pytest.mark.usefixtures("inline")
 def test_adaptive_calibration_of_the_new_version_has_learned_on_the_bars_held(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
 ) -> None:
     adaptive = CalibrationConfig(adaptive=True, rate=0.1)
@@ -499,7 +499,7 @@ def test_adaptive_calibration_of_the_new_version_has_learned_on_the_bars_held(
     np.testing.assert_array_equal(strategy.spoken[-1][2].quantiles_HQ, wanted.quantiles_THQ[-1])
 
 
-def test_a_thread_verifies_while_bars_go_on(engines: list[BacktestEngine], models: Path) -> None:  # noqa: F811
+def test_a_thread_verifies_while_bars_go_on(engines: list[BacktestEngine], models: Path) -> None:
     strategy = followed(models, {810: lambda: registry.promote(models, "tiny", "2")}, shadow_bars=1)
     drive(engines, strategy, 1_100)
     assert strategy.who().get("tiny/2", 0) > 0
@@ -512,7 +512,7 @@ def test_at_least_one_forecast_is_heard_in_shadow() -> None:
 
 
 def test_a_start_takes_the_current_version_or_the_one_named(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
 ) -> None:
     registry.promote(models, "tiny", "2")
@@ -534,7 +534,7 @@ def test_a_start_takes_the_current_version_or_the_one_named(
     ],
 )
 def test_settings_without_sense_are_refused(
-    engines: list[BacktestEngine],  # noqa: F811
+    engines: list[BacktestEngine],
     models: Path,
     changes: dict[str, Any],
     told: str,
