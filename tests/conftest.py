@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from node_support import ended
 from tiny_support import make_tiny
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 settings.register_profile("ours", deadline=None)  # how long an example takes tells of the machine, not of the code
 settings.load_profile("ours")
+
+
+@pytest.fixture(autouse=True)
+def no_node_outlives_its_test() -> Iterator[None]:
+    with ended():
+        yield
 
 
 @pytest.fixture(scope="session")

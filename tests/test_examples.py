@@ -103,7 +103,7 @@ def test_existing_node(tiny_artefact: Path, tmp_path: Path) -> None:
     manifest = msgspec.structs.replace(loaded.manifest, timeframe="1s", instruments={SPOT.id: fit})
     model = artefact.save(tmp_path, manifest, graph, weights)
     since = format_ns((int(time.time()) - 1_002) * 10**9)
-    market = simulated_market(SimulationConfig(instrument_id=SPOT.id, timeframe="1s", bars=1_100, seed=1, start=since))
+    market = simulated_market(SimulationConfig(instrument_id=SPOT.id, timeframe="1s", bars=1_300, seed=1, start=since))
     log = tmp_path / "decisions"
 
     async def work() -> str:
@@ -121,13 +121,13 @@ def test_existing_node(tiny_artefact: Path, tmp_path: Path) -> None:
             try:
                 assert process.stdout is not None
                 while not re.search(r"LSTMStrategy\S* RUNNING", told):
-                    line = await asyncio.wait_for(process.stdout.readline(), 25.0)
+                    line = await asyncio.wait_for(process.stdout.readline(), 60.0)
                     assert line, told
                     told += line.decode()
                     print(line.decode(), end="")
                 await asyncio.sleep(4.0)
                 process.send_signal(signal.SIGINT)
-                out, _ = await asyncio.wait_for(process.communicate(), 30.0)
+                out, _ = await asyncio.wait_for(process.communicate(), 60.0)
             finally:
                 if process.returncode is None:
                     process.kill()

@@ -35,6 +35,7 @@ from nautilus_trader.model.objects import Price, Quantity
 from nautilus_trader.portfolio.portfolio import Portfolio
 from nautilus_trader.risk.engine import RiskEngine
 from nautilus_trader.test_kit.stubs.component import TestComponentStubs
+from node_support import started
 from test_live import BTC, Desk
 from test_redis import HISTORY, Venue, desk, own_runs, until, venue  # noqa: F401 - desk is a fixture
 from typer.testing import CliRunner
@@ -92,11 +93,13 @@ class PaperNode:
         self.file = desk.folder / f"said-{time.time_ns()}"
         words = desk.words("paper", experiment, "--base-url", url, *more)
         with self.file.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", "from lstm_strategy.cli import main; main()", *words],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"COLUMNS": "300"},
+            self.process = started(
+                subprocess.Popen(
+                    [sys.executable, "-c", "from lstm_strategy.cli import main; main()", *words],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | {"COLUMNS": "300"},
+                )
             )
         until(lambda: "✓ history: " in self.said or self.process.poll() is not None, self)
         assert self.process.poll() is None, self.said

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import redis as redis_client
+from node_support import started
 from test_live import BTC, KEYS, SECRET, Desk
 from trading_support import trading
 from typer.testing import CliRunner
@@ -144,11 +145,13 @@ class Node:
         self.file = desk.folder / f"said-{time.time_ns()}"
         words = desk.words("live", experiment, "--yes-trade-real-money", "--base-url", url)
         with self.file.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", "from lstm_strategy.cli import main; main()", *words],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=os.environ | KEYS | {CACHE_PASSWORD: PASSWORD, "COLUMNS": "300"},
+            self.process = started(
+                subprocess.Popen(
+                    [sys.executable, "-c", "from lstm_strategy.cli import main; main()", *words],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | KEYS | {CACHE_PASSWORD: PASSWORD, "COLUMNS": "300"},
+                )
             )
         self.cache, self.account = self.told("✓ cache: "), self.told("✓ account: ")
         self.told("✓ history: ")
