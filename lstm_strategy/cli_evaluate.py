@@ -19,7 +19,7 @@ from lstm_strategy.cli_options import CATALOG, MODELS, RUNS, CatalogOption, Expe
 from lstm_strategy.console import console, emit_json
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment, load_experiment
-from lstm_strategy.formatting import fixed, p_value, percent
+from lstm_strategy.formatting import BETTER, fixed, p_value, percent
 from lstm_strategy.sources.store import RawStore
 
 __all__ = ["RayOption", "WorkersOption", "evaluate_command"]
@@ -195,25 +195,25 @@ def _baselines(wanted: str | None) -> dict[str, Callable[[], Any]]:
 def _print(summary: dict[str, Any]) -> None:
     console.print(f"[bold]{escape(summary['verdict'])}[/bold]", highlight=False)
     table = Table(title="Mean pinball loss, out of sample", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("", "network", "best baseline", "better by", "p", "in 80 %", "in 98 %"):
+    for heading in ("", "network", "best baseline", BETTER, "p", "in 80 %", "in 98 %"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, group in ({"pooled": summary} | summary["by_instrument"]).items():
         best = group["best_baseline"]
         told = "–" if best is None else escape(best)
         shares = (percent(group["coverage"].get(share), 2) for share in ("0.8", "0.98"))
-        figures = (percent(group["skill_over_best"], 2), p_value(group["dm_p"]), *shares)
+        figures = (percent(group["skill_over_best"], 2, signed=True), p_value(group["dm_p"]), *shares)
         table.add_row(escape(name), fixed(group["pinball"], 5), told, *figures)
     console.print(table)
     if summary["baselines"]:
         table = Table(title="Beside each baseline, pooled", title_justify="left", box=box.SIMPLE_HEAD)
-        for heading in ("", "pinball", "better by", "p (Holm)"):
+        for heading in ("", "pinball", f"network {BETTER}", "p (Holm)"):
             table.add_column(heading, justify="right" if heading else "left")
         for name, loss in sorted(summary["baselines"].items(), key=lambda item: item[1]):
             told = p_value(summary["dm"][name]["p_holm"] if name in summary["dm"] else None)
-            table.add_row(escape(name), fixed(loss, 5), percent(summary["skill"][name], 2), told)
+            table.add_row(escape(name), fixed(loss, 5), percent(summary["skill"][name], 2, signed=True), told)
         console.print(table)
     table = Table(title="By fold", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("fold", "tested from", "network", "best baseline", "better by", "in 80 %", "raw"):
+    for heading in ("fold", "tested from", "network", "best baseline", BETTER, "in 80 %", "raw"):
         table.add_column(heading, justify="right")
     for row in summary["by_fold"]:
         best = min(row["baselines"], key=row["baselines"].__getitem__, default=None)
@@ -221,7 +221,7 @@ def _print(summary: dict[str, Any]) -> None:
         told = "–" if best is None else escape(best)
         better = None if best is None else row["skill"][best]
         shares = (percent(row[name]["0.8"], 2) for name in ("coverage", "coverage_uncalibrated"))
-        table.add_row(str(row["fold"]), test, fixed(row["pinball"], 5), told, percent(better, 2), *shares)
+        table.add_row(str(row["fold"]), test, fixed(row["pinball"], 5), told, percent(better, 2, signed=True), *shares)
     console.print(table)
     for told in summary["drift"]["told"]:
         console.print(escape(told), highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 from lstm_strategy.bars import format_ns
 from lstm_strategy.console import console
 from lstm_strategy.forecast import Forecast
-from lstm_strategy.formatting import fixed, percent
+from lstm_strategy.formatting import BETTER, fixed, percent
 from lstm_strategy.report.run_types import Summary
 from lstm_strategy.report.words import first_line
 
@@ -103,12 +103,14 @@ def print_backtest(summary: dict[str, Any]) -> None:
             table.add_row(escape(part["instrument"]), *money, *exposures, f"{part['absent']:,}")
         console.print(table)
     table = Table(title="Forecasts on the same bars", title_justify="left", box=box.SIMPLE_HEAD)
-    headings = ("horizon", "pinball", "of constant quantiles", "better by", "inside 80 %", "inside 98 %")
+    headings = ("horizon", "pinball", "of constant quantiles", BETTER, "inside 80 %", "inside 98 %")
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in summary["by_horizon"]:
         bars = f"{row['horizon']} bar{'s' * (row['horizon'] > 1)}"
-        better = percent(1.0 - row["pinball"] / row["pinball_baseline"]) if row["pinball_baseline"] else "–"
+        better = (
+            percent(1.0 - row["pinball"] / row["pinball_baseline"], 2, signed=True) if row["pinball_baseline"] else "–"
+        )
         losses = (fixed(row["pinball"], 5), fixed(row["pinball_baseline"], 5))
         table.add_row(bars, *losses, better, percent(row["coverage_80"]), percent(row["coverage_98"]))
     console.print(table)

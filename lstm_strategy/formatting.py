@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["NO_VALUE", "fixed", "p_value", "percent", "whole"]
+__all__ = ["BETTER", "NO_VALUE", "fixed", "p_value", "percent", "whole"]
 
 NO_VALUE = "–"
+BETTER = "better (+) or worse (−)"
+"""Over a share by which a loss lies below (+) or above (−) another's, always written with its sign."""
 
 
 def percent(value: float | None, digits: int = 1, *, signed: bool = False) -> str:

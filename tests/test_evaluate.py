@@ -24,6 +24,7 @@ from lstm_strategy.features import FeatureConfig, FeaturesConfig
 from lstm_strategy.fold_index import read_fold_index
 from lstm_strategy.forecast import mean_of
 from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.formatting import percent
 from lstm_strategy.hyperparameters import NetworkConfig, SplitConfig, TargetConfig, TrainConfig, WalkForwardConfig
 from lstm_strategy.measures import pinball
 from lstm_strategy.research import fold_run
@@ -396,6 +397,12 @@ def test_from_the_command_line_to_a_page_in_a_browser(done, folder, catalog, tmp
     assert pq.read_table(found["forecasts_path"]).equals(done.forecasts)
     assert " ".join(found["verdict"].split()) in " ".join(err.split())
     assert err.index(found["verdict"].split()[0]) < err.index("Mean pinball loss")
+    said = " ".join(err.split())  # a share has its sign, and its column says what the sign means
+    assert all(percent(skill, 2, signed=True) in err for skill in found["skill"].values())
+    assert "(+)" in said
+    assert "(−)" in said
+    page = Path(found["report"]).read_text(encoding="utf-8")
+    assert "Network better (+) or worse (−) than" in page
     assert {row["feature"] for row in found["importance"]} == set(FeaturesConfig().names)
     assert all(len(row["by_fold"]) == 2 and row["spread"] >= 0.0 for row in found["importance"])
     assert [row["later"] for row in found["drift"]["rows"]] == ["test of fold 0", "test of fold 1", "test of fold 1"]

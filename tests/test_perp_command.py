@@ -15,6 +15,7 @@ import pytest
 
 from lstm_strategy import artefact, cli, registry
 from lstm_strategy.bars import Bars, format_ns
+from lstm_strategy.cli_tables import print_backtest
 from lstm_strategy.forecast import mean_of
 from lstm_strategy.sources.simulate import SimulationConfig, simulate
 
@@ -165,6 +166,17 @@ def test_funding_is_paid_and_earned_on_what_was_held_when_it_fell_due(perp: Perp
     worth = cash + signed.sum() * perp.bars.close[-1]
     assert equity["equity"][-1] == pytest.approx(worth, rel=1e-9)
     assert perp.summary["net_return"] == pytest.approx(worth / 100_000.0 - 1.0, rel=1e-9)
+
+
+def test_the_console_says_which_margin_rule_held_and_what_a_sign_means(
+    perp: Perp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = perp.summary["by_horizon"][0] | {"pinball": 1.01, "pinball_baseline": 1.0}
+    print_backtest(perp.summary | {"by_horizon": [row]})
+    told = capsys.readouterr().err
+    assert f"margin: {perp.summary['margin']}\n" in told
+    assert "−1.00\N{NO-BREAK SPACE}%" in told
+    assert "better (+) or worse (−)" in told
 
 
 def test_the_planted_signal_earns_on_both_sides_and_the_report_shows_it(perp: Perp) -> None:

@@ -144,7 +144,8 @@ def _errors(rows: list[dict[str, Any]], kind: str) -> Figure:
     trace["error_y"] = _bars(spread, spread)
     error = [_float(row["skill_se"]) for row in rows]
     trace["customdata"] = [list(pair) for pair in zip(numbers(skill), numbers(2 * np.array(error)), strict=True)]
-    trace["hovertemplate"] = "%{y:.4f}; better by %{customdata[0]:+.2%} ± %{customdata[1]:.2%}"
+    beside = "%{customdata[0]:+.2%} ± %{customdata[1]:.2%} beside the best baseline (+ better, − worse)"
+    trace["hovertemplate"] = "%{y:.4f}; " + beside
     x_axis = _months(len(rows)) if kind == "date" else axis(type=kind)
     return figure([*traces, trace], x_axis, axis(title="mean pinball", tickformat=".3f"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_strategy.errors import LSTMStrategyError
-from lstm_strategy.formatting import NO_VALUE, fixed, p_value, percent, whole
+from lstm_strategy.formatting import BETTER, NO_VALUE, fixed, p_value, percent, whole
 from lstm_strategy.report.evaluation_charts import draw_all
 from lstm_strategy.report.evaluation_fan import INSTRUMENTS, draw_fans
 from lstm_strategy.report.html import extra_missing, script_safe, write_html
@@ -116,7 +116,7 @@ def _pinball_table(groups: dict[str, Any], names: list[str]) -> Table:
         row("network", lambda group: fixed(group["pinball"], 5)),
         *(row(name, lambda group, name=name: fixed(group["baselines"][name], 5)) for name in names),
         row("best baseline", lambda group: group["best_baseline"] or NO_VALUE),
-        row("better than that by", lambda group: percent(group["skill_over_best"], 2, signed=True)),
+        row(f"{BETTER} than that", lambda group: percent(group["skill_over_best"], 2, signed=True)),
         row("p, Diebold–Mariano", lambda group: p_value(group["dm_p"])),
     ]
 
@@ -153,7 +153,7 @@ def _figures_table(groups: dict[str, Any]) -> Table:
 
 
 def _skill_table(rows: list[dict[str, Any]], names: list[str]) -> Table:
-    table: Table = [("Better than", *(f"Fold {row['fold']}" for row in rows))]
+    table: Table = [(f"Network {BETTER} than", *(f"Fold {row['fold']}" for row in rows))]
     for name in names:
         cells = (
             f"{percent(row['skill'][name], 2, signed=True)} ({_interval(row['skill_ci'][name], _signed)})"
@@ -183,7 +183,9 @@ def _seeds(summary: dict[str, Any]) -> str:
 
 
 def _fold_table(rows: list[dict[str, Any]]) -> Table:
-    table: Table = [("Fold", "Fit to", "Stop to", "Calibrate to", "Test", "Pinball", "Best baseline", "Better by")]
+    table: Table = [
+        ("Fold", "Fit to", "Stop to", "Calibrate to", "Test", "Pinball", "Best baseline", BETTER.capitalize())
+    ]
     for row in rows:
         spans, names = row["spans"], row["baselines"]
         best = min(names, key=names.__getitem__, default=None)
