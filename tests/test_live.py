@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from catalog_support import bring_in
+from node_support import started
 from tiny_support import EXPERIMENT
 from trading_support import KEY, new_secret, trading
 from typer.testing import CliRunner
@@ -122,9 +123,11 @@ class Desk:
             "from lstm_strategy.cli import main; main()",
             *self.words(verb, experiment, *more),
         ]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
         )
+        started(process)
+        return process
 
 
 @pytest.fixture(scope="module")
