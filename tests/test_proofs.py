@@ -19,7 +19,7 @@ def test_a_proof_holds(name: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        timeout=500,
+        timeout=1_500,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -28,7 +28,7 @@ OPEN = float(MARKET.bars.open[20])
 LOWEST = float(MARKET.bars.low[20:].min()) / OPEN
 SYMBOL = "BTCUSDT"
 FAST = {"open_check_interval_secs": 0.4, "open_check_threshold_ms": 200, "inflight_check_retries": 3}
-BOUND = 40.0  # seconds for any one thing to happen
+BOUND = 120.0  # seconds for any one thing to happen
 
 
 class Node:

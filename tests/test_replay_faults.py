@@ -9,6 +9,7 @@ import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ import pytest
 from replay_support import bounded, client, rows_of, simulated
 
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.replay import exchange as exchange_module
 from lstm_strategy.replay.faults import (
     PAGE_KINDS,
     REQUEST_KINDS,
@@ -266,7 +268,10 @@ def test_a_skewed_clock_tells_another_time() -> None:
     bounded(work())
 
 
-def test_maintenance_refuses_everything_for_a_while() -> None:
+def test_maintenance_refuses_everything_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(exchange_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
     async def work() -> None:
         async with (
             served(Fault(kind="maintenance", nth=2, seconds=0.5)) as server,
@@ -280,10 +285,11 @@ def test_maintenance_refuses_everything_for_a_while() -> None:
                 await session.ws_connect(server.ws_url + "/ws")
             async with session.get(server.http_url + "/products") as reply:
                 assert (reply.status, await reply.json()) == (503, {"message": "System is under maintenance."})
-            await asyncio.sleep(0.5)
-            async with session.get(url) as reply:
-                answers.append(reply.status)
-            assert answers == [200, 503, 503, 503, 200]
+            for passed in (0.4, 0.2):
+                now[0] += passed
+                async with session.get(url) as reply:
+                    answers.append(reply.status)
+            assert answers == [200, 503, 503, 503, 503, 200]
 
     bounded(work())
 

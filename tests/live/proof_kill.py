@@ -28,7 +28,7 @@ from lstm_strategy.replay.server import ReplayServer
 
 __all__ = ["prove"]
 
-_HISTORY, _WAIT_S = 600, 20.0
+_HISTORY, _WAIT_S = 600, 60.0
 
 
 def prove(folder: Path, *, long: bool) -> Verdict:
