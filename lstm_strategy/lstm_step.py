@@ -74,7 +74,7 @@ class LSTMStep:
     def run(self, x_TF: Float32, stepped: bool = True) -> tuple[Float32, Float32]:
         """Take many bars, to the last bit as one by one; return quantiles [T, H · Q] and positions [T]."""
         found = np.empty((len(x_TF), self._said.size), np.float32)
-        run(self._sizes, self._memory, np.ascontiguousarray(x_TF), found)
+        run(self._sizes, self._memory, np.ascontiguousarray(x_TF, np.float32), found)
         return found[:, :-1], found[:, -1]
 
     def state(self) -> bytes:
