@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.backtest import BacktestRun
 from lstm_strategy.nautilus.engine import name_of_side, name_of_status
+from lstm_strategy.nautilus.obeyed import Obeyed
+from lstm_strategy.nautilus.status import Observers
 from lstm_strategy.nautilus.strategy import LSTMStrategy
 from lstm_strategy.state_file import Change, Kept, decode, digest_of, encode, encode_change
 from lstm_strategy.state_folder import FolderHeldError, StateFolder
@@ -605,6 +608,35 @@ def test_a_kill_file_flattens_latches_survives_and_is_lifted_by_resume(
 
     third, _ = trade(tmp_path, monkeypatch, steady(5, first_close=16))
     assert [side for _, side, _, _ in orders(third)] == ["buy"]
+
+
+def test_whoever_watches_hears_at_once_who_ordered_a_halt_and_what_it_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, lambda _: 1e-3)
+    told: list[tuple[str, str]] = []
+
+    class Watcher:
+        def on_ordered(self, text: str, instrument: str) -> None:
+            told.append((text, instrument))
+
+    def watch(strategy: LSTMStrategy) -> None:
+        strategy.hears = Obeyed(strategy, Observers([Watcher()])).hear  # type: ignore[list-item]
+
+    def kill(strategy: LSTMStrategy) -> None:
+        assert not told  # the entry was no halt's
+        put_kill_file(strategy)
+
+    finished, _ = trade(tmp_path, monkeypatch, steady(10), before={1: watch, 5: kill})
+    (entry, close) = orders(finished)
+    (halt, closed) = told
+    held = f"{entry[2]:.10g}"
+    assert (entry[1], close[1]) == ("buy", "sell")
+    who = "1970-01-01T05:00:00Z a halt was ordered by the kill file (a drill)"
+    assert halt == (f"{who}: cancels orders, closes {held} {SPOT.id}", "")
+    assert closed[1] == SPOT.id
+    what = rf"1970-01-01T05:00:00Z halt by order: {held} filled at [\d.]+; flat, result \S+ USDT"
+    assert re.fullmatch(what, closed[0])
 
 
 @pytest.mark.parametrize("crash", range(1, 8))

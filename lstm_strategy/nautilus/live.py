@@ -71,6 +71,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         lease = await stack.enter_async_context(hold_lease(settings, observers))
         built = build_node(settings, stage, files)
         stack.callback(_dispose, settings, built)
+        built.strategy.hears = Obeyed(built.strategy, observers).hear
         if (known := told_of_cache(settings, built.node.cache)) is not None:
             observers.step("cache", known)
         stop.listen()  # the engine has taken the signals for itself, without regard for what is to be flattened
@@ -81,7 +82,6 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
             if stage is None:  # a replay ends with its bars
                 record.most = max(_MOST_ROWS // len(settings.names), _FEWEST_ROWS)
         observers.started(built)
-        built.strategy.hears = Obeyed(built.strategy, observers, built.strategy.hears).hear
         stop.on_halt(lambda: built.strategy.order_halt("signal SIGUSR1"))
         if lease is not None:
             built.strategy.adrift = lease.adrift

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from lstm_strategy.bars import format_ns
@@ -17,20 +16,14 @@ _SECOND_NS = 1_000_000_000
 
 
 class Obeyed:
-    """Hears a strategy's events, tells the observers of an ordered halt, and passes all of it on.
+    """Hears a strategy's events, passes them on to the observers, and tells those of a halt that somebody ordered."""
 
-    Parameters
-    ----------
-    then : callable
-        Who heard the events before.
-    """
-
-    def __init__(self, strategy: Any, observers: Observers, then: Callable[[Any], None]) -> None:
-        self._strategy, self._observers, self._then = strategy, observers, then
+    def __init__(self, strategy: Any, observers: Observers) -> None:
+        self._strategy, self._observers = strategy, observers
 
     def hear(self, event: Any) -> None:
         """Tell what an event is of an ordered halt; whatever goes wrong here is nothing to the strategy."""
-        self._then(event)
+        self._observers.heard(event)
         try:
             if isinstance(event, HaltOrdered):
                 self._observers.ordered(event.words)

@@ -38,7 +38,8 @@ class Observer(Protocol):
 
     One with a method ``on_started`` is given the node (`Built`) when its strategy runs, on the node's loop. One with
     ``on_latched(reason, text)`` is told within a second of a halt that is latched, and, with "", of its lifting; one
-    with ``on_ordered(text, instrument)`` at once of a halt that somebody orders, and of each fill that closes for it.
+    with ``on_ordered(text, instrument)`` at once of a halt that somebody orders, and of each fill that closes for it;
+    one with ``on_heard(event)`` of every event that the strategy handles.
     """
 
     def on_step(self, step: str, text: str) -> None:
@@ -94,6 +95,10 @@ class Observers:
     def latched(self, reason: str, text: str) -> None:
         """Tell those who want it what is latched now, as `Latched`: between bars as well, and "" once it is lifted."""
         self._each("on_latched", reason, text)
+
+    def heard(self, event: Any) -> None:
+        """Pass on an event of an order or a position to those who want it."""
+        self._each("on_heard", event)
 
     def ordered(self, text: str, instrument: str = "") -> None:
         """Tell those who want it of a halt that somebody ordered, and of what it closes."""

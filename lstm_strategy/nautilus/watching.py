@@ -45,7 +45,6 @@ class Watching:
     def on_started(self, built: Built) -> None:
         """Take the node whose strategy runs; to be called on its loop."""
         self._built, self._loop = built, asyncio.get_running_loop()
-        built.strategy.hears = self._hear
         self._beat()
 
     def on_step(self, step: str, text: str) -> None:
@@ -141,7 +140,7 @@ class Watching:
         self._models[name] = (model.version, yardstick, ranges)
         return self._models[name]
 
-    def _hear(self, event: Any) -> None:
+    def on_heard(self, event: Any) -> None:
         """Tell of fills and refusals; whatever goes wrong here is nothing to the strategy."""
         try:
             if isinstance(event, OrderFilled):
