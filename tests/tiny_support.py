@@ -1,6 +1,6 @@
 """A whole artefact, untrained and small, for tests and proofs that need one in a moment.
 
-``python tiny_support.py MODELS SETTINGS`` (a JSON object) makes one for a process that shall not load torch.
+``python tiny_support.py MODELS SETTINGS …`` (JSON objects) makes one of each for a process that shall not load torch.
 """
 
 from __future__ import annotations
@@ -95,4 +95,5 @@ def make_tiny(
 
 
 if __name__ == "__main__":
-    make_tiny(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    for settings in sys.argv[2:]:
+        make_tiny(Path(sys.argv[1]), **json.loads(settings))

@@ -53,7 +53,6 @@ __all__ = [
     "Desk",
     "Ran",
     "Verdict",
-    "add_model",
     "differences",
     "make_desk",
     "offline",
@@ -169,8 +168,12 @@ def make_desk(
     exposure: float = 0.5,
     orders: int = 4,
     seed: int = 5,
+    versions: Sequence[dict[str, Any]] = (),
 ) -> Desk:
-    """Simulate ``bars`` minutes after the history, and write all that a node needs."""
+    """Simulate ``bars`` minutes after the history, and write all that a node needs.
+
+    ``versions`` are those of the model besides the first, as `make_tiny` takes them.
+    """
     made = {}
     store = RawStore(folder / "catalog")
     for number, name in enumerate(names):
@@ -186,7 +189,7 @@ def make_desk(
         store.write_instrument(described)
         store.merge(made[name], replace=True)
         write_catalog(folder / "catalog", made[name], described)
-    add_model(folder, names)
+    _make_models(folder, names, [{}, *versions])
     begin = format_ns(parse_ns(_BEGIN) + HISTORY * MINUTE.ns)
     quoted = ", ".join(f'"{name}"' for name in names)
     path = folder / "proof.toml"
@@ -195,12 +198,11 @@ def make_desk(
     return Desk(folder, names, made, path)
 
 
-def add_model(folder: Path, names: tuple[str, ...], **more: Any) -> Path:
-    """Add a version to the registry, made by a process of its own: torch would blur what is measured of this one."""
+def _make_models(folder: Path, names: tuple[str, ...], versions: list[dict[str, Any]]) -> None:
+    """Make them in one process, and not in this one: torch would blur what is measured of it, and loads for seconds."""
     settings = {"timeframe": "1m", "instruments": names, "bars_per_year": 525_600.0, "centre": _CENTRE, "trust": 1.0}
-    settings |= more
-    subprocess.run([sys.executable, _TINY, folder / "models", json.dumps(settings)], check=True)
-    return folder / "models" / "tiny" / str(settings.get("version", "1"))
+    words = [json.dumps(settings | version) for version in versions]
+    subprocess.run([sys.executable, _TINY, folder / "models", *words], check=True)
 
 
 @dataclass
