@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,26 +19,35 @@ from lstm_strategy.sources.store import RawStore
 from lstm_strategy.state_folder import StateFolder
 
 AGREED = "--yes-trade-real-money"
+BOTH: tuple[tuple[str, list[str]], ...] = (("paper", []), ("live", [AGREED]))
 
 
-def told(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], code: int = 1
-) -> tuple[str, str]:
-    """Run the command as a shell does; return its one line of error, and all else that it said."""
-    monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
+type Told = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Told:
+    """With keys in the environment, run a command as a shell does; return its one line of error, and all it said."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "400")
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr()
-    assert ended.value.code == code, said
-    assert not said.out, "nothing for programs"
-    lines = said.err.splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1, said.err
-    assert lines[-1] == errors[0], "it is the last thing said"
-    assert "Traceback" not in said.err
-    assert "unexpected" not in errors[0]
-    return errors[0], said.err
+
+    def run(words: list[str], code: int = 1) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["lstm-strategy", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert ended.value.code == code, said
+        assert not said.out, "nothing for programs"
+        lines = said.err.splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert len(errors) == 1, said.err
+        assert lines[-1] == errors[0], "it is the last thing said"
+        assert "Traceback" not in said.err
+        assert "unexpected" not in errors[0]
+        return errors[0], said.err
+
+    return run
 
 
 def refused_by_venue(desk: Desk, verb: str, experiment: Path, *more: str, **environment: str) -> tuple[str, str]:  # noqa: F811
@@ -51,16 +61,10 @@ def refused_by_venue(desk: Desk, verb: str, experiment: Path, *more: str, **envi
     return errors[0], said
 
 
-@pytest.fixture
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-
-
-def test_no_keys(desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_no_keys(desk: Desk, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     for name in KEYS:
-        monkeypatch.delenv(name, raising=False)
-    error, _ = told(capsys, monkeypatch, desk.words("live", desk.experiment(LIVE), AGREED))
+        monkeypatch.delenv(name)
+    error, _ = told(desk.words("live", desk.experiment(LIVE), AGREED))
     assert "binance needs BINANCE_API_KEY and BINANCE_API_SECRET in the environment" in error
 
 
@@ -84,16 +88,11 @@ def test_wrong_keys(desk: Desk, wrong: dict[str, str], why: str) -> None:  # noq
     assert not secrets_in(desk.folder / "runs", said, *wrong.values())
 
 
-def test_venue_unreachable(
-    desk: Desk,  # noqa: F811
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    keys: None,
-) -> None:
+def test_venue_unreachable(desk: Desk, told: Told) -> None:  # noqa: F811
     words = ["--base-url", "http://127.0.0.1:9", "--start-timeout", "0.2"]
-    for verb, more in (("paper", []), ("live", [AGREED])):
+    for verb, more in BOTH:
         experiment = desk.experiment(LIVE.replace("start_timeout = 1\n", ""))
-        error, said = told(capsys, monkeypatch, desk.words(verb, experiment, *more, *words))
+        error, said = told(desk.words(verb, experiment, *more, *words))
         assert "error: binance cannot be reached: http" in error
         assert "(live.start_timeout)" in error
         assert "trying again" in said
@@ -104,37 +103,29 @@ def test_instrument_not_listed(desk: Desk) -> None:  # noqa: F811
     store.write_instrument(msgspec.structs.replace(store.read_instrument(BTC), id=UNLISTED, base="NOSUCH"))
     experiment = desk.experiment(LIVE, names=UNLISTED)
     with exchange(desk, trading=trading(SECRET)) as venue:
-        for verb, more in (("paper", []), ("live", [AGREED])):
+        for verb, more in BOTH:
             error, _ = refused_by_venue(desk, verb, experiment, *more, "--base-url", venue.url, **KEYS)
             assert error == f"error: binance does not list {UNLISTED}; nothing was sent"
         assert not any(book.orders for book in venue.server.trading.books.values())
 
 
-def test_timeframe_not_offered(
-    desk: Desk,  # noqa: F811
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    keys: None,
-) -> None:
+def test_timeframe_not_offered(desk: Desk, told: Told) -> None:  # noqa: F811
     experiment = desk.experiment(LIVE)
     experiment.write_text(experiment.read_text().replace('timeframe = "1h"', 'timeframe = "7m"'))
-    for verb, more in (("paper", []), ("live", [AGREED])):
-        error, _ = told(capsys, monkeypatch, desk.words(verb, experiment, *more))
+    for verb, more in BOTH:
+        error, _ = told(desk.words(verb, experiment, *more))
         assert error.startswith("error: data.timeframe is 7m; binance offers 1s, 1m, 3m")
 
 
 def test_artefact_missing_damaged_or_of_another_instrument(
     desk: Desk,  # noqa: F811
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    keys: None,
+    told: Told,
 ) -> None:
     def refused(model: Path, names: str = BTC) -> list[str]:
         other = Desk(desk.folder, model)
         experiment = other.experiment(LIVE, names=names)
-        pairs = (("paper", []), ("live", [AGREED]))
-        return [told(capsys, monkeypatch, other.words(verb, experiment, *more))[0] for verb, more in pairs]
+        return [told(other.words(verb, experiment, *more))[0] for verb, more in BOTH]
 
     assert all("no whole artefact" in error for error in refused(tmp_path / "none"))
     damaged = tmp_path / "tiny" / "1"
@@ -150,51 +141,39 @@ def test_artefact_missing_damaged_or_of_another_instrument(
 def test_account_that_cannot_short(
     desk: Desk,  # noqa: F811
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    keys: None,
+    told: Told,
 ) -> None:
     """Said to be one on margin, a spot account is none all the same."""
     text = desk.experiment('[backtest]\naccount = "margin"\n' + LIVE).read_text()
     short = tmp_path / "short.toml"
     short.write_text(text.replace("[limits]", '[limits]\nside = "long_short"'))
-    error, _ = told(capsys, monkeypatch, desk.words("live", short, AGREED))
+    error, _ = told(desk.words("live", short, AGREED))
     assert error.startswith("error: limits.side is long_short; a spot account at binance cannot short: trade a perp")
     text = text.replace('account = "margin"', 'account = "cash"').replace("[limits]", '[limits]\nside = "long_short"')
     short.write_text(text)
-    for verb, more in (("paper", []), ("live", [AGREED])):
-        error, _ = told(capsys, monkeypatch, desk.words(verb, short, *more))
+    for verb, more in BOTH:
+        error, _ = told(desk.words(verb, short, *more))
         assert "cannot short" in error
 
 
-def test_two_nodes_with_one_trader_id(
-    desk: Desk,  # noqa: F811
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    keys: None,
-) -> None:
+def test_two_nodes_with_one_trader_id(desk: Desk, told: Told) -> None:  # noqa: F811
     """On one machine a lock says so; on two the lease does (`test_redis`)."""
     experiment = desk.experiment(LIVE + 'trader_id = "DESK-007"\n')
     with hold_trader(desk.folder / "runs" / ".traders", "DESK-007"):
-        for verb, more in (("paper", []), ("live", [AGREED])):
-            error, _ = told(capsys, monkeypatch, desk.words(verb, experiment, *more))
+        for verb, more in BOTH:
+            error, _ = told(desk.words(verb, experiment, *more))
             assert error.startswith(f"error: trader DESK-007 runs already (process {os.getpid()}); stop it, or give")
 
 
-def test_a_state_folder_that_another_holds(
-    desk: Desk,  # noqa: F811
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    keys: None,
-) -> None:
-    for verb, more in (("paper", []), ("live", [AGREED])):
+def test_a_state_folder_that_another_holds(desk: Desk, told: Told) -> None:  # noqa: F811
+    for verb, more in BOTH:
         folder = StateFolder(desk.folder / "runs" / "tiny" / verb / "state")
         folder.acquire("somebody")
-        error, _ = told(capsys, monkeypatch, desk.words(verb, desk.experiment(LIVE), *more))
+        error, _ = told(desk.words(verb, desk.experiment(LIVE), *more))
         folder.release()
         assert "is held by another process (process" in error
 
 
-def test_wrongly_called(desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    error, _ = told(capsys, monkeypatch, desk.words("live", desk.experiment(LIVE), "--yes"), code=2)
+def test_wrongly_called(desk: Desk, told: Told) -> None:  # noqa: F811
+    error, _ = told(desk.words("live", desk.experiment(LIVE), "--yes"), code=2)
     assert "--yes" in error
