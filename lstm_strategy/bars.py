@@ -14,13 +14,15 @@ import numpy.typing as npt
 
 from lstm_strategy.errors import LSTMStrategyError
 
-__all__ = ["Bar", "Bars", "BarsError", "Timeframe", "format_ns", "parse_ns", "utc_day"]
+__all__ = ["NS_PER_DAY", "NS_PER_HOUR", "NS_PER_YEAR", "Bar", "Bars", "BarsError", "Timeframe"]
+__all__ += ["format_ns", "parse_ns", "utc_day"]
 
 Float = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
 
-_NS_PER_UNIT = {"s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000, "d": 86_400_000_000_000}
-_NS_PER_YEAR = 365 * _NS_PER_UNIT["d"]
+NS_PER_HOUR, NS_PER_DAY = 3_600_000_000_000, 86_400_000_000_000
+NS_PER_YEAR = 365 * NS_PER_DAY
+_NS_PER_UNIT = {"s": 1_000_000_000, "m": 60_000_000_000, "h": NS_PER_HOUR, "d": NS_PER_DAY}
 
 
 class BarsError(LSTMStrategyError):
@@ -51,7 +53,7 @@ def parse_ns(text: str) -> int:
 
 def utc_day[T: (int, npt.NDArray[np.int64])](ts_close: T) -> T:
     """Return the day since 1970 that a bar belongs to; the one that closes at 00:00 UTC ends the day before."""
-    return (ts_close - 1) // _NS_PER_UNIT["d"]
+    return (ts_close - 1) // NS_PER_DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Timeframe:
     @property
     def bars_per_year(self) -> float:
         """Bars in 365 days of round-the-clock trading."""
-        return _NS_PER_YEAR / self.ns
+        return NS_PER_YEAR / self.ns
 
     def __str__(self) -> str:
         return self.text

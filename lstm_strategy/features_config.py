@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from lstm_strategy.bars import NS_PER_HOUR
 from lstm_strategy.errors import LSTMStrategyError
 
 __all__ = ["FeatureConfig", "FeaturesConfig", "Kind"]
@@ -209,7 +210,7 @@ class FeaturesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     @property
     def closed_ns(self) -> int:
         """``closed_hours`` in nanoseconds."""
-        return round(self.closed_hours * 3_600_000_000_000)
+        return round(self.closed_hours * NS_PER_HOUR)
 
     @property
     def names(self) -> tuple[str, ...]:

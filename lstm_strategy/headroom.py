@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from lstm_strategy.bars import NS_PER_HOUR
 from lstm_strategy.decision import Decision
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig
@@ -14,7 +15,6 @@ from lstm_strategy.risk import RiskState
 
 __all__ = ["Headroom", "Shared", "Yardstick", "headroom_of"]
 
-_NS_PER_HOUR = 3_600_000_000_000
 
 type Unit = Literal["equity", "quote", "orders", "hours", "positions", "a year", "move", "σ", "bars", "std"]
 type Before = tuple[int, float, Forecast | None] | None
@@ -134,9 +134,9 @@ def _of_memory(ts_close: int, risk: RiskState | None, limits: LimitsConfig, equi
     if risk is not None:
         lost = _fall(equity, risk.day_start_equity)
         fallen = _fall(equity, risk.peak_equity)
-        since = (ts_close - risk.side_since) / _NS_PER_HOUR if risk.side_since else math.inf
+        since = (ts_close - risk.side_since) / NS_PER_HOUR if risk.side_since else math.inf
         waited = max(limits.flip_hours - since, 0.0)
-        cooling = max(risk.cooldown_until - ts_close, 0) / _NS_PER_HOUR
+        cooling = max(risk.cooldown_until - ts_close, 0) / NS_PER_HOUR
         losses = risk.losses
     found = [
         Headroom("daily_loss", lost, limits.daily_loss, "equity"),

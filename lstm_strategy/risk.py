@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from lstm_strategy.bars import format_ns, utc_day
+from lstm_strategy.bars import NS_PER_HOUR, format_ns, utc_day
 from lstm_strategy.errors import LSTMStrategyError, StateError
 from lstm_strategy.formatting import percent
 from lstm_strategy.limits import LimitsConfig
@@ -15,7 +15,6 @@ __all__ = ["FLAT", "RiskState", "Seen", "advance", "count_order", "halt", "resum
 
 FLAT = 1e-4
 """Exposure below which a position counts as none: less than a basis point of equity is dust."""
-_NS_PER_HOUR = 3_600_000_000_000
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -134,7 +133,7 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig,
     """
     if not math.isfinite(equity):
         return risk
-    day, hour = utc_day(ts_close), (ts_close - 1) // _NS_PER_HOUR
+    day, hour = utc_day(ts_close), (ts_close - 1) // NS_PER_HOUR
     # A clock that was set back brings no new day: what the day has lost and ordered counts until the next one begins.
     new_day, new_hour = day > risk.day, hour > risk.hour
     day, hour = max(day, risk.day), max(hour, risk.hour)
@@ -163,7 +162,7 @@ def advance(risk: RiskState, ts_close: int, equity: float, limits: LimitsConfig,
                 if before:  # a position is over
                     losses = losses + 1 if (equity if alone else result) < opening else 0
                     if limits.max_losses is not None and losses >= limits.max_losses:
-                        losses, cooldown = 0, ts_close + round(limits.cooldown_hours * _NS_PER_HOUR)
+                        losses, cooldown = 0, ts_close + round(limits.cooldown_hours * NS_PER_HOUR)
                 now_worth, was_worth = (equity, risk.equity) if alone else (result, risk.result)
                 opening = now_worth if before else was_worth
             if now and now != side:

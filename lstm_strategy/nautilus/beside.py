@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lstm_strategy.bars import Bars, Float
+from lstm_strategy.bars import NS_PER_DAY, Bars, Float
 from lstm_strategy.decision import LimitsConfig, Shrinkage, SizingConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.exits import ExitsConfig
@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 MOMENTUM_DAYS = 20
-_DAY = 86_400_000_000_000
 _SHARED = ("target_volatility", "reference_sharpe", "volatility_floor", "no_trade_band")
 
 
@@ -146,7 +145,7 @@ def momentum_forecasts(known: Forecasts, bars: Bars, sizing: SizingConfig, bars_
     No forecast where the bars do not reach 20 days back.
     """
     now = np.searchsorted(bars.ts_close, known.ts_close)
-    then = np.searchsorted(bars.ts_close, known.ts_close - MOMENTUM_DAYS * _DAY, side="right") - 1
+    then = np.searchsorted(bars.ts_close, known.ts_close - MOMENTUM_DAYS * NS_PER_DAY, side="right") - 1
     sign_T = np.where(then < 0, np.nan, np.sign(bars.close[now] - bars.close[np.maximum(then, 0)]))
     return normal_forecasts(
         known, sizing.horizon, sign_T * sizing.reference_sharpe * np.sqrt(sizing.horizon / bars_per_year)

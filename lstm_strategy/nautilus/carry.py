@@ -10,14 +10,13 @@ from nautilus_trader.backtest.config import SimulationModuleConfig
 from nautilus_trader.backtest.modules import SimulationModule
 from nautilus_trader.common.config import ImportableActorConfig
 
-from lstm_strategy.bars import utc_day
+from lstm_strategy.bars import NS_PER_YEAR, utc_day
 from lstm_strategy.nautilus.engine import EngineBar, EngineInstrument, InstrumentId, Money
 
 __all__ = ["Carried", "CarryModule", "CarryModuleConfig", "carried", "carry_module", "charges"]
 
 _HERE = "lstm_strategy.nautilus.carry"
 _KEY = "lstm_strategy.carry"
-_NS_PER_YEAR = 365 * 86_400 * 10**9
 
 
 class Carried(msgspec.Struct, frozen=True):
@@ -99,7 +98,7 @@ class CarryModule(SimulationModule):  # type: ignore[misc]
                     self._fund(ts, -position * self._price * settings.funding_rates[self._next])
                 self._next += 1
             if position < 0.0:
-                self._owed += -position * self._price * settings.borrow * (ts - self._ts) / _NS_PER_YEAR
+                self._owed += -position * self._price * settings.borrow * (ts - self._ts) / NS_PER_YEAR
             if self._owed and utc_day(ts) != utc_day(self._ts):
                 self._told = msgspec.structs.replace(self._told, interest=self._told.interest + self._owed)
                 self._charge(ts, -self._owed)

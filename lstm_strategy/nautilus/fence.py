@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from nautilus_trader.risk.config import RiskEngineConfig
 
+from lstm_strategy.bars import NS_PER_HOUR
 from lstm_strategy.limits import CLOSING_FACTOR, LimitsConfig
 
 __all__ = ["fence"]
@@ -14,7 +15,7 @@ __all__ = ["fence"]
 # The engine denies closing orders as well, and values them at prices older than ours: it has to allow for both.
 _RATE_RESERVE = 100
 _PRICE_ALLOWANCE = 2.0
-_HOUR_NS, _EXITS_A_BAR = 3_600_000_000_000, 4  # moved and resized, at most so often
+_EXITS_A_BAR = 4  # moved and resized, at most so often
 
 
 def fence(limits: LimitsConfig, instrument_ids: Sequence[str], bar_ns: int, *, inside_bars: bool) -> RiskEngineConfig:
@@ -29,8 +30,8 @@ def fence(limits: LimitsConfig, instrument_ids: Sequence[str], bar_ns: int, *, i
     """
     count, largest = len(instrument_ids), {}
     rate = f"{max(_RATE_RESERVE, 2 * count)}/00:00:01"
-    exits = math.ceil(_EXITS_A_BAR * _HOUR_NS / bar_ns) * count if inside_bars else 0
-    hour, day = (max(_RATE_RESERVE, math.ceil(hours * _HOUR_NS / bar_ns)) * count for hours in (1, 24))
+    exits = math.ceil(_EXITS_A_BAR * NS_PER_HOUR / bar_ns) * count if inside_bars else 0
+    hour, day = (max(_RATE_RESERVE, math.ceil(hours * NS_PER_HOUR / bar_ns)) * count for hours in (1, 24))
     if limits.orders_per_hour is not None:
         rate = f"{limits.orders_per_hour + exits + hour}/01:00:00"
     elif limits.orders_per_day is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lstm_strategy.bars import Bars, Float, Stamps, format_ns, utc_day
+from lstm_strategy.bars import NS_PER_DAY, Bars, Float, Stamps, format_ns, utc_day
 from lstm_strategy.decision import HALTS
 from lstm_strategy.forecast import Forecasts
 from lstm_strategy.measures import coverage, labels, max_drawdown, pinball, scaled_quantiles, sharpe
@@ -24,7 +24,7 @@ from lstm_strategy.overfitting import figures
 __all__ = ["capacity", "execution", "funding_notes", "losses_of_margin", "results", "scores", "sum_up", "turnover"]
 
 _PARTICIPATIONS = (0.01, 0.05, 0.1)
-_FUNDING_NS = 24 * 3_600 * 10**9  # longest time between fundings
+_FUNDING_NS = NS_PER_DAY  # longest time between fundings
 _FITTING = 0.95  # share of the orders that must stay within a participation
 
 
@@ -144,7 +144,7 @@ def execution(fills: pa.Table) -> dict[str, float]:
 
 def turnover(ts_close: Stamps, equity: Float, fills: pa.Table) -> float:
     """Return the notional traded in a year, both sides, as a multiple of mean equity; NaN for a ruined account."""
-    years = float(ts_close[-1] - ts_close[0]) / (365.25 * 86_400e9)
+    years = float(ts_close[-1] - ts_close[0]) / (365.25 * NS_PER_DAY)
     traded = pc.sum(pc.multiply(fills["price"], fills["quantity"])).as_py() or 0.0
     return float(traded) / float(equity.mean()) / years if bool((equity > 0.0).all()) else math.nan
 

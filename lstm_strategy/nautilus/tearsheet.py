@@ -19,12 +19,10 @@ from nautilus_trader.analysis import (
     SortinoRatio,
 )
 
-from lstm_strategy.bars import Float, Stamps, format_ns
+from lstm_strategy.bars import NS_PER_DAY, Float, Stamps, format_ns
 from lstm_strategy.measures import daily_returns
 
 __all__ = ["write_tearsheet"]
-
-_NS_PER_DAY = 86_400_000_000_000
 
 
 def write_tearsheet(path: Path, title: str, ts_close: Stamps, equity: Float, buy_and_hold: Float, cash: float) -> bool:
@@ -38,7 +36,7 @@ def write_tearsheet(path: Path, title: str, ts_close: Stamps, equity: Float, buy
     """
     returns, benchmark = (_series(ts_close, line, cash) for line in (equity, buy_and_hold))
     analyzer: Any = PortfolioAnalyzer()
-    span = (ts_close[-1] - ts_close[0]) / _NS_PER_DAY
+    span = (ts_close[-1] - ts_close[0]) / NS_PER_DAY
     per_year = min(365, max(1, round(len(returns) / max(span, 1.0) * 365.25)))  # trading days, counted from the data
     annual = (CAGR, ReturnsVolatility, SharpeRatio, SortinoRatio, CalmarRatio)
     plain = (ReturnsAverage, MaxDrawdown, ProfitFactor)
@@ -71,4 +69,4 @@ def write_tearsheet(path: Path, title: str, ts_close: Stamps, equity: Float, buy
 
 def _series(ts_close: Stamps, equity: Float, cash: float) -> pd.Series[float]:
     days, returns = daily_returns(ts_close, equity, cash)
-    return pd.Series(returns, index=pd.to_datetime(days * _NS_PER_DAY, utc=True))
+    return pd.Series(returns, index=pd.to_datetime(days * NS_PER_DAY, utc=True))

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lstm_strategy.bars import Stamps, Timeframe
+from lstm_strategy.bars import NS_PER_DAY, Stamps, Timeframe
 
 __all__ = ["BINANCE_INTERVALS", "Interval", "interval_of"]
 
-_DAY = 86_400_000_000_000
-_MONDAY = 4 * _DAY  # 1970-01-05, from which weeks are counted
+_MONDAY = 4 * NS_PER_DAY  # 1970-01-05, from which weeks are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Interval:
 
     def made_from(self, timeframe: Timeframe) -> bool:
         """Say whether whole bars of ``timeframe`` fill these candles."""
-        return (self.ns or _DAY) % timeframe.ns == 0 and self.anchor % timeframe.ns == 0
+        return (self.ns or NS_PER_DAY) % timeframe.ns == 0 and self.anchor % timeframe.ns == 0
 
 
 def interval_of(timeframe: Timeframe) -> Interval:
@@ -48,4 +47,4 @@ def interval_of(timeframe: Timeframe) -> Interval:
 BINANCE_INTERVALS = {
     text: Interval(text, Timeframe.parse(text).ns)
     for text in ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d")
-} | {"1w": Interval("1w", 7 * _DAY, _MONDAY), "1M": Interval("1M", 0)}
+} | {"1w": Interval("1w", 7 * NS_PER_DAY, _MONDAY), "1M": Interval("1M", 0)}

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from lstm_strategy.bars import NS_PER_DAY
 from lstm_strategy.replay.faults import Fault
 from lstm_strategy.replay.market import Candles, Market
 
 __all__ = ["alter", "spoil_rows"]
 
-_TEN_YEARS = 3_652 * 86_400_000_000_000
+_TEN_YEARS = 3_652 * NS_PER_DAY
 
 
 def alter(candles: Candles, row: int, fault: Fault, market: Market) -> Candles:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lstm_strategy.bars import Stamps, format_ns, parse_ns
+from lstm_strategy.bars import NS_PER_DAY, Stamps, format_ns, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.replay.market import Market
 
 __all__ = ["Clock", "Plan", "plan"]
 
-_DAY = 86_400_000_000_000
 _JUST_AFTER = 1_000_000  # ns
 
 
@@ -110,7 +109,7 @@ def plan(markets: Sequence[Market], *, start: str | None, shift: bool, by_hand: 
     origin = _origin(closes, start)
     shift_ns = 0
     if shift:
-        whole = int(np.lcm.reduce([_DAY, *(market.timeframe.ns for market in markets)], dtype=np.int64))
+        whole = int(np.lcm.reduce([NS_PER_DAY, *(market.timeframe.ns for market in markets)], dtype=np.int64))
         now = time.time_ns()
         shift_ns = -((origin - now) // whole) * whole
         closes = closes + shift_ns
@@ -118,7 +117,7 @@ def plan(markets: Sequence[Market], *, start: str | None, shift: bool, by_hand: 
         if by_hand and closes[0] <= now:
             origin = int(closes[np.searchsorted(closes, now, side="right") - 1])
     placed = tuple(market.moved(shift_ns, seed) for market in markets)
-    return Plan(placed, closes, origin, shift_ns // _DAY)
+    return Plan(placed, closes, origin, shift_ns // NS_PER_DAY)
 
 
 def _origin(closes: Stamps, start: str | None) -> int:

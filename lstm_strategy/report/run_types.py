@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from lstm_strategy.bars import Float, Stamps
+from lstm_strategy.bars import NS_PER_YEAR, Float, Stamps
 from lstm_strategy.forecast import Float32
 from lstm_strategy.report.summary_types import Capacity, Carry, Companion, HaltTold, Luck, Part, Sensitivity
 
@@ -74,7 +74,7 @@ class EquityCurve:
     @property
     def years(self) -> float:
         """Time from the first bar to the last, in years of 365 days."""
-        return float(self.ts_close[-1] - self.ts_close[0]) / (365 * 86_400e9)
+        return float(self.ts_close[-1] - self.ts_close[0]) / NS_PER_YEAR
 
 
 @dataclass(frozen=True, slots=True, eq=False)

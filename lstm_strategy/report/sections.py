@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_strategy.bars import Float
+from lstm_strategy.bars import Float, utc_day
 from lstm_strategy.formatting import fixed, p_value, percent, whole
 from lstm_strategy.measures import daily_returns
 from lstm_strategy.report.halts_section import halts_section
@@ -133,7 +133,7 @@ def worst_days_table(run: Run) -> Table:
     """The strategy's worst UTC days, with what buy and hold did on them and the largest exposure."""
     days, own = _daily(run, run.equity.equity)
     _, held = _daily(run, run.equity.buy_and_hold)
-    day_of_bar = (run.equity.ts_close - 1) // 86_400_000_000_000
+    day_of_bar = utc_day(run.equity.ts_close)
     rows: Table = []
     for row in np.argsort(own, kind="stable")[:_WORST]:
         exposure = run.equity.exposure[day_of_bar == days[row]]

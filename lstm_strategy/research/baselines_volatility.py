@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from lstm_strategy.bars import Float
+from lstm_strategy.bars import NS_PER_DAY, NS_PER_HOUR, Float
 from lstm_strategy.forecast import Float32
 from lstm_strategy.hyperparameters import Spans, TargetConfig
 from lstm_strategy.research.baselines_base import constant_HQ, taught_TH, unit_TH
@@ -14,8 +14,6 @@ from lstm_strategy.research.labels import Sample
 
 __all__ = ["EwmaQuantiles", "Garch", "HarRange", "RandomWalk"]
 
-_HOUR_NS = 3_600_000_000_000
-_DAY_NS = 24 * _HOUR_NS
 _NO_NEWS = 1e-4  # a GARCH whose variance takes in less of the last return than this is a constant one
 
 
@@ -59,7 +57,7 @@ class Garch:
         bars = sample.bars
         return_T = np.diff(np.log(bars.close), prepend=np.nan)
         elapsed_T = np.diff(bars.ts_close, prepend=0)
-        news_T = (sample.matrix.count_T > 1) & ((elapsed_T == bars.timeframe.ns) | (bars.timeframe.ns >= _DAY_NS))
+        news_T = (sample.matrix.count_T > 1) & ((elapsed_T == bars.timeframe.ns) | (bars.timeframe.ns >= NS_PER_DAY))
         news_T[0] = False
         taught = taught_TH(sample, spans, target)
         past_T = taught.any(axis=1) & news_T
@@ -117,9 +115,9 @@ class HarRange:
     def _one(self, sample: Sample, spans: Spans, target: TargetConfig) -> Float32:
         bars = sample.bars
         range_T = np.log(np.maximum(np.log(bars.high / bars.low), sample.fit.tick / bars.close))
-        day = _DAY_NS // bars.timeframe.ns
+        day = NS_PER_DAY // bars.timeframe.ns
         windows = (1, day, 7 * day, 30 * day) if day > 1 else (1, 5, 22)
-        hour_T = bars.ts_close // _HOUR_NS % 24
+        hour_T = bars.ts_close // NS_PER_HOUR % 24
         terms = [_trailing_mean(range_T, window) for window in windows]
         terms += [(hour_T == hour).astype(np.float64) for hour in np.unique(hour_T)]  # these sum to the constant
         x_TK = np.stack(terms, axis=1)

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from lstm_strategy.atomic import atomic_write
-from lstm_strategy.bars import Bars, Timeframe, format_ns, parse_ns
+from lstm_strategy.bars import NS_PER_DAY, Bars, Timeframe, format_ns, parse_ns
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources import pages
 from lstm_strategy.sources.ccxt_config import DownloadError
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MarketDownload", "Progress"]
 
-_FINAL_AFTER_NS = 86_400_000_000_000  # what lacks after the last bar may still come
+_FINAL_AFTER_NS = NS_PER_DAY  # what lacks after the last bar may still come
 _FOLD_ROWS = 100_000
 _FUNDING_PAGE = 1000
 _WITNESSES = 10  # bars that are held, asked for to hear whether the venue answers
-_FUNDING_LEAP_NS = 90 * 86_400_000_000_000
+_FUNDING_LEAP_NS = 90 * NS_PER_DAY
 
 type Progress = Callable[[str, int, int, int], None]
 """Told symbol, bars passed, bars in all, bars added."""

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from lstm_strategy.bars import Timeframe, format_ns, parse_ns
+from lstm_strategy.bars import NS_PER_DAY, Timeframe, format_ns, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources.ccxt_config import ClientConfig
@@ -32,7 +32,7 @@ __all__ = [
 FIRST = "2009-01-03"  # no coin is older
 SOURCE = "source.json"
 _REPAIRS = 3  # runs that asked for a hole in vain before `repair` leaves it for a day
-_REST_NS = 86_400_000_000_000
+_REST_NS = NS_PER_DAY
 
 
 class DownloadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

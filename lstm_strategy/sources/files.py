@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from lstm_strategy.bars import Bars, BarsError, Float, Stamps, Timeframe, format_ns
+from lstm_strategy.bars import NS_PER_DAY, NS_PER_HOUR, Bars, BarsError, Float, Stamps, Timeframe, format_ns
 from lstm_strategy.sources.store import Columns
 from lstm_strategy.sources.tables import numbers_of, read_table, stamps_of
 
@@ -111,7 +111,7 @@ def commonest_step(stamps: Stamps) -> int | None:
 
 def step_text(step_ns: int) -> str:
     """Return a distance in nanoseconds as a timeframe such as ``15m``, or in seconds where it is none."""
-    for unit, ns in (("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000)):
+    for unit, ns in (("d", NS_PER_DAY), ("h", NS_PER_HOUR), ("m", 60_000_000_000)):
         if step_ns % ns == 0:
             return f"{step_ns // ns}{unit}"
     return f"{step_ns / 1_000_000_000:g}s"

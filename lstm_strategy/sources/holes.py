@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from lstm_strategy.atomic import atomic_write
-from lstm_strategy.bars import Timeframe, format_ns, parse_ns
+from lstm_strategy.bars import NS_PER_HOUR, Timeframe, format_ns, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.sources.spans import Span, Spans
 from lstm_strategy.sources.store import RawStore
@@ -17,7 +17,7 @@ from lstm_strategy.sources.store import RawStore
 __all__ = ["Reason", "VenueHole", "known_holes", "read_holes", "record_holes", "spans_of"]
 
 _NAME = "holes.json"
-_SETTLED_AFTER_NS = 3_600_000_000_000
+_SETTLED_AFTER_NS = NS_PER_HOUR
 
 type Reason = Literal["empty", "withheld"]
 

@@ -6,14 +6,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from lstm_strategy.bars import Float, Stamps, Timeframe, format_ns
+from lstm_strategy.bars import NS_PER_DAY, Float, Stamps, Timeframe, format_ns
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.sources.store import Columns
 
 __all__ = ["Gap", "Outlier", "QualityReport", "SplitSuspect", "ZeroVolumeRun", "check"]
 __all__ += ["keeps_sessions", "missing_after", "opened_at"]
 
-_DAY = 86_400_000_000_000
 _SESSION_GAP = 5  # business days missing before a hole in daily shares counts: the longest closures are shorter
 
 _OUTLIER_WINDOW = 500
@@ -136,7 +135,7 @@ def check(columns: Columns, timeframe: Timeframe, instrument: Instrument | None 
     tick = float(instrument.tick) if instrument else 0.0
     log_return, sigma = _returns(close[rows], tick)
     # a return over a hole says nothing of one bar
-    adjacent = np.diff(ts[rows], prepend=ts[rows][:1]) <= (5 * _DAY if sessions else timeframe.ns)
+    adjacent = np.diff(ts[rows], prepend=ts[rows][:1]) <= (5 * NS_PER_DAY if sessions else timeframe.ns)
     far = adjacent & (np.abs(log_return) > _OUTLIER_SIGMAS * sigma)
     outliers = [
         Outlier(format_ns(ts[rows[i]]), float(log_return[i]), float(abs(log_return[i]) / sigma[i]))
@@ -166,19 +165,19 @@ def keeps_sessions(ts: Stamps, timeframe: Timeframe, instrument: Instrument | No
     """Say whether a market rests outside its sessions: an equity does, and daily bars that spare every weekend."""
     if instrument:
         return instrument.kind == "equity"
-    return timeframe.ns == _DAY and len(ts) >= 10 and not _on_weekend(ts - _session_shift(ts)).any()
+    return timeframe.ns == NS_PER_DAY and len(ts) >= 10 and not _on_weekend(ts - _session_shift(ts)).any()
 
 
 def opened_at(ts: Stamps, timeframe: Timeframe, *, sessions: bool) -> Stamps:
     """Return when bars opened [T]; a daily bar of a session may be stamped with its own date instead of its close."""
-    return np.asarray(ts - (_session_shift(ts) if sessions and timeframe.ns == _DAY else timeframe.ns))
+    return np.asarray(ts - (_session_shift(ts) if sessions and timeframe.ns == NS_PER_DAY else timeframe.ns))
 
 
 def missing_after(ts: Stamps, timeframe: Timeframe, *, sessions: bool) -> Stamps:
     """Return how many bars (business days for shares) lack after each of sorted, different stamps but the last."""
     missing = np.diff(ts) // timeframe.ns - 1
-    if sessions and timeframe.ns <= _DAY and len(ts):
-        days = opened_at(ts, timeframe, sessions=True) // _DAY
+    if sessions and timeframe.ns <= NS_PER_DAY and len(ts):
+        days = opened_at(ts, timeframe, sessions=True) // NS_PER_DAY
         dates = days.astype("datetime64[D]")
         between = np.busday_count(dates[:-1] + np.timedelta64(1, "D"), dates[1:])
         missing = np.where(days[1:] == days[:-1], missing, np.where(between > _SESSION_GAP, between, 0))
@@ -187,7 +186,7 @@ def missing_after(ts: Stamps, timeframe: Timeframe, *, sessions: bool) -> Stamps
 
 def _weekday(ts: Stamps) -> Stamps:
     """Monday 0 … Sunday 6."""
-    return np.asarray((ts // _DAY + 3) % 7)
+    return np.asarray((ts // NS_PER_DAY + 3) % 7)
 
 
 def _on_weekend(ts: Stamps) -> npt.NDArray[np.bool_]:
@@ -196,7 +195,7 @@ def _on_weekend(ts: Stamps) -> npt.NDArray[np.bool_]:
 
 def _session_shift(ts: Stamps) -> int:
     """A daily bar closes at 00:00 of the next day, or is stamped with its own date; take what spares the weekends."""
-    return _DAY if _on_weekend(ts - _DAY).sum() <= _on_weekend(ts).sum() else 0
+    return NS_PER_DAY if _on_weekend(ts - NS_PER_DAY).sum() <= _on_weekend(ts).sum() else 0
 
 
 def _gaps(ts: Stamps, timeframe: Timeframe, sessions: bool) -> list[Gap]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from lstm_strategy.bars import Bars, Float, Stamps, Timeframe, parse_ns
+from lstm_strategy.bars import NS_PER_DAY, NS_PER_HOUR, Bars, Float, Stamps, Timeframe, parse_ns
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.instrument import Instrument, split_id
 from lstm_strategy.sources.instruments import step_decimals
 
 __all__ = ["SimulationConfig", "simulate", "simulated_instrument"]
 
-_DAY = 86_400_000_000_000
 _REGIMES = np.array([0.55, 1.0, 2.0])  # volatility of calm, usual and stormy times
 _STEPS = 12  # inside a bar; high and low come from them
 _MIN_TICKS = 100  # a price nearer to zero than this has returns made of rounding
@@ -119,7 +118,7 @@ def simulate(config: SimulationConfig) -> Bars:
     def price(log_price: Float) -> Float:
         return np.asarray(np.round(np.rint(np.exp(log_price) / tick) * tick, decimals))
 
-    mean_volume = 1_000.0 * np.sqrt(timeframe.ns / (_DAY / 24))
+    mean_volume = 1_000.0 * np.sqrt(timeframe.ns / NS_PER_HOUR)
     activity = np.ones(config.bars) if config.noise else relative * (0.5 + np.abs(u)) / 1.25
     volume = mean_volume * activity * np.exp(traded.normal(-0.08, 0.4, config.bars))
     lot = float(config.lot)
@@ -155,12 +154,13 @@ def _season(ts_open: Stamps, timeframe: Timeframe) -> Float:
     """Return the volatility factor [T] of the hour and the weekday; its mean square over a week is 1."""
 
     def factor(ts: Stamps) -> Float:
-        daily = np.exp(0.3 * np.sin(2.0 * np.pi * ((ts % _DAY) / _DAY - 0.35))) if timeframe.ns < _DAY else 1.0
-        return np.asarray(np.where((ts // _DAY + 3) % 7 >= 5, 0.7, 1.0) * daily)
+        curve = np.exp(0.3 * np.sin(2.0 * np.pi * ((ts % NS_PER_DAY) / NS_PER_DAY - 0.35)))
+        daily = curve if timeframe.ns < NS_PER_DAY else 1.0
+        return np.asarray(np.where((ts // NS_PER_DAY + 3) % 7 >= 5, 0.7, 1.0) * daily)
 
-    if timeframe.ns > _DAY:
+    if timeframe.ns > NS_PER_DAY:
         return np.ones(len(ts_open))
-    week = np.arange(0, 7 * _DAY, min(timeframe.ns, _DAY // 24), dtype=np.int64)
+    week = np.arange(0, 7 * NS_PER_DAY, min(timeframe.ns, NS_PER_HOUR), dtype=np.int64)
     return np.asarray(factor(ts_open) / np.sqrt(np.mean(factor(week) ** 2)))
 
 

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 
-from lstm_strategy.bars import BarsError, Float, Stamps, format_ns, parse_ns
+from lstm_strategy.bars import NS_PER_YEAR, BarsError, Float, Stamps, format_ns, parse_ns
 from lstm_strategy.errors import first_line_of
 
 __all__ = ["numbers_of", "read_table", "stamps_of"]
@@ -25,7 +25,7 @@ _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather")
 _DUMPED = ("ts", "open", "high", "low", "close", "volume")  # the order of a CSV without a header
 _FIGURES = re.compile(r"-?\d[\d.eE+:TZ -]*")
 _EARLIEST, _LATEST = parse_ns("1900-01-01"), parse_ns("2200-01-01")
-_TWO_YEARS = 2 * 365 * 86_400_000_000_000
+_TWO_YEARS = 2 * NS_PER_YEAR
 _NS_PER_EPOCH_UNIT = (1_000_000_000, 1_000_000, 1_000, 1)  # s, ms, us, ns
 
 
