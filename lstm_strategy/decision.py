@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from lstm_strategy.bars import NS_PER_HOUR
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.reasons import EXITS, FLATTENING, HALTS, NO_INCREASE, RATES, Reason
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 _LEAST_CHANGE = FLAT  # of equity; less than a basis point is no change
-_NS_PER_HOUR = 3_600_000_000_000
 
 
 class Conditions(msgspec.Struct, frozen=True, gc=False):
@@ -272,7 +272,7 @@ def _cut(target: float, state: PortfolioState, limits: LimitsConfig, bound: list
     """Cut what a change would add to the position, on either side of zero; what it takes away is let through."""
     held, risk = state.exposure, state.risk
     adds = held * target <= 0.0 or abs(target) > abs(held)
-    too_soon = state.ts_close - risk.side_since < limits.flip_hours * _NS_PER_HOUR
+    too_soon = state.ts_close - risk.side_since < limits.flip_hours * NS_PER_HOUR
     if too_soon and adds and risk.side * target < 0.0:  # the other side was taken too short a time ago
         target = held if held * target > 0.0 else 0.0
         bound.append(Reason.FLIP_TIME.value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lstm_strategy.bars import Timeframe
+from lstm_strategy.bars import NS_PER_YEAR, Timeframe
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Forecast
 from lstm_strategy.limits import LimitsConfig, require_consistent
@@ -25,7 +25,6 @@ __all__ = ["Session", "Stream", "open_session", "open_stream", "open_successor"]
 
 # More than the warm-up is asked for, since weekends and outages leave holes in a span of time.
 _HISTORY_FACTOR, _HISTORY_SLACK_BARS = 1.7, 72
-_NS_PER_YEAR = 365 * 86_400 * 10**9
 _ORDERS = "events.order."
 
 
@@ -44,7 +43,7 @@ class Stream:
         """Return the stamp from which on bars are needed: a warm-up ago, or from the last bar taken where later."""
         forecaster = self.model.forecaster
         bars = forecaster.warmup_bars * _HISTORY_FACTOR + _HISTORY_SLACK_BARS
-        needed = int(bars * max(self.timeframe.ns, _NS_PER_YEAR / self.model.bars_per_year))
+        needed = int(bars * max(self.timeframe.ns, NS_PER_YEAR / self.model.bars_per_year))
         needed = now if self.model.whole_history else needed
         # Venues ask by the stamp of the open: the bar before the last one, once more, costs nothing.
         known = 0 if forecaster.last_ts is None else forecaster.last_ts - self.timeframe.ns
