@@ -45,6 +45,8 @@ from lstm_strategy.bars import Timeframe
 from lstm_strategy.cli import app
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError, StateError
+from lstm_strategy.forecast import mean_of
+from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.nautilus.carry import CarryModule, CarryModuleConfig
 from lstm_strategy.nautilus.engine import AccountType, BarType, EngineBar, OrderFilled, OrderSide, QuoteTick
 from lstm_strategy.nautilus.engine import Venue as EngineVenue
@@ -185,9 +187,12 @@ def dip(catalog: Path, row: int) -> None:
 
 
 def restless(desk: Desk, folder: Path) -> Desk:  # noqa: F811
-    """Return a desk whose model changes its mind often; untrained as it is, its means lie on one side."""
+    """Return a desk whose model changes its mind; untrained as it is, its means lie on one side at most hours."""
     tiny = artefact.load(desk.model)
-    manifest = msgspec.structs.replace(tiny.manifest, shrinkage=[Shrinkage(1.0, -0.24, 0.001), Shrinkage()])
+    told = Forecaster(tiny, BTC).run(RawStore(desk.folder / "catalog").read(BTC, Timeframe.parse("1h")))
+    traded = slice(HISTORY, HISTORY + BARS)
+    centre = float(np.median(mean_of(told.quantiles_THQ[traded, 0], told.levels) / told.scale_T[traded]))
+    manifest = msgspec.structs.replace(tiny.manifest, shrinkage=[Shrinkage(1.0, centre, 0.001), Shrinkage()])
     weights = (desk.model / "weights.safetensors").read_bytes()
     return Desk(desk.folder, artefact.save(folder, manifest, tiny.graph, weights))
 
