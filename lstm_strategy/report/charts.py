@@ -142,15 +142,19 @@ def draw_drawdown(curve: EquityCurve) -> Figure:
     )
 
 
-def draw_risk(ts_close: Stamps, returns: Float, at_risk: dict[float, Float], bar_ns: int) -> Figure:
-    """Returns of equity bar by bar, and the value at risk that was forecast for each, drawn as a loss.
+def draw_risk(
+    ts_close: Stamps, returns: Float, at_risk: dict[float, Float], lasts_ns: int | Stamps, horizon: int = 1
+) -> Figure:
+    """Returns bar by bar, or block by block of ``horizon`` bars, and the value at risk forecast for each, as a loss.
 
-    Each is a step from its close to the next; where bars are left out, such as those without a position, is a gap.
+    Each is a step from its close to its end, ``lasts_ns`` later; where bars are left out, such as those without a
+    position, is a gap.
     """
     rows = thin(returns, *at_risk.values())
-    gaps = np.concatenate([[0], np.cumsum(np.diff(ts_close) > bar_ns)])[rows]
+    ts_end = ts_close + lasts_ns
+    gaps = np.concatenate([[0], np.cumsum(ts_close[1:] > ts_end[:-1])])[rows]
     ends = np.flatnonzero(np.diff(gaps, append=gaps[-1] + 1))  # the last bar before each gap, and the last of all
-    x = to_dates(np.insert(ts_close[rows], np.repeat(ends + 1, 2), np.repeat(ts_close[rows][ends] + bar_ns, 2)))
+    x = to_dates(np.insert(ts_close[rows], np.repeat(ends + 1, 2), np.repeat(ts_end[rows][ends], 2)))
 
     def step(value: Float, name: str, color: str, width: float) -> Figure:
         last = np.column_stack([value[rows][ends], np.full(len(ends), np.nan)]).ravel()
@@ -158,7 +162,8 @@ def draw_risk(ts_close: Stamps, returns: Float, at_risk: dict[float, Float], bar
         line["line"]["shape"] = "hv"
         return line
 
-    traces = [step(returns, "return to the next close", "var(--muted)", 0.8)]
+    ahead = "to the next close" if horizon == 1 else f"over the next {horizon} bars"
+    traces = [step(returns, f"return {ahead}", "var(--muted)", 0.8)]
     for (level, value), color in zip(at_risk.items(), ("var(--horizon-1)", "var(--horizon-2)"), strict=False):
         traces.append(step(-value, f"VaR {percent(level, 0)}", color, 1.2))
     return make_figure(traces, make_time_axis(ts_close), make_axis(tickformat=".1%", hoverformat=".2%"))

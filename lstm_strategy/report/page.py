@@ -74,7 +74,8 @@ def _contents(run: Run) -> dict[str, Any]:
         figures["exposures"] = charts.draw_exposures(run.markets)
     tails = joint_tails(run) if run.markets else tails_of(run)
     if tails is not None:
-        figures["risk"] = charts.draw_risk(tails.ts_close, tails.returns, tails.at_risk, run.bar_ns)
+        lasts_ns = tails.ts_end - tails.ts_close
+        figures["risk"] = charts.draw_risk(tails.ts_close, tails.returns, tails.at_risk, lasts_ns, tails.horizon)
     trades = _trades(run.decisions)
     drawn = _largest(run.decisions, trades)
     figures["trades"] = charts.draw_trades(run.market, run.decisions, drawn)

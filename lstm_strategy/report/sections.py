@@ -1,4 +1,4 @@
-"""The tables that judge a run: luck, simple rules beside it, costs and delays, months, worst days, risk."""
+"""The tables that judge a run: luck, simple rules beside it, costs and delays, months, worst days, exposure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from lstm_strategy.bars import Float, utc_day
-from lstm_strategy.formatting import fixed, p_value, percent, whole
+from lstm_strategy.formatting import fixed, percent, whole
 from lstm_strategy.measures import daily_returns
 from lstm_strategy.report.halts_section import halts_section
 from lstm_strategy.report.risk import Tails
+from lstm_strategy.report.risk_section import risk_section
 from lstm_strategy.report.run_types import Run, Summary
 
-__all__ = ["beside_table", "luck_table", "months_table", "risk_facts", "sensitivity_table", "tails_table"]
+__all__ = ["beside_table", "luck_table", "months_table", "risk_facts", "sensitivity_table"]
 __all__ += ["contents_of", "parts_table", "worst_days_table"]
 
 Table = list[tuple[str, ...]]
@@ -143,26 +144,6 @@ def worst_days_table(run: Run) -> Table:
     return rows
 
 
-def tails_table(tails: Tails | None) -> Table:
-    """Value at risk and expected shortfall of the next bar, as forecast and as it came."""
-    rows: Table = []
-    for tail in tails.tails if tails else ():
-        share = percent(tail.level, 0)
-        rows.append(
-            (
-                f"VaR {share}",
-                whole(tail.bars),
-                fixed(tail.expected, 0),
-                whole(tail.breaches),
-                p_value(tail.p),
-                p_value(tail.p_apart),
-                percent(tail.foreseen, 2),
-                percent(tail.suffered, 2),
-            )
-        )
-    return rows
-
-
 def risk_facts(run: Run) -> Table:
     """Exposure, turnover and capacity in figures."""
     exposure = np.abs(run.equity.exposure[np.isfinite(run.equity.exposure)])
@@ -198,7 +179,7 @@ def contents_of(run: Run, tails: Tails | None) -> dict[str, Any]:
         "sensitivity": sensitivity_table(run.summary),
         "months": months_table(run),
         "worst_days": worst_days_table(run),
-        "tails": tails_table(tails),
+        "risk": risk_section(run, tails),
         "risk_facts": risk_facts(run),
         "halts": halts_section(run.summary.halts),
     }
