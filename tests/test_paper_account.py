@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,9 +31,8 @@ from nautilus_trader.model.objects import Price, Quantity
 from nautilus_trader.portfolio.portfolio import Portfolio
 from nautilus_trader.risk.engine import RiskEngine
 from nautilus_trader.test_kit.stubs.component import TestComponentStubs
-from node_support import started
 from test_live import BTC, Desk
-from test_redis import HISTORY, Venue, desk, own_runs, until, venue  # noqa: F401 - desk is a fixture
+from test_redis import HISTORY, CommandNode, Venue, desk, own_runs, until, venue  # noqa: F401 - desk is a fixture
 from typer.testing import CliRunner
 
 from lstm_strategy import artefact
@@ -88,32 +83,12 @@ start_timeout = 5
 BARS = 10
 
 
-class PaperNode:
-    """A `lstm-strategy paper` of its own process, on a venue whose bars are told by hand."""
+class PaperNode(CommandNode):
+    """A `lstm-strategy paper`, on a venue whose bars are told by hand."""
 
     def __init__(self, desk: Desk, experiment: Path, url: str, *more: str) -> None:  # noqa: F811
-        self.file = desk.folder / f"said-{time.time_ns()}"
-        words = desk.words("paper", experiment, "--base-url", url, *more)
-        with self.file.open("w") as file:
-            self.process = started(
-                subprocess.Popen(
-                    [sys.executable, "-c", "from lstm_strategy.cli import main; main()", *words],
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    env=os.environ | {"COLUMNS": "300"},
-                )
-            )
-        until(lambda: "✓ history: " in self.said or self.process.poll() is not None, self)
-        assert self.process.poll() is None, self.said
-        self.paper, self.account = (self.told(f"✓ {step}: ") for step in ("paper", "account"))
-        self.state = Path(self.told("state: "))
-
-    @property
-    def said(self) -> str:
-        return self.file.read_text()
-
-    def told(self, begin: str) -> str:
-        return next(line for line in self.said.splitlines() if line.startswith(begin)).removeprefix(begin)
+        super().__init__("paper", desk, experiment, url, *more)
+        self.paper, self.state = self.told("✓ paper: "), Path(self.told("state: "))
 
     def kept(self) -> KeptAccount:
         found, _ = StateFolder(self.state / "account").read()
@@ -129,15 +104,6 @@ class PaperNode:
         ts_close = step(exchange)
         until(lambda: self.has_told(ts_close, names), self)  # written when its handlers have returned
         return self.kept()
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-        assert self.process.returncode == 0, self.said
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 def step(exchange: Venue) -> int:

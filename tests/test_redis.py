@@ -138,25 +138,23 @@ class Venue:
         return len(self.stops) == (self.coins >= LOT) and 0 <= self.coins - sum(self.stops) < LOT
 
 
-class Node:
-    """A `lstm-strategy live` of its own process, and what it said."""
+class CommandNode:
+    """A node of its own process, as a command starts it, and what it said; there when its history is."""
 
-    def __init__(self, desk: Desk, experiment: Path, url: str) -> None:
+    def __init__(self, verb: str, desk: Desk, experiment: Path, url: str, *more: str, **environment: str) -> None:
         self.file = desk.folder / f"said-{time.time_ns()}"
-        words = desk.words("live", experiment, "--yes-trade-real-money", "--base-url", url)
+        words = desk.words(verb, experiment, "--base-url", url, *more)
         with self.file.open("w") as file:
             self.process = started(
                 subprocess.Popen(
                     [sys.executable, "-c", "from lstm_strategy.cli import main; main()", *words],
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | KEYS | {CACHE_PASSWORD: PASSWORD, "COLUMNS": "300"},
+                    env=os.environ | {"COLUMNS": "300"} | environment,
                 )
             )
-        self.cache, self.account = self.told("✓ cache: "), self.told("✓ account: ")
         self.told("✓ history: ")
-        (line,) = [line for line in self.said.splitlines() if line.startswith("run: ")]
-        self.folder = Path(line.removeprefix("run: "))
+        self.account = self.told("✓ account: ")
 
     @property
     def said(self) -> str:
@@ -169,11 +167,6 @@ class Node:
         assert found, self.said
         return found[-1].removeprefix(begin)
 
-    def written(self) -> int:
-        """Return the number of its state: each bar that is decided on makes one, as does what changes it."""
-        kept, _ = StateFolder(self.folder.parent / "state").read()
-        return 0 if kept is None else kept.number
-
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
@@ -184,11 +177,25 @@ class Node:
         self.process.wait()
 
 
+class Node(CommandNode):
+    """A `lstm-strategy live` with its cache in a Redis."""
+
+    def __init__(self, desk: Desk, experiment: Path, url: str) -> None:
+        keys = KEYS | {CACHE_PASSWORD: PASSWORD}
+        super().__init__("live", desk, experiment, url, "--yes-trade-real-money", **keys)
+        self.cache, self.folder = self.told("✓ cache: "), Path(self.told("run: "))
+
+    def written(self) -> int:
+        """Return the number of its state: each bar that is decided on makes one, as does what changes it."""
+        kept, _ = StateFolder(self.folder.parent / "state").read()
+        return 0 if kept is None else kept.number
+
+
 def changed(node: Node, before: int) -> bool:
     return node.written() > before
 
 
-def until(held: Callable[[], Any], node: Node | None = None) -> None:
+def until(held: Callable[[], Any], node: CommandNode | None = None) -> None:
     late = time.monotonic() + BOUND_S
     while not held():
         assert time.monotonic() < late, "in vain" if node is None else node.said
