@@ -293,7 +293,7 @@ def test_altering_the_future_changes_no_past_row(config: FeaturesConfig) -> None
 
 UNIT = {"scale_floor": 1.0}
 LONG = some_bars(2500, seed=9)
-CLOSE, HIGH, LOW, VOLUME = LONG.close, LONG.high, LONG.low, LONG.volume
+CLOSE, HIGH, LOW = LONG.close, LONG.high, LONG.low
 RETURN = np.diff(np.log(CLOSE), prepend=np.nan)
 CLOSES = pd.Series(CLOSE)
 
