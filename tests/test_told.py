@@ -71,7 +71,9 @@ def test_refused_versions_are_told_to_all_who_watch(desk: Desk, tmp_path: Path) 
                 return [body["text"] for body in server.at("/fine") if body["kind"] == "trouble"]
 
             until(lambda: len(troubles()) == 2)
-            metrics = read(link.partition("#")[0] + "metrics")
+            served = link.partition("#")[0] + "metrics"
+            until(lambda: f'model="tiny/{desk.model.name}"' in read(served), 60.0)  # it trades on
+            metrics = read(served)
             page = until(lambda: "".join(path.read_text() for path in run.glob("events.jsonl")))
         finally:
             node.send_signal(signal.SIGTERM)
