@@ -272,7 +272,7 @@ def tail_of(quantiles_NQ: Float32, levels: tuple[float, ...], exposure_N: Float,
     short = exposure_N < 0.0
     moves_NQ[short] = -moves_NQ[short, ::-1]  # what a short position makes of them, lowest first
     own = np.array(levels)
-    if not np.allclose(own, 1.0 - own[::-1]):
+    if short.any() and not np.allclose(own, 1.0 - own[::-1]):
         mirrored = 1.0 - own[::-1]
         moves_NQ[short] = [np.interp(own, mirrored, row) for row in moves_NQ[short]]
     above = min(max(int(np.searchsorted(own, level - 1e-9)), 1), len(own) - 1)
