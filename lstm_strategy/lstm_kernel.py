@@ -107,9 +107,19 @@ def _softplus(x: Any) -> Any:
     return x if x > _STEEPEST else np.float32(math.log1p(math.exp(x)))
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+# Compiled where it is imported, so that no first bar and no hot-swap waits for it; without Python's lock, so that a
+# model tried in a thread keeps no loop waiting.
+@njit(
+    "void(int64[::1], float32[::1], float32[:, ::1], float32[:, ::1])",
+    cache=True,
+    error_model="numpy",
+    fastmath={"contract"},
+    nogil=True,
+)
 def run(sizes: Any, memory: Any, x_TF: Any, out_TN: Any) -> None:
     """Step through bars, from the present state on.
+
+    Compiled for these types alone, in C order; others are a TypeError.
 
     Parameters
     ----------

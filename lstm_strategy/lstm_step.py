@@ -126,7 +126,7 @@ def _packed(own: _Tensors, artefact: Artefact, instrument: int) -> list[Float32]
 
     shift_in = shift_out = np.zeros(width, np.float32)
     if config.embedding:
-        known = own["instrument.weight"][instrument]
+        known = _take(own, "instrument.weight", len(manifest.instruments), config.embedding)[instrument]
         shift_in, shift_out = (
             _take(own, f"instrument_{side}.weight", width, config.embedding) @ known for side in ("in", "out")
         )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from itertools import pairwise
+from threading import Thread
 
 import msgspec
 import numpy as np
@@ -15,6 +20,7 @@ from lstm_strategy.artefact import Artefact, ArtefactError, FeatureRange, Instru
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
 from lstm_strategy.forecast import Float32
 from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
+from lstm_strategy.lstm_kernel import run
 from lstm_strategy.lstm_step import LSTMStep
 from lstm_strategy.network import Ensemble, Streaming, StreamingLSTM
 from lstm_strategy.network_step import GraphStep, open_network
@@ -146,6 +152,25 @@ def test_a_feature_that_is_no_number_gives_no_forecast(artefacts: dict[str, Arte
     assert np.isnan(found[4:]).all()  # until it begins from rest
 
 
+def test_it_is_compiled_before_the_first_bar_and_for_one_kind_of_numbers() -> None:
+    code = "from lstm_strategy.lstm_kernel import run; import sys; sys.exit(len(run.signatures) != 1)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(TypeError, match="No matching definition"):
+        run(np.zeros(8, np.int64), np.zeros(9), np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32))
+
+
+def test_a_long_history_in_a_thread_keeps_no_loop_waiting(artefacts: dict[str, Artefact]) -> None:
+    """A hot-swap tries a model in a thread, while the loop takes bars."""
+    step, x_TF = LSTMStep(artefacts["plain"], 0), np.zeros((60_000, 7), np.float32)
+    thread = Thread(target=step.run, args=(x_TF,))
+    looks = 0
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.001)
+        looks += 1
+    assert looks > 10  # with Python's lock held it is one
+
+
 SPOILED = {
     "another network's": ("head.bias", lambda tensor: tensor + 0.5, "the weights and the graph .* not of one network"),
     "transposed": (
@@ -185,3 +210,15 @@ def test_a_manifest_of_another_network_is_refused(artefacts: dict[str, Artefact]
         manifest = msgspec.structs.replace(whole.manifest, network=config)
         with pytest.raises(ArtefactError, match="not of its network"):
             open_network(Artefact(manifest, whole.graph, whole.weights), "A.SIM")
+
+
+@pytest.mark.parametrize("spoil", [torch.Tensor.double, torch.Tensor.half, lambda known: known.repeat(2, 1)])
+def test_an_embedding_of_other_numbers_is_refused(
+    artefacts: dict[str, Artefact], spoil: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """Numbers of another width would give a state of another size, and machine code of its own at the first bar."""
+    whole = artefacts["embedding"]
+    tensors = from_safetensors(whole.weights)
+    tensors["instrument.weight"] = spoil(tensors["instrument.weight"])
+    with pytest.raises(ArtefactError, match=r"instrument.weight is float\d+ \[\d, 3\], not float32 \[2, 3\]"):
+        open_network(Artefact(whole.manifest, whole.graph, to_safetensors(tensors)), "B.SIM")
