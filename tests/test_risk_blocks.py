@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
@@ -20,13 +22,15 @@ from test_risk_report import LEVELS_12, make_run
 
 from lstm_strategy.nautilus.correlations import upper_of
 from lstm_strategy.report.charts import draw_risk
-from lstm_strategy.report.joint_risk import Correlations, Holding, tails_of_account
+from lstm_strategy.report.joint_risk import Correlations, Holding, joint_tails, tails_of_account
 from lstm_strategy.report.page import write_report
 from lstm_strategy.report.risk import Tails, christoffersen, kupiec, tails_of
 from lstm_strategy.report.risk_section import risk_section
+from lstm_strategy.report.run_folder import read_run
 from lstm_strategy.report.run_types import DecisionLog, EquityCurve, RecordedForecasts, Run
 
 DAY = 24
+PART = ("result", "mean_exposure", "largest_exposure")
 WIDE = np.array([-0.04, -0.02, 0.0, 0.03, 0.05])  # at LEVELS_12
 
 
@@ -269,10 +273,13 @@ def account(
     horizon: int,
     **gone: Any,
 ) -> Tails | None:
-    """Positions decided at each close in names that move so from it to the next; ``absent`` [T, S]: no bar came."""
+    """Positions decided at each close in names that move so from it to the next; ``absent`` [T, S]: no bar came.
+
+    ``hours`` [T] are those of the closes.
+    """
     bars, names = moves_TS.shape
     absent_TS = gone.get("absent", np.zeros((bars, names), bool))
-    stamps = START + HOUR * np.arange(1, bars + 1)
+    stamps = START + HOUR * gone.get("hours", np.arange(1, bars + 1))
     price_TS = 100 * np.cumprod(1 + np.vstack([np.zeros(names), moves_TS[:-1]]), axis=0)
     for row in np.flatnonzero(absent_TS.any(axis=1)):  # as a run records it: the last price
         price_TS[row] = np.where(absent_TS[row], price_TS[row - 1], price_TS[row])
@@ -353,6 +360,11 @@ def test_a_bar_that_a_held_name_lacks_breaks_the_accounts_block() -> None:
     absent[9:12, 1] = True
     found = account(moves, weight, quantiles, np.zeros((25, 1)), 8, absent=absent, closed_ns=12 * HOUR)
     assert rows_of(found) == [0, 16]
+    # Both closed for the same night: no hole where the experiment says so.
+    hours = np.arange(1, 26) + np.where(np.arange(25) < 9, 0, 6)
+    for closed_ns, judged in ((6 * HOUR, [0, 22]), (7 * HOUR, [0, 8, 22])):
+        found = account(moves, weight, quantiles, np.zeros((25, 1)), 8, hours=hours, closed_ns=closed_ns)
+        assert rows_of(found) == judged
 
 
 # words
@@ -402,6 +414,43 @@ def test_the_page_names_the_horizon_and_shows_what_was_judged(tmp_path: Path) ->
     assert float(p) > 0.02
     names = [trace["name"] for trace in figures_of((folder / "report.html").read_text())["risk"]["data"]]
     assert names[0] == "return over the next 4 bars"
+
+
+def test_the_page_judges_an_account_over_the_shortest_horizon_of_all_its_names(tmp_path: Path) -> None:
+    """A and B move as one, and so are twice the risk of A; only B is forecast for the next two bars."""
+    folder = write_run(tmp_path / "run", bars=900, horizons=(4, 24), instrument="A")
+    alone = tails_of(read_run(folder))
+    decisions, forecasts = (pq.read_table(folder / f"{name}.parquet") for name in ("decisions", "forecasts"))
+
+    def as_b(table: pa.Table) -> pa.Table:
+        return table.set_column(table.column_names.index("instrument"), "instrument", pa.array(["B"] * len(table)))
+
+    sooner = as_b(forecasts.filter(pc.equal(forecasts["horizon"], 4)))
+    two = pa.array([2] * len(sooner), sooner.schema.field("horizon").type)
+    sooner = sooner.set_column(sooner.column_names.index("horizon"), "horizon", two)
+    pq.write_table(pa.concat_tables([decisions, as_b(decisions)]), folder / "decisions.parquet")
+    pq.write_table(pa.concat_tables([forecasts, as_b(forecasts), sooner]), folder / "forecasts.parquet")
+    one = pa.array([[1.0]] * 900, pa.list_(pa.float32()))
+    known = pa.table({"ts_close": pq.read_table(folder / "equity.parquet")["ts_close"], "correlation": one})
+    pq.write_table(known.replace_schema_metadata({"names": b'["A", "B"]'}), folder / "correlations.parquet")
+    parts = [{"instrument": name, "orders": 1, "fees": 0.0} | dict.fromkeys(PART) for name in "AB"]
+    summary = json.loads((folder / "summary.json").read_text()) | {"instruments": parts}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    joint = joint_tails(read_run(folder))
+    assert alone is not None
+    assert joint is not None
+    assert joint.horizon == 4
+    assert np.array_equal(joint.ts_close, alone.ts_close)
+    assert joint.returns == pytest.approx(2 * alone.returns)
+    for level, value in alone.at_risk.items():
+        assert joint.at_risk[level] == pytest.approx(2 * value)
+    said = section(folder)
+    assert (
+        "The loss is what the positions decided at a close would have lost over the next 4 bars if kept as they" in said
+    )
+    assert "the correlations of single bars known at that close, taken for those of 4 bars" in said
+    assert "the forecasts of all instruments made at that close" in said
+    assert cells_of(folder, 1)[0] == "Next 4 bars"
 
 
 def test_the_page_says_where_blocks_are_too_few(tmp_path: Path) -> None:
