@@ -425,7 +425,7 @@ def test_the_page_judges_an_account_over_the_shortest_horizon_of_all_its_names(t
     def as_b(table: pa.Table) -> pa.Table:
         return table.set_column(table.column_names.index("instrument"), "instrument", pa.array(["B"] * len(table)))
 
-    sooner = as_b(forecasts.filter(pc.equal(forecasts["horizon"], 4)))
+    sooner = as_b(forecasts.filter(pc.equal(forecasts["horizon"], 24)))
     two = pa.array([2] * len(sooner), sooner.schema.field("horizon").type)
     sooner = sooner.set_column(sooner.column_names.index("horizon"), "horizon", two)
     pq.write_table(pa.concat_tables([decisions, as_b(decisions)]), folder / "decisions.parquet")
