@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -412,8 +413,8 @@ def test_the_page_names_the_horizon_and_shows_what_was_judged(tmp_path: Path) ->
     assert due == f"{0.05 * int(bars):.0f}"
     assert abs(int(breaches) - int(due)) < 3 * math.sqrt(int(due))
     assert float(p) > 0.02
-    names = [trace["name"] for trace in figures_of((folder / "report.html").read_text())["risk"]["data"]]
-    assert names[0] == "return over the next 4 bars"
+    figure = figures_of((folder / "report.html").read_text(encoding="utf-8"))["risk"]
+    assert go.Figure(figure).data[0].name == "return over the next 4 bars"
 
 
 def test_the_page_judges_an_account_over_the_shortest_horizon_of_all_its_names(tmp_path: Path) -> None:
@@ -491,6 +492,7 @@ def test_levels_beyond_the_models_outermost_are_named(tmp_path: Path, horizon: i
         " and is not judged."
     )
     assert told in section(folder)
+    assert "expected to see exceeded in 5 % of " in section(folder)
     relevel(folder, 1)
     assert (
         "Value at risk is not judged: the model's levels, 10 % to 90 %, do not reach 5 % on both sides."
