@@ -36,7 +36,10 @@ def list_command(models: ModelsOption = MODELS, as_json: JsonOption = False) -> 
             pinball, problem = manifest.scores.get("pinball_calibrate"), ""
         except LSTMStrategyError as error:
             instruments, timeframe, pinball, problem = [], "", None, str(error)
-        in_use = registry.current(models, name).name == version if (models / name / "current").exists() else False
+        try:
+            in_use = registry.is_current(models, name, version)
+        except LSTMStrategyError as error:  # the way out of a damaged pointer needs the versions there are
+            in_use, problem = False, problem or str(error)
         rows.append(
             {
                 "model": name,

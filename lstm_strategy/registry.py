@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from lstm_strategy.artefact import FILES, ArtefactError, load, require_name
-from lstm_strategy.atomic import atomic_write
+from lstm_strategy.atomic import atomic_write, exclusive
 
-__all__ = ["before", "current", "locate", "promote", "rollback", "versions"]
+__all__ = ["before", "current", "is_current", "locate", "promote", "rollback", "versions"]
 
 _MANIFEST, _CURRENT = FILES[0], "current"
 _BEFORE = "before: "
 _MOST = 100  # promotions remembered
 _TOLD = 10  # versions named where another was asked for
+
+
+class _DamagedError(ArtefactError):
+    """A pointer that names no version."""
 
 
 def versions(models: Path) -> list[tuple[str, str]]:
@@ -22,15 +26,22 @@ def versions(models: Path) -> list[tuple[str, str]]:
 
 
 def promote(models: Path, name: str, version: str) -> None:
-    """Make a version the one that ``current`` names, and remember those that were; what is current already stays so."""
+    """Make a version the one that ``current`` names, and remember those that were; what is current already stays so.
+
+    Of a pointer that is damaged nothing is remembered. Several processes do it one after the other.
+    """
     require_name(name)
     require_name(version)
     if not (models / name / version).is_dir():
         raise _no_version(models, name, version)
     load(models / name / version)
-    known = _pointer(models, name)
-    if known[:1] != [version]:
-        _point(models, name, [version, *known])
+    with exclusive(models / name):
+        try:
+            known = _pointer(models, name)
+        except _DamagedError:
+            known = []
+        if known[:1] != [version]:
+            _point(models, name, [version, *known])
 
 
 def rollback(models: Path, name: str) -> str:
@@ -44,17 +55,15 @@ def rollback(models: Path, name: str) -> str:
         Where there was none before, or that one is not whole any more.
     """
     current(models, name)
-    known = _pointer(models, name)[1:]
-    if not known:
-        raise ArtefactError(
-            f"model {name!r} in {models} has no version before the current one; name one with: lstm-strategy models"
-            f" promote {name} VERSION"
-        )
-    require_name(known[0])
-    if not (models / name / known[0]).is_dir():
-        raise _no_version(models, name, known[0])
-    load(models / name / known[0])
-    _point(models, name, known)
+    way_out = f"name one with: lstm-strategy models promote {name} VERSION"
+    with exclusive(models / name):
+        known = _pointer(models, name)[1:]
+        if not known:
+            raise ArtefactError(f"model {name!r} in {models} has no version before the current one; {way_out}")
+        if not (models / name / known[0]).is_dir():
+            raise ArtefactError(f"{_no_version(models, name, known[0])}; {way_out}")
+        load(models / name / known[0])
+        _point(models, name, known)
     return known[0]
 
 
@@ -70,8 +79,12 @@ def current(models: Path, name: str) -> Path:
     if not known:
         way_out = "train it with: lstm-strategy train EXPERIMENT.toml"
         raise ArtefactError(f"no model {name!r} in {models}; {way_out}")
-    require_name(known[0])
     return models / name / known[0]
+
+
+def is_current(models: Path, name: str, version: str) -> bool:
+    """Say whether a version is the current one; none is where none was ever promoted."""
+    return _pointer(models, name)[:1] == [version]
 
 
 def locate(models: Path, model: str) -> Path:
@@ -87,12 +100,21 @@ def locate(models: Path, model: str) -> Path:
 
 
 def _pointer(models: Path, name: str) -> list[str]:
-    """Return the current version, and after it those that were so before, the latest first."""
+    """Return the current version, and after it those that were so before, the latest first; none without a pointer."""
+    pointer = models / name / _CURRENT
     try:
-        text = (models / name / _CURRENT).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        version, *earlier = pointer.read_text(encoding="utf-8").strip().splitlines() or [""]
+        known = [version, *(line.partition(_BEFORE)[2] for line in earlier)]
+        for one in known:
+            require_name(one)
+    except FileNotFoundError:
         return []
-    return text.split(f"\n{_BEFORE}")
+    except OSError as error:
+        raise ArtefactError(f"{pointer} cannot be read ({error.strerror or error})") from None
+    except (UnicodeDecodeError, ArtefactError) as error:
+        way_out = f"make a version current with: lstm-strategy models promote {name} VERSION"
+        raise _DamagedError(f"{pointer} is damaged: {error}; {way_out}") from None
+    return known
 
 
 def _point(models: Path, name: str, known: list[str]) -> None:

@@ -7,7 +7,9 @@ import hashlib
 import math
 import os
 import shutil
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from rich.console import Console
 
 from lstm_strategy import artefact, registry
 from lstm_strategy.artefact import Artefact, ArtefactError, Manifest
+from lstm_strategy.cli_models import list_command
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
@@ -356,6 +359,55 @@ def test_a_manifest_whose_tables_do_not_fit_is_refused(changes, told, tiny_artef
         msgspec.structs.replace(manifest, **changes)
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"2\nbefo", b"2\nbefore: ", b"\xff\xff", b"2\nbefore: ../../x\n"])
+def test_a_damaged_pointer_is_told_and_mended_by_a_promotion(
+    models: Path, tiny: Artefact, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was damaged stayed in the history once, and made the version that was just promoted unknown."""
+    save(models, tiny.manifest, version="2")
+    (models / "tiny" / "current").write_bytes(content)
+    for look in (registry.current, registry.before, registry.rollback):
+        with pytest.raises(ArtefactError, match=r"tiny/current is damaged: .*; make a version .* promote tiny VERSION"):
+            look(models, "tiny")
+    list_command(models, as_json=True)
+    listed = msgspec.json.decode(capsys.readouterr().out)["models"]
+    assert [row["version"] for row in listed] == ["1", "2"]
+    assert all("is damaged" in row["problem"] for row in listed)
+    registry.promote(models, "tiny", "1")
+    assert (registry.current(models, "tiny").name, registry.before(models, "tiny")) == ("1", [])
+    registry.promote(models, "tiny", "2")
+    assert registry.rollback(models, "tiny") == "1"
+
+
+def test_a_pointer_that_cannot_be_read_loses_no_history(models: Path) -> None:
+    (models / "tiny" / "current").unlink(missing_ok=True)
+    (models / "tiny" / "current").mkdir()
+    for change in (lambda: registry.promote(models, "tiny", "1"), lambda: registry.rollback(models, "tiny")):
+        with pytest.raises(ArtefactError, match=r"tiny/current cannot be read \(Is a directory\)"):
+            change()
+
+
+def test_promotions_at_once_are_all_remembered(models: Path, tiny: Artefact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retraining promotes while somebody rolls back: what was rolled back must not come before the new one."""
+    write = registry._point
+
+    def late(*content: Any) -> None:
+        time.sleep(0.2)
+        write(*content)
+
+    for version in ("2", "3", "4"):
+        save(models, tiny.manifest, version=version)
+    registry.promote(models, "tiny", "1")
+    monkeypatch.setattr(registry, "_point", late)
+    others = [Thread(target=registry.promote, args=(models, "tiny", version)) for version in ("2", "3", "4")]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    known = [registry.current(models, "tiny").name, *registry.before(models, "tiny")]
+    assert (sorted(known), known[-1]) == (["1", "2", "3", "4"], "1")
+
+
 def test_a_rollback_makes_the_version_before_current_again(models: Path, tiny: Artefact) -> None:
     registry.promote(models, "tiny", "1")
     with pytest.raises(ArtefactError, match="has no version before the current one; name one with: lstm-strategy"):
@@ -374,7 +426,7 @@ def test_a_rollback_makes_the_version_before_current_again(models: Path, tiny: A
         registry.promote(models, "tiny", version)
     assert registry.before(models, "tiny") == ["2", "3", "1"]
     shutil.rmtree(models / "tiny" / "2")
-    with pytest.raises(ArtefactError, match="has no version '2'; it has 1, 3"):
+    with pytest.raises(ArtefactError, match=r"has no version '2'; it has 1, 3; name one with: .* promote tiny"):
         registry.rollback(models, "tiny")
     assert registry.current(models, "tiny").name == "3"
     with pytest.raises(ArtefactError, match="no model 'nobody'"):
