@@ -36,6 +36,7 @@ from lstm_strategy.nautilus.engine import name_of_side, name_of_status
 from lstm_strategy.nautilus.obeyed import Obeyed
 from lstm_strategy.nautilus.status import Observers
 from lstm_strategy.nautilus.strategy import LSTMStrategy
+from lstm_strategy.ordered import HaltOrdered
 from lstm_strategy.state_file import Change, Kept, decode, digest_of, encode, encode_change
 from lstm_strategy.state_folder import FolderHeldError, StateFolder
 
@@ -637,6 +638,26 @@ def test_whoever_watches_hears_at_once_who_ordered_a_halt_and_what_it_closed(
     assert closed[1] == SPOT.id
     what = rf"1970-01-01T05:00:00Z halt by order: {held} filled at [\d.]+; flat, result \S+ USDT"
     assert re.fullmatch(what, closed[0])
+
+
+def test_a_halt_is_told_only_when_it_is_written_down_and_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that stands still (Ctrl-S, a full pipe) keeps whoever writes to it: it must not keep the halt."""
+    tell(monkeypatch, lambda _: 1e-3)
+    found: list[tuple[str, int]] = []
+
+    def watch(strategy: LSTMStrategy) -> None:
+        def hear(event: Any) -> None:
+            if isinstance(event, HaltOrdered):
+                found.append((kept_in(tmp_path).ordered, len(strategy.cache.orders())))
+
+        strategy.hears = hear  # type: ignore[method-assign, assignment]
+        strategy.order_halt("the button")
+
+    finished, _ = trade(tmp_path, monkeypatch, steady(6), after={4: watch})
+    assert found == [("the button", 2)]
+    assert balance(finished) == 0.0
 
 
 @pytest.mark.parametrize("crash", range(1, 8))

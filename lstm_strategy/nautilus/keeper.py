@@ -137,10 +137,11 @@ class Keeper:
 
     def order(self, reason: str) -> None:
         """Latch, write it down, cancel and flatten; another order changes nothing. Lifted by `lstm-strategy resume`."""
+        told = None
         if not self.ordered:
             self.ordered = one_line(reason) or "no reason given"
             self._strategy.log.warning(f"Halted by order ({self.ordered}): cancelling and closing")
-            self._strategy.hears(self._as_ordered())
+            told = self._as_ordered()
         for holder in self._holders().values():
             if holder.risk is not None:
                 holder.risk = self.halted_by_order(holder.risk)
@@ -148,6 +149,8 @@ class Keeper:
             self.keep()
         finally:
             self._obey()
+            if told is not None:  # a terminal that stands still keeps whoever writes to it: only now
+                self._strategy.hears(told)
 
     def _as_ordered(self) -> HaltOrdered:
         strategy = self._strategy
