@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -482,6 +483,30 @@ def test_the_warm_up_goes_in_slices_and_waits_for_bars(
     assert max(slices) <= 256
     assert len(slices) > 3
     assert strategy.swapper.longest_s < 0.1  # usually one or two milliseconds; this machine has much to do
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_wide_network_warms_up_bar_by_bar(
+    engines: list[BacktestEngine], models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a width of 512 a bar takes longer than a slice may: sixteen at once kept the loop waiting."""
+    slices: list[int] = []
+    warm_up = Forecaster.warm_up
+
+    def slow(self: Forecaster, bars: Any) -> None:
+        if self.artefact.manifest.version == "2":
+            slices.append(len(bars))
+            until = time.perf_counter() + 0.0012 * len(bars)
+            while time.perf_counter() < until:
+                pass
+        warm_up(self, bars)
+
+    monkeypatch.setattr(Forecaster, "warm_up", slow)
+    strategy = followed(models, {805: lambda: registry.promote(models, "tiny", "2")})
+    drive(engines, strategy, 900)
+    assert max(slices) == slices[0] == 4
+    assert set(slices[1:]) == {1}
+    assert strategy.who()["tiny/2"] > 0
 
 
 @pytest.mark.usefixtures("inline")

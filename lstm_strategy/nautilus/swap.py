@@ -24,7 +24,7 @@ __all__ = ["FollowSettings", "Swap"]
 
 _TICK_NS = 20_000_000  # between two slices of a warm-up
 _KEPT = 16  # of what was said
-_SLICE_S, _LEAST_SLICE, _FIRST_SLICE, _LARGEST_SLICE = 0.001, 4, 16, 256  # of fewer bars the way there takes longest
+_SLICE_S, _FIRST_SLICE, _LARGEST_SLICE = 0.001, 4, 256  # few bars at first: one of a wide network takes a millisecond
 
 
 class FollowSettings(Protocol):
@@ -250,7 +250,7 @@ class Swap:
             self._owner.log.info(f"Model {model.label} runs in shadow for {self._settings.shadow_bars} bars")
         elif len(bars) == self._slice:
             wanted = int(self._slice * _SLICE_S / max(took, 1e-6))
-            self._slice = min(max(wanted, _LEAST_SLICE), 2 * self._slice, _LARGEST_SLICE)
+            self._slice = min(max(wanted, 1), 2 * self._slice, _LARGEST_SLICE)
 
     def _waits(self, model: Model) -> bool:
         """Say whether the bars held are too few for a warm-up with half of one to spare, and have more asked for."""
