@@ -51,7 +51,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises
     ------
     LSTMStrategyError
-        Where ``path`` exists, or where the system refuses (disk full, no permission), naming ``path``.
+        Where ``path`` exists, or has come to meanwhile, or where the system refuses (disk full, no permission), naming
+        ``path``.
     """
     if path.exists() and not replace:
         raise LSTMStrategyError(f"{path} exists already and is never overwritten; remove it or choose another name")
@@ -65,7 +66,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             else:
                 _sync_folder(file)
         _sync_folder(temporary)
-        if path.exists():
+        if replace and path.exists():
             os.rename(path, aside)
         try:
             os.rename(temporary, path)

@@ -13,7 +13,7 @@ import typer
 
 from lstm_strategy.atomic import atomic_write
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.cli_jobs import Places, job_of, margin_told, recorded_job
+from lstm_strategy.cli_jobs import Places, job_of, margin_told, new_run_folder, recorded_job
 from lstm_strategy.cli_options import (
     CATALOG,
     MODELS,
@@ -92,7 +92,7 @@ def run_experiment(
     from lstm_strategy.nautilus.panel_backtest import PanelSettings, run_panel
 
     job, version = job_of(setup, instrument, places, in_sample=in_sample)
-    folder = _run_folder(setup, version, places.runs)
+    folder = new_run_folder(places.runs / setup.name, version)
     job = msgspec.structs.replace(job, run_folder=folder)
     with console.status("the engine runs"):
         summary = run_panel(job).summary if isinstance(job, PanelSettings) else run_backtest(job).summary
@@ -106,11 +106,6 @@ def run_experiment(
     if sensitivity:
         told |= {"sensitivity": _sensitivity(job, workers)}
     return _report(summary, told, folder)
-
-
-def _run_folder(setup: Experiment, version: str, runs: Path) -> Path:
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    return runs / setup.name / f"{stamp}-{version[-8:]}"
 
 
 def _report(summary: dict[str, Any], told: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lstm_strategy.nautilus.backtest import BacktestSettings
     from lstm_strategy.nautilus.grid import Job
 
-__all__ = ["Places", "job_of", "margin_told", "recorded_job", "settings_of"]
+__all__ = ["Places", "job_of", "margin_told", "new_run_folder", "recorded_job", "settings_of"]
 
 _MAINTENANCE = 0.05  # of a position's value, where nobody says what the venue asks for
 
@@ -32,6 +33,12 @@ class Places(NamedTuple):
     models: Path
     runs: Path
     model: str | None = None
+
+
+def new_run_folder(base: Path, version: str) -> Path:
+    """Return the name of a folder for a run that begins now: the moment, to a thousandth, and the model's hash."""
+    now = datetime.now(UTC)
+    return base / f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1_000:03}-{version[-8:]}"
 
 
 def job_of(setup: Experiment, instrument: str | None, places: Places, *, in_sample: bool = False) -> tuple[Job, str]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from lstm_strategy.bars import Timeframe
-from lstm_strategy.cli_jobs import Places, settings_of
+from lstm_strategy.cli_jobs import Places, new_run_folder, settings_of
 from lstm_strategy.cli_options import instrument_of
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.experiment import Experiment
@@ -100,7 +98,7 @@ def node_settings(
             bars=bars,
         )
     base = places.runs / setup.name / ("live" if mode == "live" else "paper")
-    folder = _new_folder(base, pairs[0][1])
+    folder = new_run_folder(base, pairs[0][1])
     trader = (
         live.trader_id or f"{re.sub('[^A-Za-z0-9_]', '_', setup.name)[:40]}-{'LIVE' if mode == 'live' else 'PAPER'}"
     )
@@ -131,13 +129,3 @@ def _local(url: str) -> str:
             f"--base-url is {url[:80]!r}; it must be on this machine, such as http://127.0.0.1:8080"
         )
     return url.rstrip("/")
-
-
-def _new_folder(base: Path, version: str) -> Path:
-    """Return a folder for a run that begins now; a second one of the same second gets a number."""
-    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{version[-8:]}"
-    return next(
-        path
-        for path in (base / f"{stamp}{'' if not number else f'-{number}'}" for number in range(10_000))
-        if not path.exists()
-    )

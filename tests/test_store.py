@@ -207,6 +207,15 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["v1"]
 
 
+def test_of_two_folders_of_one_name_the_first_stays(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    told = f"cannot write {target}: Directory not empty"
+    with pytest.raises(LSTMStrategyError, match=told), atomic_folder(target), atomic_folder(target) as other:
+        (other / "first").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert [path.name for path in target.iterdir()] == ["first"]
+
+
 def test_a_folder_that_cannot_take_its_place_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "v1"
     with atomic_folder(target) as folder:
