@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from lstm_strategy.bars import Float, Stamps
+from lstm_strategy.compiled import compiled
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.forecast import Float32, Forecast, Forecasts
 
@@ -131,7 +131,7 @@ class Conformal:
         return self._horizons, self._levels, self._settings, *self._memory
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _step(
     horizons: Any,
     levels: Any,
@@ -172,7 +172,7 @@ def _step(
     ints[_COUNT], ints[_LAST_TS] = count + 1, ts
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _loop(
     horizons: Any,
     levels: Any,

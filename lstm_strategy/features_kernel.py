@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from lstm_strategy.compiled import compiled
 
 __all__ = ["loop", "step"]
 
@@ -30,7 +31,7 @@ _MONDAY = 4 * _DAY  # 1970-01-01 was a Thursday; four days later a week began
 _LEAST = 1e-12
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _season(state: Any, n: int, period: int, here: Any, before: Any, value: float) -> float:
     """Put the value of the bar that is the ``here``-th of all time into the ring; return the next bar's season."""
     length = n * period
@@ -54,7 +55,7 @@ def _season(state: Any, n: int, period: int, here: Any, before: Any, value: floa
     return total / found - state[0] / state[1] if found > 0 else 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _replace(state: Any, slot: int, value: float) -> None:
     """Put a value into the ring, and keep the sum and the number of those known."""
     was = state[2 + slot]
@@ -67,7 +68,7 @@ def _replace(state: Any, slot: int, value: float) -> None:
     state[2 + slot] = value
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def step(
     kinds: Any,
     spans: Any,
@@ -216,7 +217,7 @@ def step(
     return scale if count + 1 >= settings[WARM_UP] else math.nan
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def loop(
     kinds: Any,
     spans: Any,

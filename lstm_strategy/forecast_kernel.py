@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import njit
+from lstm_strategy.compiled import compiled
 
 __all__ = ["calibrate", "moments"]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def moments(quantiles_HQ: Any, row: int, levels_Q: Any, weights_Q: Any) -> tuple[float, float]:
     """Return mean and standard deviation of one row's quantile function, as `mean_of` and `std_of` say.
 
@@ -34,7 +34,7 @@ def moments(quantiles_HQ: Any, row: int, levels_Q: Any, weights_Q: Any) -> tuple
     return mean, math.sqrt(second)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def calibrate(raw_NHQ: Any, shift_HQ: Any, scale_N: Any, root_H: Any, out_NHQ: Any) -> None:
     """Shift raw quantiles in units of σ√h, keep the levels in order, and give them the unit of log returns.
 

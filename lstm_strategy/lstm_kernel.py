@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lstm_strategy.compiled import compiled
+
 __all__ = ["run"]
 
 _CLIP = np.float32(8.0)  # as the network's
@@ -109,10 +111,8 @@ def _softplus(x: Any) -> Any:
 
 # Compiled where it is imported, so that no first bar and no hot-swap waits for it; without Python's lock, so that a
 # model tried in a thread keeps no loop waiting.
-@njit(
+@compiled(
     "void(int64[::1], float32[::1], float32[:, ::1], float32[:, ::1])",
-    cache=True,
-    error_model="numpy",
     fastmath={"contract"},
     nogil=True,
 )

@@ -13,10 +13,13 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from numba.core.caching import CacheImpl
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from lstm_strategy.artefact import Artefact, ArtefactError, FeatureRange, InstrumentFit, Manifest, Shrinkage
+from lstm_strategy.compiled import compiled
+from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
 from lstm_strategy.forecast import Float32
 from lstm_strategy.hyperparameters import NetworkConfig, TrainConfig
@@ -157,6 +160,16 @@ def test_it_is_compiled_before_the_first_bar_and_for_one_kind_of_numbers() -> No
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(TypeError, match="No matching definition"):
         run(np.zeros(8, np.int64), np.zeros(9), np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32))
+
+
+def test_where_no_machine_code_can_be_kept_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container without a home, say, whose file system is read only."""
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    with pytest.raises(LSTMStrategyError, match=r"code of add can be kept neither beside .*py nor .*: NUMBA_CACHE_DIR"):
+
+        @compiled()
+        def add(a: int, b: int) -> int:
+            return a + b
 
 
 def test_a_long_history_in_a_thread_keeps_no_loop_waiting(artefacts: dict[str, Artefact]) -> None:
