@@ -51,13 +51,22 @@ class Forecaster:
         self._conformal = conformal if calibration.adaptive else None
         self._root_H = np.sqrt(np.array(manifest.horizons, np.float64))
         self._scale_1 = np.ones(1)
-        # Compiled now, and not at the first bar.
-        Forecast(0, manifest.horizons, manifest.levels, self._calibration_HQ, 1.0).moments(manifest.horizons[0])
         rows = [(row.lowest, row.highest, row.std) for row in manifest.feature_ranges]
         self._lowest_F, self._highest_F, self._std_F = np.array(rows, np.float64).T
         self._x_F: Float32 | None = None
         self._raw_HQ: Float32 | None = None
         self._network = open_network(artefact, instrument_id)
+        self._compile()
+
+    def _compile(self) -> None:
+        """Compile all that bars need now: at the first bar it would keep a node's loop waiting for seconds."""
+        manifest, blank = self.artefact.manifest, self.state()
+        bar = Bar(self.timeframe.ns, 1.0, 1.0, 1.0, 1.0, 0.0)
+        self.update(bar)
+        self.restore(blank)
+        self.run(Bars.of_one(self.instrument_id, self.timeframe, bar))
+        self.restore(blank)
+        Forecast(0, manifest.horizons, manifest.levels, self._calibration_HQ, 1.0).moments(manifest.horizons[0])
 
     @property
     def last_ts(self) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from lstm_strategy import artefact
 from lstm_strategy.artefact import Artefact, FeatureRange
 from lstm_strategy.bars import Bar, Bars, BarsError, Timeframe, format_ns
+from lstm_strategy.conformal import CalibrationConfig
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import AsOf, FeatureConfig, Features, FeaturesConfig
 from lstm_strategy.forecast import Forecasts
@@ -407,3 +410,45 @@ def test_a_snapshot_names_its_last_bar(tiny: Artefact, snapshot: bytes) -> None:
     forecaster.restore(snapshot)
     assert (forecaster.last_ts, forecaster.ready) == (BARS.ts_close[599], True)
     assert forecaster.state() == snapshot
+
+
+TAKES_BARS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from lstm_strategy import conformal, features_kernel, forecast_kernel, lstm_kernel
+from lstm_strategy.artefact import load
+from lstm_strategy.conformal import CalibrationConfig
+from lstm_strategy.forecaster import Forecaster
+from lstm_strategy.sources.simulate import SimulationConfig, simulate
+
+rooms = conformal, features_kernel, forecast_kernel, lstm_kernel
+kernels = {one.__name__: one for room in rooms for one in vars(room).values() if isinstance(one, Dispatcher)}
+artefact = load(Path(sys.argv[1]))
+(name,) = artefact.manifest.instruments
+bars = replace(simulate(SimulationConfig(bars=600, timeframe="1h")), instrument_id=name)
+for adaptive in (False, True):
+    forecaster = Forecaster(artefact, name, CalibrationConfig(adaptive=adaptive))
+    compiled = {kernel: len(one.signatures) for kernel, one in kernels.items()}
+    forecaster.run(bars[:550])
+    forecaster.restore(forecaster.state())
+    for bar in bars[550:]:
+        forecaster.update(bar).moments(1)
+    assert compiled == {kernel: len(one.signatures) for kernel, one in kernels.items()}, compiled
+"""
+
+
+def test_nothing_is_compiled_at_a_bar(tiny_artefact: Path) -> None:
+    """With a cold cache the first bar kept a node's loop waiting for seven seconds."""
+    done = subprocess.run([sys.executable, "-c", TAKES_BARS, tiny_artefact], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_what_compiles_it_leaves_no_trace(tiny: Artefact, adaptive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Forecaster(tiny, BTC, CalibrationConfig(adaptive=adaptive))
+    monkeypatch.setattr(Forecaster, "_compile", lambda self: None)
+    untouched = Forecaster(tiny, BTC, CalibrationConfig(adaptive=adaptive))
+    assert opened.state() == untouched.state()
+    assert (opened.last_ts, opened.ready, opened.last_step) == (None, False, (None, None))
