@@ -111,5 +111,7 @@ node.run()
 (publisher,) = engine.trader.actors()
 if publisher.failure is not None:
     raise publisher.failure
+if not publisher.published:
+    raise SystemExit(f"error: {args.catalog} has no bars of {bars} that a forecast could be made of; name another")
 print(f"{publisher.published} forecasts published, {strategy.heard} heard, {len(engine.cache.orders())} orders")
 node.dispose()

@@ -182,6 +182,8 @@ def save(models: Path, manifest: Manifest, graph: bytes, weights: bytes) -> Path
 
 def load(folder: Path) -> Artefact:
     """Read and verify an artefact; refuse anything that is not exactly what was saved."""
+    if versions := sorted(path.parent.name for path in folder.glob(f"*/{_MANIFEST}")):
+        raise ArtefactError(f"{folder} holds a model's versions; name one, such as {folder / versions[-1]}")
     content = _read(folder, _MANIFEST)
     try:
         document = msgspec.json.decode(content, type=dict[str, Any])

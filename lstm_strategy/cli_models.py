@@ -103,7 +103,8 @@ def promote_command(
     if not version:
         name, _, version = name.partition("/")
     if not version:
-        raise LSTMStrategyError(f"which version of {name}? models list has them: models promote {name} VERSION")
+        there = registry.versions_of(models, name)
+        raise LSTMStrategyError(f"which version of {name}? It has {', '.join(there)}: models promote {name} VERSION")
     registry.promote(models, name, version)
     _told_current(models, name, version, as_json=as_json)
 

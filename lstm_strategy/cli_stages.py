@@ -141,6 +141,9 @@ def demo_command(
     print_backtest(summary)
     summary["demo_seconds"] = round(time.perf_counter() - started, 1)
     console.print(f"the whole way took {summary['demo_seconds']:.0f} s")
+    places = f"--catalog {catalog} --models {models} --runs {runs}"
+    paper = f"lstm-strategy paper {_demo_experiment()} --replay --speed 36000 --bars 500 {places}"
+    console.print(f"next, the same strategy on a node: {paper}", highlight=False, soft_wrap=True)
     if as_json:
         emit_json(summary | {"train": trained})
 

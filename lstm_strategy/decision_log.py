@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 PART_ROWS, FLUSH_S = 2048, 60.0
+_FIRST_FLUSH_S = 1.0
 # Dictionaries of numbers that hardly repeat would double the cost, and the size.
 _PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["instrument", "reason", "action", "model"]}
 
@@ -51,9 +52,9 @@ _PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["instrumen
 class DecisionLog:
     """Writes entries to numbered Parquet files of ``part_rows`` rows in ``folder``; holds no more than those in memory.
 
-    The newest file is written anew, whole or not at all, whenever ``flush_s`` wall seconds have passed and at `flush`:
-    a process that dies leaves all else readable. A folder with parts is gone on with. Where the disk refuses, rows
-    beyond twice ``part_rows`` are lost and counted.
+    The newest file is written anew, whole or not at all, a second after the first row, then after times that double up
+    to ``flush_s`` wall seconds, and at `flush`: a process that dies leaves all else readable. A folder with parts is gone
+    on with. Where the disk refuses, rows beyond twice ``part_rows`` are lost and counted.
 
     Parameters
     ----------
@@ -73,6 +74,7 @@ class DecisionLog:
     ) -> None:
         self.folder, self.header, self.lost = folder, header, 0
         self._part_rows, self._flush_s, self._clock = part_rows, flush_s, clock
+        self._patience_s = min(_FIRST_FLUSH_S, flush_s)
         self._entries: list[Entry] = []
         self._when_due, self._written = when_due, True
         self._number = max((_number(path) for path in parts_of(folder)), default=-1) + 1
@@ -97,7 +99,7 @@ class DecisionLog:
             entries.pop()
         entries.append(entry)
         self._written = False
-        due, full = self._clock() - self._flushed >= self._flush_s, len(entries) > self._part_rows
+        due, full = self._clock() - self._flushed >= self._patience_s, len(entries) > self._part_rows
         if self._when_due is not None:
             if due or full:
                 self._when_due()
@@ -110,7 +112,7 @@ class DecisionLog:
         """Write what is in memory, and not written yet. Raises as `add` does."""
         if self._written:
             return
-        self._flushed = self._clock()
+        self._flushed, self._patience_s = self._clock(), min(2.0 * self._patience_s, self._flush_s)
         self._write_full_parts()
         if self._entries:
             self._write(self._entries)

@@ -82,6 +82,22 @@ def current(models: Path, name: str) -> Path:
     return models / name / known[0]
 
 
+def versions_of(models: Path, name: str) -> list[str]:
+    """Return the newest versions of a model, the newest last.
+
+    Raises
+    ------
+    ArtefactError
+        Where there is none.
+    """
+    found = versions(models)
+    there = [version for of, version in found if of == name]
+    if not there:
+        names = ", ".join(sorted({of for of, _ in found})) or "none"
+        raise ArtefactError(f"no model {name!r} in {models}; there are: {names}")
+    return there[-_TOLD:]
+
+
 def is_current(models: Path, name: str, version: str) -> bool:
     """Say whether a version is the current one; none is where none was ever promoted."""
     return _pointer(models, name)[:1] == [version]

@@ -13,7 +13,7 @@ from lstm_strategy.errors import LSTMStrategyError
 
 __all__ = ["read_toml"]
 
-_LARGEST = 2**20
+_LARGEST, _NEAR = 2**20, 16
 
 
 def read_toml[Section: msgspec.Struct](path: Path, section: type[Section]) -> Section:
@@ -23,9 +23,9 @@ def read_toml[Section: msgspec.Struct](path: Path, section: type[Section]) -> Se
             raise LSTMStrategyError(f"{path}: larger than {_LARGEST} bytes; nothing here needs that")
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = sorted(str(other) for folder in (path.parent, Path("backtests")) for other in folder.glob("*.toml"))
+        near = sorted({str(other) for folder in (path.parent, Path("backtests")) for other in folder.glob("*.toml")})
         near = [other for other in near if Path(other).name != "pyproject.toml"]
-        hint = f"; there are {', '.join(near[:8])}" if near else ""
+        hint = f"; there are {', '.join(near[:_NEAR])}{', ...' if len(near) > _NEAR else ''}" if near else ""
         raise LSTMStrategyError(f"{path}: no such file{hint}") from None
     except OSError as error:
         raise LSTMStrategyError(f"{path}: cannot be read ({error.strerror})") from None

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from lstm_strategy import artefact, registry
 from lstm_strategy.artefact import Artefact, ArtefactError, Manifest
-from lstm_strategy.cli_models import list_command
+from lstm_strategy.cli_models import list_command, promote_command
 from lstm_strategy.decision import Shrinkage
 from lstm_strategy.errors import LSTMStrategyError
 from lstm_strategy.features import FeatureConfig, FeaturesConfig
@@ -475,3 +475,18 @@ def test_a_version_to_copy_stays_whole_in_a_narrow_window(
     monkeypatch.setattr(cli_models, "console", Console(stderr=True, width=80))
     cli_models.list_command(models)
     assert version in capsys.readouterr().err
+
+
+def test_a_folder_of_versions_is_told_from_a_damaged_one(models: Path) -> None:
+    told = f"{models / 'tiny'} holds a model's versions; name one, such as {models / 'tiny' / '1'}"
+    with pytest.raises(ArtefactError, match=told):
+        artefact.load(models / "tiny")
+
+
+def test_who_names_no_version_is_told_those_there_are(models: Path) -> None:
+    for name, told in (
+        ("tiny", "which version of tiny[?] It has 1: models promote"),
+        ("tni", "no model 'tni' .*: tiny$"),
+    ):
+        with pytest.raises(LSTMStrategyError, match=of):
+            promote_command(name, models=models)

@@ -126,15 +126,16 @@ def test_memory_is_bounded_and_parts_are_whole(tmp_path: Path) -> None:
 
 
 def test_seconds_bring_it_to_disk_as_well(tmp_path: Path) -> None:
-    now = [0.0]
+    """Who looks at a young node finds its decisions, and a node of days writes once a minute."""
+    now, written = [0.0], []
     log = DecisionLog(tmp_path, HEADER, flush_s=60.0, clock=lambda: now[0])
-    log.add(entry(1))
-    assert parts_of(tmp_path) == []
-    now[0] = 60.0
-    log.add(entry(2))
-    assert len(read_log(tmp_path)) == 2
-    log.add(entry(3))
-    assert len(read_log(tmp_path)) == 2
+    for second in range(300):
+        now[0] = float(second)
+        log.add(entry(second + 1))
+        rows = len(read_log(tmp_path)) if parts_of(tmp_path) else 0
+        if rows > (written[-1][1] if written else 0):
+            written.append((second, rows))
+    assert written == [(at, at + 1) for at in (1, 3, 7, 15, 31, 63, 123, 183, 243)]
 
 
 def test_a_second_look_counts_unless_an_order_was_sent(tmp_path: Path) -> None:

@@ -95,6 +95,16 @@ def test_forecasts_alone(catalog: Path, tiny_artefact: Path, capsys: pytest.Capt
     np.testing.assert_array_equal(found, wanted.quantiles_THQ[700:])
 
 
+def test_a_catalog_without_bars_is_no_success(
+    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_catalog(tmp_path, random_bars(20, SPOT), SPOT)
+    with pytest.raises(
+        SystemExit, match=f"{tmp_path} has no bars of BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL that a f"
+    ):
+        run("forecasts_alone", tiny_artefact, tmp_path, capsys=capsys)
+
+
 def test_existing_node(tiny_artefact: Path, tmp_path: Path) -> None:
     """On the local exchange, in real time, with one bar a second: history, warm-up, then decisions on live bars."""
     loaded = artefact.load(tiny_artefact)

@@ -213,6 +213,8 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path, monkeypatch: pytest
     path = written(tmp_path, MINIMAL)
     assert refusal(tmp_path / "other.toml") == f"no such file; there are {path}"
     assert refusal(tmp_path / "no" / "other.toml") == "no such file"
+    path.rename((tmp_path / "backtests").mkdir() or tmp_path / "backtests" / "one.toml")
+    assert refusal(Path("backtests/other.toml")) == "no such file; there are backtests/one.toml"
     assert refusal(tmp_path) == "cannot be read (Is a directory)"
 
 
