@@ -26,8 +26,13 @@ NS = 1_000_000_000
 def test_it_is_said_who_ordered_and_what_is_closed(reason: str, who: str) -> None:
     assert orderer(reason) == who
     begins = f"1970-01-01T00:00:05Z a halt was ordered by {who}: cancels orders"
-    assert HaltOrdered(5 * NS + 2, reason, {"A.X": "1.5", "B.X": "-2"}).words == f"{begins}, closes 1.5 A.X, -2 B.X"
-    assert HaltOrdered(5 * NS, reason, {}).words == f"{begins}; no position is open"
+    held = HaltOrdered(5 * NS + 2, reason, {"A.X": "1.5", "B.X": "-2"}, {})
+    assert held.words == f"{begins}, closes 1.5 A.X, -2 B.X"
+    assert HaltOrdered(5 * NS, reason, {}, {}).words == f"{begins}; no position is open"
+    entering = HaltOrdered(5 * NS, reason, {}, {"A.X": "16.033"})
+    assert entering.words == f"{begins}; a buy of 16.033 A.X under way: what still fills of it is closed"
+    both = HaltOrdered(5 * NS, reason, {"A.X": "1.5"}, {"B.X": "-2"})
+    assert both.words == f"{begins}, closes 1.5 A.X; a sell of 2 B.X under way: what still fills of it is closed"
 
 
 def test_an_event_log_is_read_oldest_first_and_half_a_line_does_no_harm(tmp_path: Path) -> None:

@@ -26,17 +26,20 @@ from lstm_strategy import state_folder
 from lstm_strategy.bars import Bars
 from lstm_strategy.cli import app
 from lstm_strategy.decision import RiskState, SizingConfig
+from lstm_strategy.decision_log_reader import read_log
 from lstm_strategy.errors import LSTMStrategyError
+from lstm_strategy.execution import ExecutionConfig
 from lstm_strategy.exits import ExitsConfig
 from lstm_strategy.halt_files import KILL, HaltFiles, one_line
 from lstm_strategy.instrument import Instrument
 from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.backtest import BacktestRun
-from lstm_strategy.nautilus.engine import name_of_side, name_of_status
+from lstm_strategy.nautilus.engine import OrderSide, Price, Quantity, name_of_side, name_of_status
 from lstm_strategy.nautilus.obeyed import Obeyed
 from lstm_strategy.nautilus.status import Observers
 from lstm_strategy.nautilus.strategy import LSTMStrategy
 from lstm_strategy.ordered import HaltOrdered
+from lstm_strategy.report.explain_words import sum_up_log
 from lstm_strategy.state_file import Change, Kept, decode, digest_of, encode, encode_change
 from lstm_strategy.state_folder import FolderHeldError, StateFolder
 
@@ -638,6 +641,67 @@ def test_whoever_watches_hears_at_once_who_ordered_a_halt_and_what_it_closed(
     assert closed[1] == SPOT.id
     what = rf"1970-01-01T05:00:00Z halt by order: {held} filled at [\d.]+; flat, result \S+ USDT"
     assert re.fullmatch(what, closed[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "became"),
+    [
+        ({}, ["the buy that was under way filled: 500 at 100, which is closed now", "500 filled at 100; flat, result"]),
+        ({"execution": ExecutionConfig(mode="post_only")}, ["the buy of 500 that was under way is cancelled"]),
+    ],
+)
+def test_an_entry_under_way_when_a_halt_is_ordered_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], became: list[str]
+) -> None:
+    """Its fill is no half of a closed position, and nothing held is not all that is at stake."""
+    tell(monkeypatch, lambda _: 1e-3)
+    told: list[str] = []
+
+    class Watcher:
+        def on_ordered(self, text: str, _instrument: str) -> None:
+            told.append(text)
+
+    def watch(strategy: LSTMStrategy) -> None:
+        strategy.hears = Obeyed(strategy, Observers([Watcher()])).hear  # type: ignore[list-item]
+
+    trade(
+        tmp_path, monkeypatch, steady(6), before={1: watch}, after={1: lambda s: s.order_halt("the button")},
+        run_folder=tmp_path / "out", **changes,
+    )  # fmt: skip
+    halt, *after = told
+    assert halt.endswith(f"cancels orders; a buy of 500 {SPOT.id} under way: what still fills of it is closed")
+    assert len(after) == len(became)
+    assert all(f" halt by order: {words}" in line for words, line in zip(became, after, strict=True)), after
+    (episode,) = sum_up_log(read_log(tmp_path / "out"))["halts"]
+    left = "nothing" if len(became) == 1 else "500"  # the halt's own order fills at the next open
+    what = f"nothing was held at the close before it with a buy of 500 under way, {left} at the first in it"
+    assert episode["told"] == f"ordered by order_halt (the button); {what}"
+
+
+@pytest.mark.parametrize(
+    ("side", "told"),
+    [
+        ("BUY", "the buy that was under way filled: 3 at 100, 5 in all is closed now"),
+        ("SELL", "3 filled at 100; 5 is left"),
+    ],
+)
+def test_a_fill_of_a_position_held_is_told_by_its_side(side: str, told: str) -> None:
+    fills = [
+        SimpleNamespace(ts_event=ts, last_qty=Quantity.from_str("3"), last_px=Price.from_str("100.0"), order_side=of)
+        for ts, of in ((1, "other"), (7, OrderSide[side]), (8, "later"))
+    ]
+    changed = SimpleNamespace(
+        ts_event=7,
+        last_qty=fills[1].last_qty,
+        last_px=fills[1].last_px,
+        quantity=Quantity.from_str("5"),
+        signed_qty=5.0,
+        entry=OrderSide.BUY,
+        position_id="P",
+        instrument_id=None,
+    )
+    strategy = SimpleNamespace(cache=SimpleNamespace(position=lambda _: SimpleNamespace(events=fills)))
+    assert Obeyed(strategy, Observers())._filled(changed) == f"1970-01-01T00:00:00Z halt by order: {told}"
 
 
 def test_a_halt_is_told_only_when_it_is_written_down_and_under_way(

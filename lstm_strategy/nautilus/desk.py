@@ -200,6 +200,11 @@ class Desk:
             self._then = None
             self._cancel(held)
 
+    def opening(self) -> Decimal:
+        """Return what working orders would still add to the position, signed; 0 where they only take from it."""
+        held = self.look(self._price)
+        return held.pending if opens(held.position, held.pending) else Decimal(0)
+
     def newly_sent(self) -> int:
         """Return how many orders of decisions have been sent since the last call, those that had to wait included."""
         sent, self._sent = self._sent, 0

@@ -14,7 +14,15 @@ from nautilus_trader.core.nautilus_pyo3 import FIXED_PRECISION
 from nautilus_trader.model.data import Bar as EngineBar
 from nautilus_trader.model.data import BarType, QuoteTick
 from nautilus_trader.model.enums import AccountType, OrderSide, OrderStatus, OrderType, TimeInForce
-from nautilus_trader.model.events import OrderAccepted, OrderDenied, OrderFilled, OrderRejected, PositionEvent
+from nautilus_trader.model.events import (
+    OrderAccepted,
+    OrderCanceled,
+    OrderDenied,
+    OrderFilled,
+    OrderRejected,
+    PositionEvent,
+    PositionOpened,
+)
 from nautilus_trader.model.identifiers import InstrumentId, StrategyId, Symbol, Venue
 from nautilus_trader.model.instruments import CryptoPerpetual, CurrencyPair, Equity
 from nautilus_trader.model.instruments import Instrument as EngineInstrument
@@ -39,6 +47,7 @@ __all__ = [
     "Money",
     "Order",
     "OrderAccepted",
+    "OrderCanceled",
     "OrderDenied",
     "OrderFilled",
     "OrderRejected",
@@ -46,6 +55,7 @@ __all__ = [
     "OrderStatus",
     "OrderType",
     "PositionEvent",
+    "PositionOpened",
     "Price",
     "Quantity",
     "QuoteTick",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lstm_strategy.bars import format_ns
 from lstm_strategy.errors import LSTMStrategyError, StateError
@@ -23,6 +23,9 @@ from lstm_strategy.risk import RiskState, halt, resume
 from lstm_strategy.state_file import Kept
 from lstm_strategy.state_folder import StateFolder
 
+if TYPE_CHECKING:
+    from lstm_strategy.nautilus.desk import Desk
+
 __all__ = ["Holder", "Keeper", "any_ordered"]
 
 
@@ -33,6 +36,9 @@ class Holder(Protocol):
 
     @property
     def model_label(self) -> str: ...
+
+    @property
+    def desk(self) -> Desk | None: ...
 
     def light(self) -> tuple[Any, ...]:
         """Return what an event may change of its state; bars change the rest."""
@@ -156,7 +162,9 @@ class Keeper:
         strategy = self._strategy
         open_ = strategy.cache.positions_open(strategy_id=strategy.id)
         held = {one.instrument_id.value: f"{one.signed_decimal_qty().normalize():f}" for one in open_}
-        return HaltOrdered(strategy.pace.now(strategy.clock.timestamp_ns()), self.ordered, held)
+        opening = {name: one.desk.opening() for name, one in self._holders().items() if one.desk is not None}
+        under_way = {name: f"{quantity.normalize():f}" for name, quantity in opening.items() if quantity}
+        return HaltOrdered(strategy.pace.now(strategy.clock.timestamp_ns()), self.ordered, held, under_way)
 
     def halted_by_order(self, risk: RiskState) -> RiskState:
         """Return the limits' memory with the halt that was ordered, if one was."""

@@ -15,7 +15,7 @@ from lstm_strategy.decision_again import decide_again, forecast_of, size_again, 
 from lstm_strategy.decision_log import Header
 from lstm_strategy.decision_log_reader import Log, Row
 from lstm_strategy.formatting import fixed, percent, whole
-from lstm_strategy.ordered import orderer
+from lstm_strategy.ordered import bought, orderer
 from lstm_strategy.reasons import HALTS, Reason
 from lstm_strategy.report.words import ACTIONS, REASONS
 from lstm_strategy.sizing import Sized
@@ -240,10 +240,14 @@ def _ordered(log: Log, first: int) -> str:
     position_T = log.floats("position")
     held, left = float(position_T[max(first - 1, 0)]), float(position_T[first])
     who = f"ordered by {orderer(log.row(first)['risk']['halt_text'])}"
-    if not held:
+    before = max(first - 1, 0)
+    coming = float(log.floats("quantity")[before]) or float(log.floats("pending")[before])
+    opening = before < first and coming != 0.0 and (held * coming >= 0.0 or abs(coming) > abs(held))
+    if not held and not left and not opening:
         return f"{who}; no position was held"
-    after = f"{left:.10g}" if left else "nothing"
-    return f"{who}; {held:.10g} was held at the close before it, {after} at the first in it"
+    had, after = (f"{quantity:.10g}" if quantity else "nothing" for quantity in (held, left))
+    also = f" with a {bought(f'{coming:.10g}')} under way" if opening else ""
+    return f"{who}; {had} was held at the close before it{also}, {after} at the first in it"
 
 
 def _kinds(values: list[str], ts: Any) -> list[dict[str, Any]]:
