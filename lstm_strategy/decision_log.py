@@ -53,8 +53,8 @@ class DecisionLog:
     """Writes entries to numbered Parquet files of ``part_rows`` rows in ``folder``; holds no more than those in memory.
 
     The newest file is written anew, whole or not at all, a second after the first row, then after times that double up
-    to ``flush_s`` wall seconds, and at `flush`: a process that dies leaves all else readable. A folder with parts is gone
-    on with. Where the disk refuses, rows beyond twice ``part_rows`` are lost and counted.
+    to ``flush_s`` wall seconds, and at `flush`: a process that dies leaves all else readable. A folder with parts is
+    gone on with. Where the disk refuses, rows beyond twice ``part_rows`` are lost and counted.
 
     Parameters
     ----------

@@ -484,9 +484,7 @@ def test_a_folder_of_versions_is_told_from_a_damaged_one(models: Path) -> None:
 
 
 def test_who_names_no_version_is_told_those_there_are(models: Path) -> None:
-    for name, told in (
-        ("tiny", "which version of tiny[?] It has 1: models promote"),
-        ("tni", "no model 'tni' .*: tiny$"),
-    ):
+    told = {"tiny": "which version of tiny[?] It has 1: models promote", "tni": "no model 'tni' .*; there are: tiny$"}
+    for name, of in told.items():
         with pytest.raises(LSTMStrategyError, match=of):
             promote_command(name, models=models)
