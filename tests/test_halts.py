@@ -304,4 +304,25 @@ def test_a_broken_bound_is_said_first_and_never_left_out() -> None:
     assert halts_section(()) == {}
 
 
+def test_a_halt_that_was_ordered_is_on_the_page_beside_those_that_a_limit_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no limit to break, so it is in no table: a node's summary says what was told of it."""
+    tell(monkeypatch, lambda _: 1e-3)
+    flat = make_bars(np.full(30, 1000.0), np.full(30, 1000.0), PERPETUAL)
+    run(tmp_path, flat, PERPETUAL, SIGN, account="margin", limits=LIMITS, costs=FREE, run_folder=tmp_path / "run")
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "Halts that somebody ordered" not in page
+    file = tmp_path / "run" / "summary.json"
+    told = [
+        "a halt was ordered by the kill file (<b>)",
+        "A.X: halt by order: 3 filled at 100; flat, result -30.32 USDT",
+    ]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"halts_ordered": told}))
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    listed = page.split('<ul id="halts-ordered">')[1].split("</ul>")[0]
+    assert listed.split("\n")[1:3] == [f"<li>{told[0].replace('<b>', '&lt;b&gt;')}</li>", f"<li>{told[1]}</li>"]
+    assert '<table id="halts">' not in page
+
+
 _TEXTS = ("kind", "ts_close", "ts_flat", "held", "words", "bars")

@@ -441,11 +441,13 @@ def test_signals_halt_and_end_a_node_in_a_stated_time(desk: Desk) -> None:
     summary = summary_in(rest)
     assert summary["ended"] == "signal"
     assert summary["days_halted"] >= 1
+    assert summary["halts"] == []  # no limit was broken
     ordered = [line.split("! ")[1].strip() for line in told if "a halt was ordered" in line or "halt by order" in line]
     coming = rf"; a buy of [\d.]+ {BTC} under way: what still fills of it is closed"  # the order may be on its way yet
     held = rf"(, closes [\d.]+ {BTC}|{coming})"
     assert re.fullmatch(rf"\S+Z a halt was ordered by signal \(SIGUSR1\): cancels orders{held}", ordered[0])
     assert re.fullmatch(rf"{BTC}: \S+Z halt by order: [\d.]+ filled at [\d.]+; flat, result \S+ USDT", ordered[-1])
+    assert summary["halts_ordered"] == ordered
     explained = CliRunner().invoke(app, ["explain", summary["run_path"], "--json"])
     said = msgspec.json.decode(explained.stdout)["summary"], msgspec.json.decode(explained.stdout)["ordered"]
     assert said[1] == ordered

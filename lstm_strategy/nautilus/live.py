@@ -41,11 +41,15 @@ type Ended = Literal["signal", "replay", "engine", "failure"]
 
 @dataclass(frozen=True, slots=True)
 class NodeRun:
-    """A node that has ended, for its results: to be read before it is disposed of."""
+    """A node that has ended, for its results: to be read before it is disposed of.
+
+    ``ordered``: what was told of halts that somebody ordered.
+    """
 
     built: Built
     ended: Ended
     seconds: float
+    ordered: tuple[str, ...]
 
 
 async def run_node(settings: NodeSettings, observers: Observers, on_end: Callable[[NodeRun], None]) -> None:
@@ -71,7 +75,8 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
         lease = await stack.enter_async_context(hold_lease(settings, observers))
         built = build_node(settings, stage, files)
         stack.callback(_dispose, settings, built)
-        built.strategy.hears = Obeyed(built.strategy, observers).hear
+        obeyed = Obeyed(built.strategy, observers)
+        built.strategy.hears = obeyed.hear
         if (known := told_of_cache(settings, built.node.cache)) is not None:
             observers.step("cache", known)
         stop.listen()  # the engine has taken the signals for itself, without regard for what is to be flattened
@@ -88,7 +93,7 @@ async def run_node(settings: NodeSettings, observers: Observers, on_end: Callabl
             lease.on_lost(lambda text: built.strategy.leave(LSTMStrategyError(text)))
         ended = await _trade(settings, built, stage, stop, observers, lease)
         await _stop(settings, built)
-        on_end(NodeRun(built, ended, time.perf_counter() - began))
+        on_end(NodeRun(built, ended, time.perf_counter() - began, tuple(obeyed.told)))
         if built.strategy.failure is not None:
             raise built.strategy.failure
         if ended == "engine":

@@ -99,6 +99,7 @@ def write_results(settings: NodeSettings, run: NodeRun) -> dict[str, Any]:
         traded = TradedPanel(markets, records, carry, figured, cash, lost, paid)
         summary = sum_up_panel(traded, cash=cash, method=settings.portfolio.method if settings.portfolio else "")
     shared = settings.shared
+    summary["halts_ordered"] = list(run.ordered)
     summary["halts"] = halts_told(records, tables["fills"], paid, shared.limits, shared.delay)
     if dropped:
         summary["notes"].append(

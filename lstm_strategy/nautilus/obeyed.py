@@ -18,10 +18,17 @@ _SECOND_NS = 1_000_000_000
 
 
 class Obeyed:
-    """Hears a strategy's events, passes them on to the observers, and tells those of a halt that somebody ordered."""
+    """Hears a strategy's events, passes them on to the observers, and tells those of a halt that somebody ordered.
+
+    Attributes
+    ----------
+    told : list of str
+        All that it has told, oldest first, each of one instrument with its name.
+    """
 
     def __init__(self, strategy: Any, observers: Observers) -> None:
         self._strategy, self._observers = strategy, observers
+        self.told: list[str] = []
         self._under_way: dict[str, str] = {}  # when the last halt was ordered, signed, by instrument
 
     def hear(self, event: Any) -> None:
@@ -30,13 +37,17 @@ class Obeyed:
         try:
             if isinstance(event, HaltOrdered):
                 self._under_way = event.under_way
-                self._observers.ordered(event.words)
+                self._tell(event.words)
             elif isinstance(event, PositionEvent) and self._strategy.keeper.ordered:
-                self._observers.ordered(self._filled(event), event.instrument_id.value)
+                self._tell(self._filled(event), event.instrument_id.value)
             elif isinstance(event, OrderCanceled) and self._strategy.keeper.ordered:
                 self._tell_cancel(event)
         except Exception as error:
             self._observers.trouble(f"an event cannot be told: {type(error).__name__}")
+
+    def _tell(self, text: str, name: str = "") -> None:
+        self.told.append(f"{name}: {text}" if name else text)
+        self._observers.ordered(text, name)
 
     def _filled(self, event: Any) -> str:
         """Return what a fill has left of a position, or added to it: of an order sent before the halt."""
@@ -69,7 +80,7 @@ class Obeyed:
         left = order.leaves_qty.as_decimal() * (1 if order.side == OrderSide.BUY else -1)
         if left * Decimal(self._under_way[name]) > 0:
             text = f"{_begins(event)} the {bought(f'{left.normalize():f}')} that was under way is cancelled"
-            self._observers.ordered(text, name)
+            self._tell(text, name)
 
 
 def _begins(event: Any) -> str:

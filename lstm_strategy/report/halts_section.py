@@ -1,4 +1,4 @@
-"""The section on halts: what each one allowed, what the bar and the way to the fill took beyond it, and the verdict."""
+"""The section on halts: what each limit allowed, what bar and way to the fill took beyond it; and those ordered."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ _KINDS = {"daily_loss": "daily loss", "drawdown": "drawdown"}
 _SHOWN = 60
 
 
-def halts_section(halts: tuple[HaltTold, ...]) -> dict[str, Any]:
-    """Return what the template knows as ``halts``: a sentence, one row a halt (the worst where there are many)."""
-    if not halts:
+def halts_section(halts: tuple[HaltTold, ...], ordered: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what the template knows as ``halts``: a sentence, one row a halt (the worst where there are many).
+
+    Of ``ordered`` ones, which have no limit to break, what was told as they happened.
+    """
+    if not halts and not ordered:
         return {}
     held = sum(halt.held for halt in halts)
     shown = sorted(sorted(halts, key=lambda halt: (halt.held, -halt.loss))[:_SHOWN], key=lambda halt: halt.ts_close)
     verdict = f"{whole(held)} of {whole(len(halts))} halts lost no more than their bound."
     return {
+        "ordered": list(ordered),
         "verdict": verdict if held == len(halts) else f"BROKEN: only {verdict}",
         "left_out": len(halts) - len(shown),
         "rows": [_row(halt) for halt in shown],

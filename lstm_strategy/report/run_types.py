@@ -56,6 +56,7 @@ class Summary(msgspec.Struct, frozen=True):
     capacity: tuple[Capacity, ...] = ()
     carry: Carry = Carry()
     halts: tuple[HaltTold, ...] = ()
+    halts_ordered: tuple[str, ...] = ()
     instruments: tuple[Part, ...] = ()
     method: str | None = None
     margin: str = ""

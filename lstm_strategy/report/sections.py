@@ -181,7 +181,7 @@ def contents_of(run: Run, tails: Tails | None) -> dict[str, Any]:
         "worst_days": worst_days_table(run),
         "risk": risk_section(run, tails),
         "risk_facts": risk_facts(run),
-        "halts": halts_section(run.summary.halts),
+        "halts": halts_section(run.summary.halts, run.summary.halts_ordered),
     }
 
 
