@@ -99,9 +99,7 @@ def test_a_catalog_without_bars_is_no_success(
     tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_catalog(tmp_path, random_bars(20, SPOT), SPOT)
-    with pytest.raises(
-        SystemExit, match=f"{tmp_path} has no bars of BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL that a f"
-    ):
+    with pytest.raises(SystemExit, match=f"{tmp_path} has no bars of BTCUSDT.BINANCE-1-HOUR-LAST-EXTERNAL that a f"):
         run("forecasts_alone", tiny_artefact, tmp_path, capsys=capsys)
 
 
