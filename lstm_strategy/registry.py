@@ -7,7 +7,7 @@ from pathlib import Path
 from lstm_strategy.artefact import FILES, ArtefactError, load, require_name
 from lstm_strategy.atomic import atomic_write, exclusive
 
-__all__ = ["before", "current", "is_current", "locate", "promote", "rollback", "versions"]
+__all__ = ["before", "current", "is_current", "locate", "promote", "rollback", "versions", "versions_of"]
 
 _MANIFEST, _CURRENT = FILES[0], "current"
 _BEFORE = "before: "
