@@ -41,7 +41,9 @@ lstm = "lstm_strategy.nautilus.strategy:LSTMStrategy"
 run = BacktestRunConfig(
     engine=BacktestEngineConfig(
         logging=LoggingConfig(log_level="ERROR"),
-        catalogs=[DataCatalogConfig(path=args.catalog)],  # where the strategy asks for the bars before the first
+        catalogs=[
+            DataCatalogConfig(path=str(Path(args.catalog).resolve()), fs_protocol="file")
+        ],  # where the strategy asks for the bars before the first
         strategies=[
             ImportableStrategyConfig(
                 strategy_path=lstm,

@@ -41,7 +41,7 @@ both = {"instrument_id": instrument_id, "bar_type": bars}
 run = BacktestRunConfig(
     engine=BacktestEngineConfig(
         logging=LoggingConfig(log_level="ERROR"),
-        catalogs=[DataCatalogConfig(path=args.catalog)],
+        catalogs=[DataCatalogConfig(path=str(Path(args.catalog).resolve()), fs_protocol="file")],
         strategies=[
             ImportableStrategyConfig(
                 strategy_path=lstm,

@@ -77,7 +77,7 @@ actor = "lstm_strategy.nautilus.actor:ForecastActor"
 run = BacktestRunConfig(
     engine=BacktestEngineConfig(
         logging=LoggingConfig(log_level="ERROR"),
-        catalogs=[DataCatalogConfig(path=args.catalog)],
+        catalogs=[DataCatalogConfig(path=str(Path(args.catalog).resolve()), fs_protocol="file")],
         actors=[
             ImportableActorConfig(
                 actor_path=actor,

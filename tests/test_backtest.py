@@ -391,8 +391,9 @@ def test_missing_things_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         run(tmp_path, bars, delay=-1)
 
 
-def test_the_engine_forecasts_exactly_as_the_history_does(tmp_path: Path, tiny_artefact: Path) -> None:
-    bars = random_bars(900)
+@pytest.mark.parametrize("name", ["plain", "my bärs @ 100% #1"])
+def test_the_engine_forecasts_exactly_as_the_history_does(tmp_path: Path, tiny_artefact: Path, name: str) -> None:
+    bars, tmp_path = random_bars(900), tmp_path / name
     write_catalog(tmp_path / "catalog", bars, SPOT)
     finished = run_backtest(
         BacktestSettings(
@@ -414,6 +415,13 @@ def test_the_engine_forecasts_exactly_as_the_history_does(tmp_path: Path, tiny_a
     table = pq.read_table(tmp_path / "run" / "forecasts.parquet")
     assert table.num_rows == 2 * 300
     assert table["model_version"].unique().to_pylist() == ["tiny/1"]
+
+
+@pytest.mark.parametrize("name", ["what?", "star*", "a[1]"])
+def test_a_catalog_whose_path_is_a_pattern_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LSTMStrategyError, match="keep it in another folder"):
+        write_catalog(tmp_path / name, random_bars(5), SPOT)
+    assert not (tmp_path / name).exists()
 
 
 def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, tiny_artefact: Path) -> None:

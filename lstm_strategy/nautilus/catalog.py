@@ -31,6 +31,7 @@ from lstm_strategy.nautilus.instruments import from_engine, price_precision, to_
 
 __all__ = [
     "bar_type",
+    "engine_path",
     "files_of",
     "read_catalog",
     "read_engine_instrument",
@@ -42,6 +43,7 @@ _UNITS = {"s": "SECOND", "m": "MINUTE", "h": "HOUR", "d": "DAY"}
 _ROW_GROUP = 50_000  # bars written at a time: memory does not grow with the history
 _PRICES = ("open", "high", "low", "close")
 _MARK = "engine.json"
+_PATTERN = frozenset("*?[")
 
 
 def bar_type(instrument_id: str, timeframe: Timeframe) -> BarType:
@@ -78,6 +80,7 @@ def write_catalog(root: Path, bars: Bars, instrument: Instrument) -> None:
         another engine version.
     """
     require_supported()
+    engine_path(root)
     if bars.instrument_id != instrument.id:
         raise LSTMStrategyError(f"bars of {bars.instrument_id} do not belong to instrument {instrument.id}")
     if not len(bars):
@@ -132,10 +135,27 @@ def _read_files(folder: Path) -> pa.Table | None:
     raise OSError(f"{folder} is being written again and again")
 
 
+def engine_path(root: Path) -> str:
+    """Return a catalog's folder as the engine is to be told it: whole, and with the protocol "file" beside it.
+
+    By a path alone the engine looks for the catalog under its name quoted as in an URL: where there are blanks or
+    accents it finds no history, and says nothing.
+
+    Raises
+    ------
+    LSTMStrategyError
+        Where the engine would take the path for a pattern, and search the whole disk.
+    """
+    path = str(root.resolve())
+    if not _PATTERN.isdisjoint(path):
+        raise LSTMStrategyError(f"catalog {path}: the engine takes * ? and [ for a pattern; keep it in another folder")
+    return path
+
+
 def read_engine_instrument(root: Path, instrument_id: str) -> EngineInstrument:
     """Return the engine's instrument as the catalog holds it; raises `LSTMStrategyError` where it is missing."""
     _check_mark(root)
-    found = ParquetDataCatalog(root).instruments(instrument_ids=[instrument_id])
+    found = ParquetDataCatalog(engine_path(root)).instruments(instrument_ids=[instrument_id])
     if not found:
         raise LSTMStrategyError(f"{root} has no instrument {instrument_id}; import it with 'lstm-strategy data import'")
     return found[0]

@@ -31,6 +31,7 @@ from nautilus_trader.trading.config import ImportableStrategyConfig
 
 from lstm_strategy.limits import LimitsConfig
 from lstm_strategy.nautilus.account import is_liquidation
+from lstm_strategy.nautilus.catalog import engine_path
 from lstm_strategy.nautilus.engine import BarType, EngineBar, EngineInstrument, Money, QuoteTick
 from lstm_strategy.nautilus.fence import fence
 from lstm_strategy.nautilus.fills import LATENCY_NS
@@ -157,7 +158,7 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
             },
         ),
     )
-    catalog = str(simulation.catalog)
+    catalog = engine_path(simulation.catalog)
     bar_types = (simulation.bar_type, *simulation.others)
     bars = [
         BacktestDataConfig(
@@ -178,7 +179,7 @@ def simulate(simulation: Simulation) -> Iterator[Any]:
                 timeframe_of(simulation.bar_type).ns,
                 inside_bars=simulation.inside_bars,
             ),
-            catalogs=[DataCatalogConfig(path=catalog)],
+            catalogs=[DataCatalogConfig(path=catalog, fs_protocol="file")],
             strategies=[simulation.strategy],
         ),
         venues=[venue],
