@@ -341,16 +341,16 @@ def test_what_stops_the_strategy_ends_the_node_loudly_and_leaves_its_results(
     update, calls = Forecaster.update, []
 
     def fails(self: Forecaster, bar: Any, *more: Any) -> Any:
-        calls.append(bar)
+        calls.extend([bar] if bar.volume else [])  # what a model is compiled with has none
         if len(calls) == 20:
             raise RuntimeError("the graph is gone")
         return update(self, bar, *more)
 
     monkeypatch.setattr(Forecaster, "update", fails)
-    before = set((desk.folder / "runs" / "tiny" / "paper").iterdir())
+    before = set(desk.folder.glob("runs/tiny/paper/*"))
     with pytest.raises(RuntimeError, match="the graph is gone"):
         desk.run("paper", desk.experiment(), "--replay", "--speed", "1e9")
-    (folder,) = set((desk.folder / "runs" / "tiny" / "paper").iterdir()) - before
+    (folder,) = set(desk.folder.glob("runs/tiny/paper/*")) - before
     summary = msgspec.json.decode((folder / "summary.json").read_bytes())
     assert (summary["ended"], summary["decisions"]) == ("failure", 19)
 

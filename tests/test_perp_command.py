@@ -16,6 +16,7 @@ import pytest
 from lstm_strategy import artefact, cli, registry
 from lstm_strategy.bars import Bars, format_ns
 from lstm_strategy.cli_tables import print_backtest
+from lstm_strategy.console import console
 from lstm_strategy.forecast import mean_of
 from lstm_strategy.sources.simulate import SimulationConfig, simulate
 
@@ -169,8 +170,9 @@ def test_funding_is_paid_and_earned_on_what_was_held_when_it_fell_due(perp: Perp
 
 
 def test_the_console_says_which_margin_rule_held_and_what_a_sign_means(
-    perp: Perp, capsys: pytest.CaptureFixture[str]
+    perp: Perp, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(console, "width", 170)  # whatever the tests' own terminal says
     row = perp.summary["by_horizon"][0] | {"pinball": 1.01, "pinball_baseline": 1.0}
     print_backtest(perp.summary | {"by_horizon": [row]})
     told = capsys.readouterr().err
