@@ -41,6 +41,7 @@ from lstm_strategy.experiment import load_experiment
 from lstm_strategy.forecaster import Forecaster
 from lstm_strategy.live_config import VENUES, LiveConfig
 from lstm_strategy.nautilus import lookout
+from lstm_strategy.nautilus import rehearsal as rehearsal_room
 from lstm_strategy.nautilus import strategy as strategy_module
 from lstm_strategy.nautilus.adapters import ADAPTERS, adapter_for, require_keys, require_offered
 from lstm_strategy.nautilus.backtest import run_backtest
@@ -630,6 +631,25 @@ def test_what_cannot_be_told_again_or_was_made_for_something_else_is_named(desk:
     walk = desk.experiment('[model]\nfrom = "walk_forward"\n', name="walk")
     text = refused(Desk(desk.folder, Path("")), "paper", walk)
     assert "those models spoke of the past" in text
+
+
+def test_a_slow_machine_loses_no_bar_of_a_replay(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were the next told before a bar is done with, a run would end without its last."""
+    clock = iter(np.arange(0.0, 1e6, 1.5))  # each look takes so long
+    monkeypatch.setattr(rehearsal_room, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    looks: list[int] = []
+
+    def settled(close: int, _names: Any) -> bool:
+        looks.append(close)
+        return looks.count(close) == 10
+
+    async def play() -> int:
+        told = Rehearsal(catalog=desk.folder / "catalog", instrument_ids=(BTC,), timeframe="1h", bars=3, speed=1e9)
+        async with rehearse(told) as stage:
+            return await stage.play(settled)
+
+    assert asyncio.run(play()) == 3
+    assert [looks.count(close) for close in dict.fromkeys(looks)] == [10, 10, 10]
 
 
 def test_one_process_holds_a_trader_id(tmp_path: Path, desk: Desk) -> None:

@@ -26,6 +26,7 @@ from lstm_strategy.replay.server import ReplayConfig, ReplayServer, serve
 __all__ = ["Rehearsal", "Stage", "rehearse"]
 
 _POLL_S = 0.0005
+_PATIENCE_S, _PATIENCE_WITH_FAULTS_S = 60.0, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,9 @@ class Rehearsal:
         How many are told at most, of all instruments together by close.
     faults : FaultPlan
         What goes wrong at the exchange, drawn by ``seed``.
-    patience : float
-        Wall seconds that are waited for a bar which a fault has taken.
+    patience : float, optional
+        Wall seconds that are waited for the node to be done with a bar: 2 where a fault may have taken it, and 60 where
+        none can. However slow a machine is, the docstring above holds for it.
     """
 
     catalog: Path
@@ -55,7 +57,7 @@ class Rehearsal:
     bars: int | None = None
     faults: FaultPlan = NO_FAULTS
     seed: int = 1
-    patience: float = 2.0
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Stage:
         """Tell the bars; return at how many closes. ``settled`` says whether all work on these names' bars is done."""
         rehearsal, exchange = self.rehearsal, self.server.exchange
         begun, origin = time.monotonic(), exchange.now()
+        usual = _PATIENCE_S if rehearsal.faults == NO_FAULTS else _PATIENCE_WITH_FAULTS_S
+        patience = usual if rehearsal.patience is None else rehearsal.patience
         for done in range(2**62):
             close = exchange.plan.next_close(exchange.now())
             if close is None or close > (rehearsal.end or close) or done == rehearsal.bars:
@@ -78,7 +82,7 @@ class Stage:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             await self.server.step()
             names = [market.instrument.id for market in exchange.plan.markets if _closes(market, close)]
-            late = time.monotonic() + rehearsal.patience
+            late = time.monotonic() + patience
             while not settled(close, names) and time.monotonic() < late:
                 await asyncio.sleep(_POLL_S)
         raise AssertionError

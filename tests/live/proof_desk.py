@@ -149,7 +149,12 @@ class Desk:
         return run_panel(panel).summary, folder
 
     def settings(
-        self, faults: FaultPlan = NO_FAULTS, *, bars: int | None = None, patience: float = 2.0, speed: float = 1e9
+        self,
+        faults: FaultPlan = NO_FAULTS,
+        *,
+        bars: int | None = None,
+        patience: float | None = None,
+        speed: float = 1e9,
     ) -> NodeSettings:
         """What the node of `paper --replay` runs."""
         setup = load_experiment(self.experiment)
